@@ -1,0 +1,172 @@
+"""The parity gate: an export is published only if every stage computes what the PyTorch reference computes.
+
+Stages, each on real images and prompts:
+  subgraphs   the three roles chained with a KV cache against one full forward pass of the model
+  quantised   the dequantised weights against the original ones: no weight is off by more than a rounding step
+  packed      the exported files with float activations against the dequantised reference: tight
+  runtime     the exported files as they ship against the same reference: looser where activations are int8
+Quantisation itself is not judged here (it belongs in an accuracy table): the reference has the dequantised weights.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from himix_edge.bundle import ParityResult
+from himix_edge.data import Sample
+from himix_edge.export.quantisation import QuantizedModel
+from himix_edge.model import VisionLanguageModel
+from himix_edge.preprocess import load_image
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.pytorch_engine import PytorchEngine
+from himix_edge.text import Message, TextProcessor
+
+Array = NDArray[np.float32]
+
+# Largest allowed |difference| / standard deviation of the reference's output, by how the runtime computes.
+TOLERANCE = {"float32": 2e-4, "int8_activations": 0.5}
+ROUNDING = 0.5 + 2**-8  # steps by which a rounded weight may be off: half a step, and the scale's own bf16 rounding
+MAX_NEW_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one engine made of one question."""
+
+    features: Array  # (1, N, d_v)
+    key: Array  # (L, G, N, h)
+    value: Array
+    logits: Array  # (steps, V): after the prompt, then after each token of `tokens` but the last
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A real image (uint8 (1, S, S, 3)) and prompt, and what the reference makes of them."""
+
+    image: Path
+    prompt: str
+    pixels: NDArray[np.uint8]
+    ids: list[int]
+    reference: Trace
+
+    @property
+    def margin(self) -> float:
+        """The smallest gap between the reference's two best logits on the way to its answer."""
+        best = np.sort(self.reference.logits, axis=1)
+        return float((best[:, -1] - best[:, -2]).min())
+
+
+class Gate:
+    """The probe questions, the reference's answers to them, and the comparisons made so far."""
+
+    def __init__(self, model: QuantizedModel, text: TextProcessor, samples: tuple[Sample, ...]):
+        self.model, self.text = model, text
+        self.results: list[ParityResult] = []
+        self.questions = [self._ask(sample, turns[0].question) for sample in samples for turns in sample.conversations]
+
+    @property
+    def failures(self) -> list[ParityResult]:
+        return [result for result in self.results if not result.passed]
+
+    def check_subgraphs(self) -> None:
+        """Stage "subgraphs": chained roles with a cache against `model(input_ids, pixel_values)` without one."""
+        worst = 0.0
+        for question in self.questions:
+            ids = question.ids + question.reference.tokens[:-1]
+            with torch.inference_mode():
+                full = self.model.reference(torch.tensor([ids]), pixel_values=torch.from_numpy(question.pixels.copy()))
+            worst = max(worst, distance(full[0, len(question.ids) - 1 :].numpy(), question.reference.logits))
+        self._at_most("subgraphs", "decoder", "max diff / std", worst, TOLERANCE["float32"])
+
+    def check_quantised(self, original: VisionLanguageModel) -> None:
+        """Stage "quantised": every dequantised weight within a rounding step of the weight it stands for."""
+        weights = original.state_dict()
+        for name, tensor in self.model.tensors.items():
+            step = tensor.scale.repeat_interleave(tensor.group_size, dim=1)
+            off = float(((weights[name] - tensor.dequantise()) / step).abs().max())
+            limit = 1.0 if tensor.bits == 4 else ROUNDING
+            if off > limit:
+                self._at_most("quantised", name, "max rounding steps", off, limit)
+        count = len(self.model.tensors)
+        self._at_most("quantised", "all", f"weights off, of {count}", float(len(self.failures)), 0.0)
+
+    def check_engine(self, stage: str, tolerance: str, engine: Engine) -> None:
+        """Each role by itself on the reference's input, then end to end on the engine's own tokens."""
+        limit = TOLERANCE[tolerance]
+        worst = dict.fromkeys(("vision_encoder", "vision_injector: key", "vision_injector: value", "decoder"), 0.0)
+        equal = decisive = decisive_equal = 0
+        for question in self.questions:
+            expected = question.reference
+            alone = self._run(engine, question.pixels, question.ids, expected)
+            pairs = {
+                "vision_encoder": (expected.features, alone.features),
+                "vision_injector: key": (expected.key, alone.key),
+                "vision_injector: value": (expected.value, alone.value),
+                "decoder": (expected.logits, alone.logits),
+            }
+            for role, pair in pairs.items():
+                worst[role] = max(worst[role], distance(*pair))
+            same = self._run(engine, question.pixels, question.ids, None).tokens == expected.tokens
+            equal += same
+            if question.margin > 2 * limit * float(expected.logits.std()):
+                decisive += 1
+                decisive_equal += same
+        for role, value in worst.items():
+            self._at_most(stage, role, "max diff / std", value, limit)
+        # an answer may differ only where the reference's two best logits are closer than twice the tolerance
+        share = decisive_equal / decisive if decisive else 1.0
+        self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
+        self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)
+
+    def most_certain(self) -> Question:
+        """The question whose answer the reference is surest of: the one to check a device with."""
+        return max(self.questions, key=lambda question: question.margin)
+
+    def _ask(self, sample: Sample, prompt: str) -> Question:
+        reference, config = self.model.reference, self.model.reference.config
+        assert sample.image is not None
+        assert config.vision is not None
+        pixels = load_image(sample.image, config.vision.image_size)
+        ids = self.text.encode_chat([Message("user", prompt)])
+        engine = PytorchEngine(reference, config.decoder.max_position_embeddings)
+        return Question(sample.image, prompt, pixels, ids, self._run(engine, pixels, ids, None))
+
+    def _run(self, engine: Engine, pixels: NDArray[np.uint8], ids: list[int], forced: Trace | None) -> Trace:
+        """A greedy answer of at most 12 tokens, stop token included.
+
+        With `forced`, each role gets that trace's inputs and the decoder its tokens; without, the roles are chained.
+        """
+        features = engine.encode(pixels)
+        key, value = engine.inject(forced.features if forced else features)
+        vision = (forced.key, forced.value) if forced else (key, value)
+        engine.start(*vision, self.model.reference.config.first_text_position(key.shape[2]))
+        logits = [engine.step(np.array(ids, np.int64))]
+        tokens = [int(logits[0].argmax())]
+        fed = forced.tokens if forced else tokens
+        while len(logits) < len(fed) if forced else not self._ended(tokens):
+            logits.append(engine.step(np.array([fed[len(logits) - 1]], np.int64)))
+            tokens.append(int(logits[-1].argmax()))
+        return Trace(features, key, value, np.stack(logits), tokens)
+
+    def _ended(self, tokens: list[int]) -> bool:
+        return tokens[-1] in self.text.stop_ids or len(tokens) >= MAX_NEW_TOKENS
+
+    def _at_most(self, stage: str, role: str, metric: str, value: float, limit: float) -> None:
+        self._add(stage, role, metric, value, limit, bool(value <= limit))  # NaN is not within any limit
+
+    def _add(self, stage: str, role: str, metric: str, value: float, limit: float, passed: bool) -> None:
+        value = value if np.isfinite(value) else 1e30  # JSON has no NaN
+        self.results.append(
+            ParityResult(stage=stage, role=role, metric=metric, value=value, limit=limit, passed=passed)
+        )
+
+
+def distance(expected: Array, actual: Array) -> float:
+    """max |expected - actual| / std(expected); infinite if shapes differ or a value is not finite."""
+    if expected.shape != actual.shape or not np.isfinite(actual).all():
+        return float("inf")
+    return float(np.abs(expected - actual).max() / max(float(expected.std()), 1e-12))

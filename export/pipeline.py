@@ -1,0 +1,322 @@
+"""The export: preflight, quantise once, write each role, pass the gate, publish by rename.
+
+Work happens in a hidden folder beside the target. It is keyed by everything that decides the result, so a rerun after
+a kill goes on with the roles that are finished, and a rerun with other settings starts anew.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from himix_edge.bundle import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Bundle,
+    FileRecord,
+    GenerationDefaults,
+    Manifest,
+    ParityResult,
+    Preprocessing,
+    Quantisation,
+    SelfTest,
+    file_record,
+    open_verified,
+    read_manifest,
+    write_manifest,
+)
+from himix_edge.checkpoint import WEIGHTS, image_kv_id, load_checkpoint
+from himix_edge.config import ModelConfig, read_json
+from himix_edge.data.llava import load_llava
+from himix_edge.errors import GateRefused, HimixError, InputError
+from himix_edge.export.parity import Gate, Question
+from himix_edge.export.preflight import Forecast, forecast, refuse_if_too_large
+from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, QuantizedModel, quantise
+from himix_edge.export.targets import ExportOptions, Target, find_target
+from himix_edge.files import disk_errors, publish_folder, sha256
+from himix_edge.presets import SHIPPED, resolve_model
+from himix_edge.runtimes.engine import load_engine
+from himix_edge.text import TOKENIZER, TextProcessor
+
+STAGES = "stages.json"
+PROBE = SHIPPED / "probe" / "probe.json"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the user asked for."""
+
+    model: str  # checkpoint folder or name of a shipped model
+    target: str
+    precision: str  # none, int8, int4
+    out: Path
+    group_size: int = 32
+    capacity: int | None = None  # cache slots; None: the model's max_position_embeddings
+    int8_activations: bool | None = None  # None: where weights are quantised
+    probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
+    force: bool = False  # replace an existing bundle
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, resolved and checked; nothing has been written yet."""
+
+    request: ExportRequest
+    folder: Path
+    config: ModelConfig
+    policy: Policy
+    target: Target
+    options: ExportOptions
+    forecast: Forecast
+    tools: dict[str, str]
+    key: str
+
+    @property
+    def staging(self) -> Path:
+        return self.request.out.with_name(f".{self.request.out.name}.staging")
+
+
+def plan(request: ExportRequest) -> Plan:
+    """Check a request and predict its needs.
+
+    Raises:
+        InputError: unknown model, target or precision, a bad group size or capacity, an output folder that is in the
+            way, or a machine that is too small.
+        BackendMissing: the target's packages are not installed.
+    """
+    if request.precision not in POLICIES:
+        raise InputError(f"unknown precision {request.precision!r}; known: {', '.join(POLICIES)}")
+    if request.group_size not in GROUP_SIZES:
+        raise InputError(f"group size {request.group_size}: choose one of {', '.join(map(str, GROUP_SIZES))}")
+    folder = resolve_model(request.model)
+    config = ModelConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    if config.vision is None:
+        raise InputError(f"{folder}: a decoder without a vision tower; an export needs both")
+    capacity = config.decoder.max_position_embeddings if request.capacity is None else request.capacity
+    if not config.vision.num_tokens < capacity <= config.decoder.max_position_embeddings:
+        raise InputError(
+            f"capacity {capacity}: must be more than the {config.vision.num_tokens} vision tokens and at most "
+            f"max_position_embeddings ({config.decoder.max_position_embeddings})"
+        )
+    target = find_target(request.target)
+    policy = Policy(**{**asdict(POLICIES[request.precision]), "group_size": request.group_size})
+    quantised = request.precision != "none"
+    int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised
+    options = ExportOptions(capacity, int8_activations)
+    tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
+    what: dict[str, Any] = {
+        "weights": sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "",
+        "config": config.to_dict(), "policy": asdict(policy), "options": asdict(options), "target": target.name,
+        "tools": tools, "probe": sha256(request.probe) if request.probe.is_file() else "",
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    need = forecast(config, policy)
+    refuse_if_too_large(need, request.out)
+    return Plan(request, folder, config, policy, target, options, need, tools, key)
+
+
+def is_current(plan: Plan) -> bool:
+    """Whether the output folder already holds exactly what this plan would make, undamaged."""
+    try:
+        return open_verified(plan.request.out).manifest.provenance.get("export_key") == plan.key
+    except HimixError:
+        return False
+
+
+def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
+    """Carry out a plan.
+
+    Args:
+        plan: what `plan` gave.
+        report: called with a short line at the start of each step.
+
+    Returns:
+        The published bundle.
+
+    Raises:
+        GateRefused: a stage of the parity gate failed; the text is its table, and nothing was published.
+        InputError: the output folder exists and is not to be replaced, cannot be written, or the disk is full.
+    """
+    out = plan.request.out
+    _refuse_in_the_way(plan)
+    with _locked_staging(plan) as staging:
+        report("reading the checkpoint")
+        original = load_checkpoint(plan.folder)
+        text = TextProcessor.load(plan.folder)
+        report("quantising")
+        model = quantise(original, plan.policy)
+        roles = _write_roles(plan, model, staging, report)
+        report("asking the reference")
+        gate = Gate(model, text, load_llava(plan.request.probe).samples)
+        gate.check_subgraphs()
+        gate.check_quantised(original)
+        selftest = _write_selftest(gate.most_certain(), text, staging)
+        shutil.copyfile(plan.folder / TOKENIZER, staging / TOKENIZER)
+        manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
+        _run_gate(plan, gate, Bundle(staging, manifest), roles, report)
+        write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
+        (staging / STAGES).unlink()
+        report("publishing")
+        open_verified(staging)
+        publish_folder(staging, out)
+    return open_verified(out)
+
+
+def _refuse_in_the_way(plan: Plan) -> None:
+    out = plan.request.out
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if not out.exists():
+        return
+    if not out.is_dir() or not (out / MANIFEST).is_file():
+        raise InputError(f"{out}: exists and is not a bundle; choose another --out")
+    if not plan.request.force:
+        raise InputError(f"{out}: holds another bundle; add --force to replace it or choose another --out")
+    read_manifest(out)  # replaces bundles only, never a folder that happens to hold a manifest.json
+
+
+@contextlib.contextmanager
+def _locked_staging(plan: Plan) -> Iterator[Path]:
+    """The staging folder with finished roles of an earlier try, held by one export at a time.
+
+    It survives a kill and an interrupt; any error removes it.
+    """
+    staging = plan.staging
+    with disk_errors(plan.request.out):
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(exist_ok=True)
+        lock = os.open(staging, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(f"{plan.request.out}: another export is writing this bundle") from None
+        try:
+            yield staging
+        except Exception:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+
+
+def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Report) -> dict[str, list[Path]]:
+    """Each role's files; those that an earlier try with the same key finished are taken over."""
+    done: dict[str, list[dict[str, Any]]] = {}
+    if (staging / STAGES).is_file():
+        earlier = json.loads((staging / STAGES).read_text())
+        done = earlier["roles"] if earlier["key"] == plan.key else {}
+    kept = {record["path"] for records in done.values() for record in records} | {STAGES}
+    for leftover in staging.iterdir():
+        if leftover.name not in kept or not done:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    roles = {}
+    for role, write in plan.target.stages(model, plan.options).items():
+        records = [FileRecord.model_validate(record) for record in done.get(role, [])]
+        if records and all(_intact(staging, record) for record in records):
+            report(f"{role}: finished by an earlier run")
+        else:
+            report(f"{role}: tracing and writing")
+            records = [file_record(staging, path) for path in write(staging)]
+            done[role] = [record.model_dump() for record in records]
+            fresh = staging / f"{STAGES}.new"
+            fresh.write_text(json.dumps({"key": plan.key, "roles": done}))
+            fresh.replace(staging / STAGES)
+        roles[role] = [staging / record.path for record in records]
+    return roles
+
+
+def _intact(staging: Path, record: FileRecord) -> bool:
+    path = staging / record.path
+    return path.is_file() and path.stat().st_size == record.bytes and sha256(path) == record.sha256
+
+
+def _write_selftest(question: Question, text: TextProcessor, staging: Path) -> SelfTest:
+    """The question that the reference is surest of, with the pixels that its image has to become."""
+    folder = staging / "selftest"
+    folder.mkdir()
+    image = folder / f"image{question.image.suffix}"
+    shutil.copyfile(question.image, image)
+    Image.fromarray(question.pixels[0]).save(folder / "pixels.png")
+    tokens = question.reference.tokens
+    return SelfTest(
+        image=image.relative_to(staging).as_posix(),
+        prompt=question.prompt,
+        pixels_sha256=hashlib.sha256(question.pixels.tobytes()).hexdigest(),
+        token_ids=[token for token in tokens if token not in text.stop_ids],
+        text=text.decode(tokens),
+    )
+
+
+def _manifest(
+    plan: Plan,
+    model: QuantizedModel,
+    text: TextProcessor,
+    staging: Path,
+    roles: dict[str, list[Path]],
+    selftest: SelfTest,
+    parity: list[ParityResult],
+) -> Manifest:
+    assert plan.config.vision is not None
+    provenance = {"checkpoint_sha256": sha256(plan.folder / WEIGHTS), "export_key": plan.key}
+    if (plan.folder / "provenance.json").is_file():
+        provenance["training"] = read_json(plan.folder / "provenance.json")
+    others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=f"{plan.folder.name}-{plan.target.name}-{plan.request.precision}",
+        target=plan.target.name,
+        roles={role: [file_record(staging, path) for path in paths] for role, paths in roles.items()},
+        files=[file_record(staging, path) for path in others],
+        model=json.loads(json.dumps(plan.config.to_dict())),
+        preprocessing=Preprocessing(image_size=plan.config.vision.image_size),
+        quantisation=Quantisation(
+            precision=plan.request.precision,
+            bits=plan.policy.bits(),
+            group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
+            method="none" if plan.request.precision == "none" else "round-to-nearest",
+            activations="int8" if plan.options.int8_activations else "float",
+        ),
+        chat_template=text.template,
+        generation=GenerationDefaults(),
+        context_capacity=plan.options.capacity,
+        vision_tokens=plan.config.vision.num_tokens,
+        image_kv_id=image_kv_id(model.reference),
+        tools=plan.tools,
+        provenance=provenance,
+        parity=parity,
+        selftest=selftest,
+    )
+
+
+def _run_gate(plan: Plan, gate: Gate, bundle: Bundle, roles: dict[str, list[Path]], report: Report) -> None:
+    report("gate: packed weights with float activations")
+    with tempfile.TemporaryDirectory(prefix=".float-", dir=plan.staging) as scratch:
+        twin = plan.target.with_float_activations(plan.staging, roles, Path(scratch))
+        gate.check_engine("packed", "float32", load_engine(bundle, role_files=twin))
+    if plan.options.int8_activations:
+        report("gate: as it ships")
+        gate.check_engine("runtime", "int8_activations", load_engine(bundle))
+    if gate.failures:
+        raise GateRefused("the parity gate refused this export; nothing was published\n" + table(gate.failures))
+
+
+def table(results: list[ParityResult]) -> str:
+    """Parity results as aligned text, a line each."""
+    lines = [f"{'stage':<10} {'role':<24} {'metric':<22} {'value':>10} {'limit':>10}"]
+    for r in results:
+        verdict = "" if r.passed else "  FAILED"
+        lines.append(f"{r.stage:<10} {r.role:<24} {r.metric:<22} {r.value:>10.3g} {r.limit:>10.3g}{verdict}")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""What an export will need, predicted from shapes before any work, and a refusal when it cannot fit."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from himix_edge.config import ModelConfig
+from himix_edge.errors import InputError
+from himix_edge.export.quantisation import Policy, role_bits
+from himix_edge.model import build_model
+
+BASE_MEMORY = 700 << 20  # interpreter, torch, exporter and runtime with no model
+GRAPH_BYTES = 600_000  # graphs, rotary tables, tokenizer, manifest and self-test beside the weights
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes: weights of the bundle by role, the whole bundle, peak memory and free disk that the export needs."""
+
+    weights: dict[str, int]
+    bundle: int
+    memory: int
+    disk: int
+
+
+def forecast(config: ModelConfig, policy: Policy) -> Forecast:
+    """Predict from the configuration alone; no weight is allocated."""
+    with torch.device("meta"):
+        model = build_model(config)
+    weights = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
+    for name, module in model.named_modules():
+        for part, tensor in module.named_parameters(recurse=False):
+            is_matrix = isinstance(module, nn.Linear | nn.Embedding) and part == "weight"
+            bits = role_bits(name, policy) if is_matrix else 32
+            size = stored_bytes(tuple(tensor.shape), bits, policy.group_size)
+            role = _role(name)
+            weights[role] += size
+            if config.architecture == "vanilla" and role == "decoder" and name not in ("model.embed_tokens", "lm_head"):
+                weights["vision_injector"] += size  # the image passes through the decoder's layers
+    float_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    bundle = sum(weights.values()) + GRAPH_BYTES
+    # original, reference, and the largest role while it is packed, written and opened by the runtime
+    memory = BASE_MEMORY + 2 * float_bytes + 4 * max(weights.values())
+    return Forecast(weights, bundle, memory, 2 * bundle)
+
+
+def stored_bytes(shape: tuple[int, ...], bits: int, group_size: int) -> int:
+    """Bytes of one tensor in a bundle, scales included."""
+    count = 1
+    for size in shape:
+        count *= size
+    if bits > 8:
+        return 4 * count
+    block = group_size if bits == 4 else next((b for b in (256, 128, 64, 32) if shape[1] % b == 0), 16)
+    return count * bits // 8 + 4 * (count // block)
+
+
+def refuse_if_too_large(need: Forecast, out: Path) -> None:
+    """Raises InputError if the machine's free memory or the disk that holds `out` is too small."""
+    memory = psutil.virtual_memory().available
+    if need.memory > memory:
+        raise InputError(
+            f"this export needs about {need.memory >> 20} MiB of memory and {memory >> 20} MiB are free; "
+            "close other programs or use a larger machine"
+        )
+    place = next(folder for folder in [out, *out.absolute().parents] if folder.exists())
+    disk = shutil.disk_usage(place).free
+    if need.disk > disk:
+        raise InputError(f"{out}: this export needs about {need.disk >> 20} MiB of disk and {disk >> 20} MiB are free")
+
+
+def _role(name: str) -> str:
+    if name.startswith("vision_tower"):
+        return "vision_encoder"
+    return "vision_injector" if "_img" in name or name.startswith("connector") else "decoder"

@@ -1,0 +1,51 @@
+"""The export targets. A target is one file here with a `TARGET` object; the registry finds it by the file's name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Protocol
+
+from himix_edge.errors import InputError
+from himix_edge.export.quantisation import QuantizedModel
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a target needs to know beside the model: cache slots, and whether activations may be int8."""
+
+    capacity: int
+    int8_activations: bool
+
+
+class Target(Protocol):
+    """One runtime's format."""
+
+    name: str
+    extra: str  # the pip extra that brings its packages
+
+    def tools(self) -> dict[str, str]:
+        """Name -> version of the packages that make and run this target. Raises BackendMissing."""
+        ...
+
+    def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
+        """Role -> function that writes the role's files into a folder and returns them, main file first."""
+        ...
+
+    def with_float_activations(self, folder: Path, roles: dict[str, list[Path]], scratch: Path) -> dict[str, Path]:
+        """Role -> file that computes with the same stored weights but float activations, made in `scratch`."""
+        ...
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`. Raises InputError listing the known ones."""
+    if name not in target_names():
+        raise InputError(f"unknown target {name!r}; known: {', '.join(target_names())}")
+    target: Target = import_module(f"{__name__}.{name}").TARGET
+    return target
+
+
+def target_names() -> list[str]:
+    """Every target of this installation."""
+    return sorted(module.name for module in iter_modules(__path__))

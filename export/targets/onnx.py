@@ -1,0 +1,351 @@
+"""ONNX for ONNX Runtime: GroupQueryAttention on a shared K/V buffer, MatMulNBits, GatherBlockQuantized.
+
+The graphs are traced from the model's own modules by torch.export; only attention, quantised linears and the
+embedding are swapped for ONNX Runtime's fused operators. GroupQueryAttention takes explicit positions, because
+HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate by the past's length).
+"""
+
+import contextlib
+import copy
+import importlib.metadata
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx.ops import symbolic, symbolic_multi_out
+
+from himix_edge.config import DecoderConfig
+from himix_edge.errors import BackendMissing
+from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
+from himix_edge.export.targets import ExportOptions
+from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import DecoderStack, rope_tables
+
+OPSET = 23
+EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
+
+
+class MatMulNBits(nn.Module):
+    """com.microsoft::MatMulNBits over the quantised integers; accuracy_level 4 is int8 activations, 0 float."""
+
+    packed: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
+        super().__init__()
+        packed, scale, self.block = pack_blocks(weight)
+        self.rows, self.columns = weight.values.shape
+        self.bits, self.accuracy_level = weight.bits, accuracy_level
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attributes = {
+            "K": self.columns, "N": self.rows, "bits": self.bits, "block_size": self.block,
+            "accuracy_level": self.accuracy_level,
+        }  # fmt: skip
+        inputs = [x, self.packed, self.scale] + ([None, None, self.bias] if self.bias is not None else [])
+        return _contrib("MatMulNBits", inputs, attributes, x.dtype, (*x.shape[:-1], self.rows))
+
+
+class QuantizedEmbedding(nn.Module):
+    """com.microsoft::GatherBlockQuantized on the buffers of the tied head (or its own)."""
+
+    def __init__(self, head: MatMulNBits):
+        super().__init__()
+        self.head = head
+
+    def forward(self, ids: Tensor) -> Tensor:
+        head = self.head
+        table = head.packed.reshape(head.rows, -1)
+        attributes = {"bits": head.bits, "block_size": head.block, "gather_axis": 0, "quantize_axis": 1}
+        return _contrib(
+            "GatherBlockQuantized", [table, ids, head.scale], attributes, head.scale.dtype, (*ids.shape, head.columns)
+        )
+
+
+class FusedVisionAttention(nn.Module):
+    """The tower's attention as com.microsoft::MultiHeadAttention."""
+
+    def __init__(self, attention: nn.Module, heads: int):
+        super().__init__()
+        self.inner, self.heads = attention, heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.inner
+        qkv = [a.q_proj(x), a.k_proj(x), a.v_proj(x)]
+        return a.out_proj(_contrib("MultiHeadAttention", qkv, {"num_heads": self.heads}, x.dtype, x.shape))
+
+
+class VisionInjector(nn.Module):
+    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (L, G, N, h)."""
+
+    def __init__(self, stack: DecoderStack):
+        super().__init__()
+        self.layers = stack.layers
+
+    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = [layer.inject(vision_features) for layer in self.layers]
+        return torch.cat([key for key, _ in pairs]), torch.cat([value for _, value in pairs])
+
+
+class FusedStack(nn.Module):
+    """The decoder's layers around com.microsoft::GroupQueryAttention."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, stack: DecoderStack, rows: int):
+        super().__init__()
+        self.layers, self.norm, self.config = stack.layers, stack.norm, stack.config
+        cos, sin = rope_tables(stack.config, torch.arange(rows))
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(
+        self, x: Tensor, position_ids: Tensor, seqlens_k: Tensor, total: Tensor, past: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings (1, T, d) -> states before the final norm, and present K/V (key, value alternating by layer)."""
+        present: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            attn, normed = layer.self_attn, layer.input_layernorm(x)
+            qkv = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
+            cache = [past[2 * i], past[2 * i + 1]] if past else [None, None]
+            attended, key, value = group_query_attention(
+                self.config, [*qkv, *cache, seqlens_k, total, self.cos, self.sin, position_ids]
+            )
+            present += [key, value]
+            x = x + attn.o_proj(attended)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return x, present
+
+
+class VanillaInjector(nn.Module):
+    """Vanilla: vision_features (1, N, d_v) through connector and decoder -> vision_key, vision_value (L, G, N, h)."""
+
+    positions: Tensor
+
+    def __init__(self, connector: nn.Module, stack: FusedStack, vision_tokens: int):
+        super().__init__()
+        self.connector, self.stack = connector, stack
+        self.register_buffer("positions", torch.arange(vision_tokens)[None])
+        self.register_buffer("last", torch.tensor([vision_tokens - 1], dtype=torch.int32))
+        self.register_buffer("total", torch.tensor(vision_tokens, dtype=torch.int32))
+
+    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.connector(vision_features)
+        _, present = self.stack(x, self.positions, self.last, self.total, None)
+        return torch.cat(present[::2]), torch.cat(present[1::2])
+
+
+class Decoder(nn.Module):
+    """input_ids, position_ids (1, T) int64; seqlens_k (1,) and total_sequence_length () int32; K/V (1, G, C, h)
+    -> logits (1, V) of the last position, present K/V in the same buffers."""
+
+    def __init__(self, embedding: nn.Module, stack: FusedStack, head: nn.Module):
+        super().__init__()
+        self.embedding, self.stack, self.head = embedding, stack, head
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, seqlens_k: Tensor, total_sequence_length: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        x, present = self.stack(self.embedding(input_ids), position_ids, seqlens_k, total_sequence_length, past)
+        return (self.head(self.stack.norm(x[:, -1])), *present)
+
+
+def group_query_attention(config: DecoderConfig, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """Emit the fused operator: attended (1, T, H*h) and present key and value (1, G, C, h)."""
+    query, key, past_key = inputs[0], inputs[1], inputs[3]
+    assert query is not None
+    assert key is not None
+    cache = past_key.shape if past_key is not None else (1, config.num_key_value_heads, key.shape[1], config.head_dim)
+    attributes = {
+        "num_heads": config.num_attention_heads, "kv_num_heads": config.num_key_value_heads,
+        "do_rotary": 1, "rotary_interleaved": 0, "scale": config.head_dim**-0.5,
+    }  # fmt: skip
+    attended, present_key, present_value = symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention", inputs, attributes,
+        dtypes=[query.dtype] * 3, shapes=[query.shape, cache, cache], version=1,
+    )  # fmt: skip
+    return attended, present_key, present_value
+
+
+class OnnxTarget:
+    """Three .onnx files for ONNX Runtime's CPU provider."""
+
+    name = "onnx"
+    extra = "onnx"
+
+    def tools(self) -> dict[str, str]:
+        versions = {}
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                raise BackendMissing(package, self.extra) from None
+        return versions
+
+    def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
+        return {
+            "vision_encoder": lambda folder: self._encoder(model, options, folder),
+            "vision_injector": lambda folder: self._injector(model, options, folder),
+            "decoder": lambda folder: self._decoder(model, options, folder),
+        }
+
+    def with_float_activations(self, folder: Path, roles: dict[str, list[Path]], scratch: Path) -> dict[str, Path]:
+        """The same files with MatMulNBits' accuracy_level set to 0: an attribute, no weight is touched."""
+        import onnx
+
+        paths = {}
+        for role, files in roles.items():
+            graph = onnx.load(files[0], load_external_data=False)
+            for node in graph.graph.node:
+                for attribute in node.attribute:
+                    if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                        attribute.i = 0
+            for extra in files[1:]:
+                (scratch / extra.name).symlink_to(extra.resolve())
+            paths[role] = scratch / files[0].name
+            onnx.save(graph, paths[role])
+        return paths
+
+    def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
+        vision = model.reference.config.vision
+        assert vision is not None
+        tower = _swap(_own(model.reference).vision_tower, "vision_tower", model, options)
+        for block in tower.blocks:
+            block.self_attn = FusedVisionAttention(block.self_attn, vision.num_attention_heads)
+        pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
+        return _export(tower, (pixels,), ["image"], ["vision_features"], None, folder / "vision_encoder.onnx")
+
+    def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
+        config = model.reference.config
+        assert config.vision is not None
+        owned = _own(model.reference)
+        stack = _swap(owned.model, "model", model, options)
+        if config.architecture == "himix":
+            injector: nn.Module = VisionInjector(stack)
+        else:
+            connector = _swap(owned.connector, "connector", model, options)
+            injector = VanillaInjector(connector, FusedStack(stack, options.capacity), config.vision.num_tokens)
+        features = torch.zeros(1, config.vision.num_tokens, config.vision_hidden_size)
+        names = ["vision_key", "vision_value"]
+        return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
+
+    def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
+        config = model.reference.config.decoder
+        owned = _own(model.reference)
+        embedding, head = _embedding_and_head(owned, model, options)
+        stack = FusedStack(_swap(owned.model, "model", model, options), options.capacity)
+        decoder = Decoder(embedding, stack, head)
+        cache = (1, config.num_key_value_heads, options.capacity, config.head_dim)
+        layers = range(config.num_hidden_layers)
+        past = [f"past_key_values.{i}.{kind}" for i in layers for kind in ("key", "value")]
+        present = [name.replace("past_key_values", "present") for name in past]
+        # every input a tensor of its own: torch.export takes one tensor passed twice for one input
+        tokens, positions = torch.zeros(1, 3, dtype=torch.int64), torch.arange(3)[None]
+        last, total = torch.tensor([2], dtype=torch.int32), torch.tensor(3, dtype=torch.int32)
+        arguments = (tokens, positions, last, total, [torch.zeros(cache) for _ in past])
+        time = {1: torch.export.Dim("sequence_length")}
+        dynamic = (time, time, None, None, [None] * len(past))
+        inputs = ["input_ids", "position_ids", "seqlens_k", "total_sequence_length", *past]
+        return _export(decoder, arguments, inputs, ["logits", *present], dynamic, folder / "decoder.onnx")
+
+
+TARGET = OnnxTarget()
+
+
+def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:
+    """MatMulNBits' layout: uint8 (rows, blocks, block*bits/8), float32 scales (rows, blocks), and the block size.
+
+    Integers are stored with an offset of 8 (4 bit, even column in the low nibble) or 128 (8 bit). A scale that covers
+    a whole row is repeated for each block.
+    """
+    rows, columns = weight.values.shape
+    block = weight.group_size if weight.group_size < columns else largest_block(columns)
+    offset = (weight.values.to(torch.int16) + (8 if weight.bits == 4 else 128)).to(torch.uint8)
+    blocks = -(-columns // block)
+    padded = torch.full((rows, blocks * block), 8 if weight.bits == 4 else 128, dtype=torch.uint8)
+    padded[:, :columns] = offset
+    packed = padded.reshape(rows, blocks, block)
+    if weight.bits == 4:
+        packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
+    scale = weight.scale.repeat_interleave(blocks // weight.scale.shape[1], dim=1)
+    return packed.contiguous(), scale.contiguous(), block
+
+
+def largest_block(columns: int) -> int:
+    """The largest block size that MatMulNBits takes and that divides `columns`; 16 (with padding) if none does."""
+    return next((block for block in (256, 128, 64, 32, 16) if columns % block == 0), 16)
+
+
+def _contrib(op: str, inputs: list[Tensor | None], attributes: dict[str, Any], dtype: Any, shape: Any) -> Tensor:
+    return symbolic(f"com.microsoft::{op}", inputs, attributes, dtype=dtype, shape=shape, version=1)
+
+
+def _own(model: VisionLanguageModel) -> Any:
+    """A copy whose modules can be replaced; parameters are shared with the original."""
+    return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
+
+
+def _swap(module: nn.Module, prefix: str, model: QuantizedModel, options: ExportOptions) -> Any:
+    """Replace every quantised Linear below `module` (called `prefix` in the model) by MatMulNBits, in place."""
+    for name, child in list(module.named_modules()):
+        weight = model.tensors.get(f"{prefix}.{name}.weight")
+        if weight is None or not isinstance(child, nn.Linear):
+            continue
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, _matmul(weight, child.bias, options))
+    return module
+
+
+def _matmul(weight: QuantizedTensor, bias: Tensor | None, options: ExportOptions) -> MatMulNBits:
+    return MatMulNBits(weight, None if bias is None else bias.detach(), 4 if options.int8_activations else 0)
+
+
+def _embedding_and_head(owned: Any, model: QuantizedModel, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
+    """Token embedding and head; a tied pair shares one stored tensor."""
+    config, table = owned.config.decoder, owned.model.embed_tokens
+    weight = model.tensors.get("model.embed_tokens.weight")
+    if weight is None:
+        head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
+        head.weight = table.weight if config.tie_word_embeddings else owned.lm_head.weight
+        return table, head
+    stored = _matmul(weight, None, options)
+    if config.tie_word_embeddings:
+        return QuantizedEmbedding(stored), stored
+    return QuantizedEmbedding(stored), _matmul(model.tensors["lm_head.weight"], None, options)
+
+
+def _export(
+    module: nn.Module, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any, path: Path
+) -> list[Path]:
+    """Trace and write one graph; returns its files."""
+    size = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(), arguments, dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs,
+            dynamic_shapes=dynamic, verbose=False,
+        )  # fmt: skip
+        assert program is not None
+        program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
+    data = path.with_name(path.name + ".data")
+    return [path, data] if data.exists() else [path]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs about torchvision and warns about its own internals; neither helps a user."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

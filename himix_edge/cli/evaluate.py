@@ -1,0 +1,53 @@
+"""himix eval: accuracy of a bundle or a checkpoint on a dataset."""
+
+import time
+from pathlib import Path
+
+import click
+from rich.progress import track
+
+from himix_edge.cli.console import print_json, print_table, progress_console
+from himix_edge.data import load_dataset
+from himix_edge.evaluation.exact import Score, ask_all
+from himix_edge.presets import DEFAULT_MODEL
+from himix_edge.runtimes import open_bundle, open_checkpoint
+
+
+@click.command("eval")
+@click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
+@click.option("--task", default="easy-vqa", show_default=True, help="easy-vqa, or a LLaVA-format .json file.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate(
+    bundle: Path | None,
+    model: str,
+    task: str,
+    split: str,
+    image_folder: Path | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Ask every question greedily and count the answers that are exactly right."""
+    session = open_bundle(bundle) if bundle else open_checkpoint(model)
+    dataset = load_dataset(task, split, image_folder)
+    score, began = Score(), time.monotonic()
+    total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
+    answers = ask_all(session, dataset, limit)
+    total = min(total, limit or total)
+    for _, expected, given in track(answers, f"asking {task}", total=total, console=progress_console):
+        score.add(expected, given)
+    seconds = time.monotonic() - began
+    result = {
+        "model": str(bundle or model), "task": task, "split": split, "asked": score.asked.total(),
+        "right": score.right.total(), "accuracy": score.accuracy, "seconds": round(seconds, 1),
+        "by_answer": {kind: score.right[kind] / count for kind, count in score.asked.most_common()},
+    }  # fmt: skip
+    if as_json:
+        print_json(result)
+        return
+    rows = [(kind, count, score.right[kind] / count) for kind, count in score.asked.most_common(20)]
+    print_table(f"{result['model']} on {task} ({split})", ("answer", "asked", "right"), rows)
+    click.echo(f"{score.accuracy:.2%} of {score.asked.total()} questions answered exactly, in {seconds:.0f} s")

@@ -1,0 +1,94 @@
+"""himix run: ask a bundle or a checkpoint about images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from himix_edge.cli.console import print_json
+from himix_edge.errors import InputError
+from himix_edge.presets import DEFAULT_MODEL
+from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkpoint
+
+
+@click.command()
+@click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="Image file; several are joined.")
+@click.option("--image-kv", type=click.Path(path_type=Path), help="A saved ImageKV in place of --image.")
+@click.option("--save-image-kv", type=click.Path(path_type=Path), help="Keep the image's keys and values here.")
+@click.option("--prompt", "prompts", multiple=True, help="Question; several are asked one by one, the image encoded once.")
+@click.option("--chat", is_flag=True, help="Treat the prompts as turns of one conversation; without any, read them.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
+@click.option("--max-new-tokens", type=int, help="[default: the model's]")
+@click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
+@click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--stop", multiple=True, help="A text that ends the answer.")
+@click.option("--threads", type=int, help="CPU threads of an exported bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
+def run(
+    images: tuple[Path, ...],
+    image_kv: Path | None,
+    save_image_kv: Path | None,
+    prompts: tuple[str, ...],
+    chat: bool,
+    bundle: Path | None,
+    model: str,
+    threads: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Ask questions about images; answers are streamed, the time of each stage follows."""
+    if not prompts and not chat:
+        raise InputError("no --prompt; give one, or --chat to type them")
+    session = open_bundle(bundle, threads) if bundle else open_checkpoint(model)
+    vision, encoding = _vision(session, images, image_kv)
+    if save_image_kv:
+        if vision is None:
+            raise InputError("--save-image-kv: there is no image; add --image")
+        vision.save(save_image_kv)
+    conversation = session.chat(vision)
+    questions = iter(prompts) if prompts else iter(lambda: click.prompt("you", prompt_suffix="> "), "")
+    answers = []
+    for question in questions:
+        speaker = conversation if chat else session.chat(vision)
+        answer = _ask(speaker, question, show=not as_json, settings=settings)
+        if encoding:  # the first question pays for the image
+            session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector = encoding
+            session.stats.ttft += sum(encoding)
+            encoding = None
+        if as_json:
+            answers.append({"prompt": question, "answer": answer, "stats": dataclasses.asdict(session.stats)})
+        else:
+            click.echo(click.style(f"  [{session.stats}]", dim=True))
+    if as_json:
+        print_json({"model": str(bundle or model), "answers": answers})
+
+
+def _vision(
+    session: Session, images: tuple[Path, ...], saved: Path | None
+) -> tuple[ImageKV | None, tuple[float, float, float] | None]:
+    """The images' K/V and, if they were encoded here, the milliseconds of the three image stages."""
+    if saved and images:
+        raise InputError("--image and --image-kv exclude each other")
+    if saved:
+        return ImageKV.load(saved), None
+    if not images:
+        return None, None
+    vision = session.encode_images(images)
+    return vision, (session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector)
+
+
+def _ask(chat: Chat, question: str, show: bool, settings: dict[str, Any]) -> str:
+    """Stream one answer to standard output and return it."""
+    answer = ""
+    for piece in chat.send(question, **settings):
+        if show and not answer:
+            click.echo(f"{question}\n  ", nl=False)
+        answer += piece.text
+        if show:
+            click.echo(piece.text, nl=False)
+    if show:
+        click.echo()
+    return answer

@@ -1,0 +1,5 @@
+"""Datasets: images and the conversations about them, from easy-VQA or LLaVA-format JSON."""
+
+from himix_edge.data.dataset import Dataset, Sample, Turn, load_dataset
+
+__all__ = ["Dataset", "Sample", "Turn", "load_dataset"]

@@ -1,0 +1,65 @@
+"""Exact-match accuracy of greedy answers in batches, without generating them one by one.
+
+If at every position the most likely token is the expected one, greedy decoding produces exactly the expected answer,
+and the other way round; so one teacher-forced pass decides what greedy generation would say.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from himix_edge.data import Sample
+from himix_edge.model import VisionLanguageModel
+from himix_edge.text import TextProcessor
+from himix_edge.training.batches import IGNORED, Batch, cached_images, collate
+
+
+def answer_states(model: VisionLanguageModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (K, V) float32 at the K target positions, their labels (K,), and each one's row (K,).
+
+    An image is encoded and injected once, whatever the number of rows about it.
+    """
+    logits, labels, rows = [], [], []
+    for has_image in (True, False):
+        chosen = (batch.image_of_row >= 0) == has_image
+        if not chosen.any():
+            continue
+        past = None
+        if has_image:
+            past = model.inject(model.encode_image(batch.pixels)).select(batch.image_of_row[chosen])
+        states, _ = model.hidden(batch.input_ids[chosen], past)
+        target = batch.labels[chosen] != IGNORED
+        logits.append(F.linear(states[target], model.head_weight).float())
+        labels.append(batch.labels[chosen][target])
+        rows.append(chosen.nonzero()[:, 0][target.nonzero()[:, 0]])
+    return torch.cat(logits), torch.cat(labels), torch.cat(rows)
+
+
+def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Per row, whether every target token is the most likely one: bool (count,)."""
+    wrong = torch.zeros(count, dtype=torch.int64).index_add_(0, rows, (logits.argmax(-1) != labels).long())
+    return wrong == 0
+
+
+@torch.no_grad()
+def exact_match(
+    model: VisionLanguageModel, text: TextProcessor, samples: tuple[Sample, ...], images_per_batch: int = 16
+) -> tuple[int, int]:
+    """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
+    vision = model.config.vision
+    assert vision is not None, "evaluation on images needs a tower"
+    load = cached_images(vision.image_size)
+    right = asked = 0
+    for start in range(0, len(samples), images_per_batch):
+        images, rows, image_of_row = [], [], []
+        for sample in samples[start : start + images_per_batch]:
+            image = -1
+            if sample.image is not None:
+                image = len(images)
+                images.append(load(sample.image)[0])
+            for conversation in sample.conversations:
+                rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
+                image_of_row.append(image)
+        right += int(answered(*answer_states(model, collate(images, rows, image_of_row)), len(rows)).sum())
+        asked += len(rows)
+    return right, asked

@@ -1,0 +1,188 @@
+"""A Llama / Qwen2 decoder whose KV cache may start with vision slots (HiMix, arXiv 2501.10318, section 3).
+
+Shapes: B batch, T new tokens, P cached slots, L layers, H query heads, G key/value heads, h head dim.
+Parameter names are Hugging Face's, plus the authors' `input_layernorm_img`, `k_proj_img` and `v_proj_img`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from himix_edge.config import DecoderConfig
+
+
+@dataclass
+class KVCache:
+    """Keys and values that the next tokens attend to, one (B, G, P, h) tensor per layer.
+
+    `position` is the rotary position of the next text token. HiMix's vision slots have no position, so it
+    starts at 0 behind them; the vanilla model's image tokens are ordinary tokens, so it starts at N.
+    """
+
+    key: list[Tensor]
+    value: list[Tensor]
+    position: int = 0
+
+    @property
+    def length(self) -> int:
+        return self.key[0].shape[2] if self.key else 0
+
+    def select(self, index: Tensor) -> "KVCache":
+        """The cache of other batch rows, e.g. one image's rows repeated for each of its questions."""
+        return KVCache([k[index] for k in self.key], [v[index] for v in self.value], self.position)
+
+
+def concat_images(caches: list[KVCache]) -> KVCache:
+    """HiMix vision K/V of several images, one behind the other; order does not change the result."""
+    keys = [torch.cat(layer, dim=2) for layer in zip(*(c.key for c in caches), strict=True)]
+    values = [torch.cat(layer, dim=2) for layer in zip(*(c.value for c in caches), strict=True)]
+    return KVCache(keys, values, caches[0].position)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, computed in float32."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def rope_frequencies(config: DecoderConfig) -> Tensor:
+    """Rotary inverse frequencies (h/2,), float32; with Llama 3's scaling if the config has it."""
+    inv_freq = 1.0 / config.rope_theta ** (torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return inv_freq
+    wavelength = 2 * math.pi / inv_freq
+    rotations = scaling.original_max_position_embeddings / wavelength
+    blend = (rotations - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    blend = blend.clamp(0, 1)
+    return (1 - blend) * inv_freq / scaling.factor + blend * inv_freq
+
+
+def rope_tables(config: DecoderConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of shape (T, h/2), float32, for integer `positions` (T,)."""
+    angles = positions.float()[:, None] * rope_frequencies(config).to(positions.device)[None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary embeddings to (B, heads, T, h): first half against second half, as Hugging Face does."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def mixture_mask(new: int, cached: int, device: torch.device) -> Tensor:
+    """Boolean (T, P+T): every query sees every cached slot, and the new tokens causally (bottom-right aligned)."""
+    return torch.ones(new, cached + new, dtype=torch.bool, device=device).tril(diagonal=cached)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention. With `vision_size` it also owns the image's projections of this layer."""
+
+    def __init__(self, config: DecoderConfig, vision_size: int | None):
+        super().__init__()
+        bias, hidden = config.qkv_bias, config.hidden_size
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
+        self.q_proj = nn.Linear(hidden, config.q_size, bias=bias)
+        self.k_proj = nn.Linear(hidden, config.kv_size, bias=bias)
+        self.v_proj = nn.Linear(hidden, config.kv_size, bias=bias)
+        self.o_proj = nn.Linear(config.q_size, hidden, bias=False)
+        if vision_size is not None:
+            self.k_proj_img = nn.Linear(vision_size, config.kv_size, bias=bias)
+            self.v_proj_img = nn.Linear(vision_size, config.kv_size, bias=bias)
+
+    def split(self, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, d) -> output (B, T, d) and this layer's keys and values (B, G, P+T, h)."""
+        query = rotate(self.split(self.q_proj(x), self.heads), cos, sin)
+        key = rotate(self.split(self.k_proj(x), self.kv_heads), cos, sin)
+        value = self.split(self.v_proj(x), self.kv_heads)
+        if past is not None:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        repeat = self.heads // self.kv_heads
+        out = F.scaled_dot_product_attention(
+            query, key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1), attn_mask=mask
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(2)), key, value
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm block; with `vision_size` also `input_layernorm_img`, the norm in front of the injection."""
+
+    def __init__(self, config: DecoderConfig, vision_size: int | None):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if vision_size is not None:
+            self.input_layernorm_img = RMSNorm(vision_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, vision_size)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def inject(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Vision features (B, N, d_v) -> this layer's vision key and value (B, G, N, h); no position is applied."""
+        attn = self.self_attn
+        x = self.input_layernorm_img(features)
+        return attn.split(attn.k_proj_img(x), attn.kv_heads), attn.split(attn.v_proj_img(x), attn.kv_heads)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        attended, key, value = self.self_attn(self.input_layernorm(x), cos, sin, past, mask)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), key, value
+
+
+class DecoderStack(nn.Module):
+    """Embedding, layers and final norm: what Hugging Face calls `model`."""
+
+    def __init__(self, config: DecoderConfig, vision_size: int | None):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([DecoderLayer(config, vision_size) for _ in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def run(self, x: Tensor, past: KVCache | None) -> tuple[Tensor, KVCache]:
+        """Embeddings (B, T, d) behind `past` -> normed states (B, T, d) and the grown cache."""
+        past = past or KVCache([], [])
+        new = x.shape[1]
+        positions = torch.arange(past.position, past.position + new, device=x.device)
+        cos, sin = rope_tables(self.config, positions)
+        mask = mixture_mask(new, past.length, x.device)
+        keys, values = [], []
+        for i, layer in enumerate(self.layers):
+            layer_past = (past.key[i], past.value[i]) if past.key else None
+            x, key, value = layer(x, cos, sin, layer_past, mask)
+            keys.append(key)
+            values.append(value)
+        return self.norm(x), KVCache(keys, values, past.position + new)

@@ -1,0 +1,278 @@
+"""The training loop: deterministic, killable at any moment, resumable to the same result.
+
+A run folder holds `last/` (weights, optimiser state and step, replaced atomically), `metrics.csv`, and at the end
+`final/`, the checkpoint to use.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from himix_edge.checkpoint import load_checkpoint, save_checkpoint
+from himix_edge.config import ModelConfig, read_json
+from himix_edge.data import Dataset
+from himix_edge.errors import InputError
+from himix_edge.evaluation.teacher_forced import answer_states, answered, exact_match
+from himix_edge.files import staged_folder
+from himix_edge.model import VisionLanguageModel, build_model
+from himix_edge.text import TextProcessor
+from himix_edge.training.batches import BatchMaker
+from himix_edge.training.recipe import Recipe
+from himix_edge.training.tokenizer import train_tokenizer
+
+OPTIMIZER = "optimizer.safetensors"
+STATE = "train_state.json"
+COLUMNS = ("step", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
+
+
+@dataclass
+class Run:
+    """What a training run works on."""
+
+    folder: Path
+    config: ModelConfig
+    recipe: Recipe
+    train: Dataset
+    test: Dataset | None
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything that decides the result: `--resume` continues only a run with the same one."""
+        what = [self.config.to_dict(), dataclasses.asdict(self.recipe), self.train.name, self.train.questions, self.seed]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict[str, Any]:
+    """Train, evaluate on the test split, and write `final/`.
+
+    Args:
+        run: model, recipe, data, seed and the folder to work in.
+        resume: continue from `last/`; the result equals that of an uninterrupted run.
+        stop_after: end early after this many steps of this call, as a kill would (for tests).
+
+    Returns:
+        The provenance record that is also stored in `final/`; empty if ended early.
+
+    Raises:
+        InputError: the folder holds a run already and `resume` is not set, holds a different run, or can't be written.
+    """
+    torch.manual_seed(run.seed)
+    held_out = run.recipe.validation_images
+    if len(run.train.samples) <= held_out:
+        raise InputError(
+            f"{run.train.name}: {len(run.train.samples)} samples are too few; "
+            f"{held_out} are held out for validation (--set validation_images=N)"
+        )
+    validation, samples = run.train.samples[:held_out], run.train.samples[held_out:]
+    last = run.folder / "last"
+    if resume:
+        model, text, optimizer, start, seconds = _restore(run, last)
+    else:
+        if last.exists() or (run.folder / "final").exists():
+            raise InputError(f"{run.folder}: holds a training run already; add --resume or choose another --out")
+        text = train_tokenizer(_corpus(run.train), run.config.decoder.vocab_size)
+        model, start, seconds = build_model(run.config), 0, 0.0
+        optimizer = _optimizer(model, run.recipe)
+    for leftover in run.folder.glob(".last.tmp-*"):  # of a killed save
+        shutil.rmtree(leftover)
+
+    assert run.config.vision is not None
+    batches = BatchMaker(samples, text, run.recipe, run.config.vision.image_size, run.seed)
+    log = MetricsLog(run.folder / "metrics.csv", keep_steps=start)
+    end = run.recipe.steps if stop_after is None else min(run.recipe.steps, start + stop_after)
+    began = time.monotonic() - seconds
+    with _progress(run, start) as report:
+        for step in range(start, end):
+            rate = learning_rate(step, run.recipe)
+            loss, accuracy = _step(model, optimizer, batches, step, rate, run.recipe)
+            done = step + 1
+            row: dict[str, Any] = {"step": done, "loss": loss, "accuracy": accuracy, "learning_rate": rate}
+            if done % run.recipe.evaluate_every == 0:
+                right, asked = exact_match(model, text, validation)
+                row["validation_accuracy"] = right / asked
+            log.add({**row, "seconds": round(time.monotonic() - began, 1)})
+            report(row)
+            if done % run.recipe.checkpoint_every == 0 or done == run.recipe.steps:
+                _save(run, last, model, text, optimizer, done, time.monotonic() - began)
+    log.close()
+    return _finish(run, model, text, time.monotonic() - began) if end == run.recipe.steps else {}
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Linear warm-up to the peak, then a cosine to zero at the last step."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _step(
+    model: VisionLanguageModel,
+    optimizer: torch.optim.Optimizer,
+    batches: BatchMaker,
+    step: int,
+    rate: float,
+    recipe: Recipe,
+) -> tuple[float, float]:
+    batch = batches.batch(step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    mixed = recipe.precision == "bfloat16"
+    with torch.autocast("cpu", dtype=torch.bfloat16) if mixed else nullcontext():
+        logits, labels, rows = answer_states(model, batch)
+        loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    right = answered(logits.detach(), labels, rows, len(batch.input_ids))
+    return float(loss.detach()), float(right.float().mean())
+
+
+def _optimizer(model: VisionLanguageModel, recipe: Recipe) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+
+
+def _corpus(dataset: Dataset) -> Iterator[str]:
+    for sample in dataset.samples:
+        for conversation in sample.conversations:
+            for turn in conversation:
+                yield turn.question
+                yield turn.answer
+
+
+def _save(
+    run: Run,
+    last: Path,
+    model: VisionLanguageModel,
+    text: TextProcessor,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    tensors = {
+        f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    with staged_folder(last) as staged:
+        save_checkpoint(staged / "model", model, text)
+        save_file(tensors, staged / OPTIMIZER)
+        state = {"step": step, "seconds": seconds, "identity": run.identity, "recipe": dataclasses.asdict(run.recipe)}
+        (staged / STATE).write_text(json.dumps(state, indent=2) + "\n")
+
+
+def _restore(
+    run: Run, last: Path
+) -> tuple[VisionLanguageModel, TextProcessor, torch.optim.AdamW, int, float]:
+    old = last.with_name(".last.old")
+    if not last.exists() and old.exists():  # killed between the two renames of a save
+        old.rename(last)
+    if not last.exists():
+        raise InputError(f"{last}: nothing to resume; start the run without --resume")
+    state = read_json(last / STATE)
+    if state["identity"] != run.identity:
+        raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")
+    model = load_checkpoint(last / "model").train().requires_grad_(True)
+    optimizer = _optimizer(model, run.recipe)
+    restored: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(last / OPTIMIZER).items():
+        index, name = key.split(".")
+        restored.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
+    return model, TextProcessor.load(last / "model"), optimizer, state["step"], state["seconds"]
+
+
+def _finish(run: Run, model: VisionLanguageModel, text: TextProcessor, seconds: float) -> dict[str, Any]:
+    """Round the weights to float16, evaluate exactly those, and write `final/` with the record of how it was made."""
+    model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
+    provenance: dict[str, Any] = {
+        "architecture": run.config.architecture,
+        "recipe": dataclasses.asdict(run.recipe),
+        "data": {"name": run.train.name, "source": run.train.source, "licence": run.train.licence},
+        "seed": run.seed,
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if run.test is not None:
+        right, asked = exact_match(model.eval(), text, run.test.samples)
+        provenance["test"] = {"right": right, "asked": asked, "accuracy": right / asked}
+    save_checkpoint(run.folder / "final", model, text, provenance, dtype=torch.float16)
+    return provenance
+
+
+class MetricsLog:
+    """metrics.csv, a row a step; on resume rows behind the restored step are dropped."""
+
+    def __init__(self, path: Path, keep_steps: int):
+        kept = []
+        if keep_steps and path.exists():
+            with path.open(newline="") as old:
+                kept = [row for row in csv.DictReader(old) if int(row["step"]) <= keep_steps]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
+        self._writer.writeheader()
+        self._writer.writerows(kept)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _progress:  # noqa: N801 (a context manager used like a function)
+    """A progress bar with loss, accuracy and the last validation accuracy."""
+
+    def __init__(self, run: Run, start: int):
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        self.task = self.bar.add_task(
+            f"training {run.config.architecture}", total=run.recipe.steps, completed=start, note=""
+        )
+        self.validation = ""
+        self.smooth: dict[str, float] = {}
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        self.bar.start()
+        return self.report
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def report(self, row: dict[str, Any]) -> None:
+        for name in ("loss", "accuracy"):
+            self.smooth[name] = 0.9 * self.smooth.get(name, row[name]) + 0.1 * row[name]
+        if "validation_accuracy" in row:
+            self.validation = f"  validation {row['validation_accuracy']:.2%}"
+            if not self.bar.console.is_terminal:
+                self.bar.console.print(f"step {row['step']}  loss {self.smooth['loss']:.4f} {self.validation.strip()}")
+        note = f"loss {self.smooth['loss']:.3f}  accuracy {self.smooth['accuracy']:.1%}{self.validation}"
+        self.bar.update(self.task, advance=1, note=note)
+
+

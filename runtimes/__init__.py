@@ -1,0 +1,7 @@
+"""Run bundles: `open_bundle` gives a session; see himix_edge.runtimes.session for what it can do."""
+
+from himix_edge.runtimes.image_kv import ImageKV
+from himix_edge.runtimes.opening import open_bundle, open_checkpoint
+from himix_edge.runtimes.session import Chat, Piece, Session, Stats
+
+__all__ = ["Chat", "ImageKV", "Piece", "Session", "Stats", "open_bundle", "open_checkpoint"]

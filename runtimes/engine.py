@@ -1,0 +1,64 @@
+"""What a runtime has to do: three calls on NumPy arrays. Sessions build everything else on it."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.bundle import Bundle
+from himix_edge.errors import InputError
+
+Floats = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A loaded model with one KV cache.
+
+    Shapes: S image size, N vision tokens, d_v their width, L layers, G key/value heads, h head dim, V vocabulary.
+    """
+
+    capacity: int  # cache slots, vision and text together
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        """uint8 (1, S, S, 3) -> vision features (1, N, d_v)."""
+        ...
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        """Vision features (1, N, d_v) -> vision key and value (L, G, N, h)."""
+        ...
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        """Empty the cache and fill its first slots with vision key and value (L, G, n, h), n >= 0.
+
+        `position` is the rotary position of the first text token.
+        """
+        ...
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        """Append tokens (T,) to the cache -> logits (V,) of the last one. Never called beyond `capacity`."""
+        ...
+
+
+def load_engine(bundle: Bundle, threads: int | None = None, role_files: dict[str, Path] | None = None) -> Engine:
+    """Open a bundle's graphs in the runtime of its target.
+
+    Args:
+        bundle: a verified bundle.
+        threads: CPU threads; None leaves the choice to the runtime.
+        role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
+
+    Raises:
+        InputError: this installation has no runtime for the bundle's target.
+        BackendMissing: the runtime's package is not installed.
+    """
+    target = bundle.manifest.target
+    folder = Path(__file__).parent
+    if f"{target}_engine" not in {module.name for module in iter_modules([str(folder)])}:
+        raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
+    load: Callable[..., Engine] = import_module(f"himix_edge.runtimes.{target}_engine").load
+    files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
+    return load(files, bundle.config, bundle.manifest.context_capacity, threads)

@@ -1,0 +1,83 @@
+"""ONNX Runtime: past and present of every layer are bound to the same memory, so a step copies no cache."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.config import ModelConfig
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.runtimes.engine import Floats
+
+
+class OnnxEngine:
+    """See `Engine`. The cache is one float32 array (2, L, G, C, h) that the graph reads and writes in place."""
+
+    def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None):
+        self.capacity = capacity
+        self._encoder, self._injector, self._decoder = (
+            _open(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
+        )
+        decoder = config.decoder
+        layers, heads, head_dim = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
+        self._cache = np.zeros((2, layers, heads, capacity, head_dim), np.float32)
+        self._logits = np.zeros((1, decoder.vocab_size), np.float32)
+        self._binding = self._decoder.io_binding()
+        for layer in range(layers):
+            for kind, name in enumerate(("key", "value")):
+                where = self._cache[kind, layer].ctypes.data
+                shape = [1, heads, capacity, head_dim]
+                self._binding.bind_input(f"past_key_values.{layer}.{name}", "cpu", 0, np.float32, shape, where)
+                self._binding.bind_output(f"present.{layer}.{name}", "cpu", 0, np.float32, shape, where)
+        self._binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
+        self._length = self._position = 0
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        features: Floats = self._encoder.run(None, {"image": pixels})[0]
+        return features
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        key, value = self._injector.run(None, {"vision_features": features})
+        return key, value
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        self._length, self._position = key.shape[2], position
+        self._cache[0, :, :, : self._length] = key
+        self._cache[1, :, :, : self._length] = value
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        count = len(token_ids)
+        positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
+        self._length += count
+        self._position += count
+        inputs = {
+            "input_ids": token_ids[None],
+            "position_ids": positions,
+            "seqlens_k": np.array([self._length - 1], np.int32),
+            "total_sequence_length": np.array(self._length, np.int32),
+        }
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, array)
+        self._decoder.run_with_iobinding(self._binding)
+        return self._logits[0].copy()
+
+
+def load(files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None) -> OnnxEngine:
+    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file."""
+    return OnnxEngine(files, config, capacity, threads)
+
+
+def _open(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendMissing("onnxruntime", "onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no public base class
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,48 @@
+"""Opening what a session runs on: an exported bundle, or a PyTorch checkpoint."""
+
+from pathlib import Path
+
+from himix_edge.bundle import GenerationDefaults, open_verified
+from himix_edge.errors import BackendMissing
+from himix_edge.presets import resolve_model
+from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.session import Session
+from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+
+
+def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
+    """Check every hash of a bundle and open it in the runtime of its target.
+
+    Args:
+        folder: the bundle.
+        threads: CPU threads; None leaves the choice to the runtime.
+
+    Raises:
+        InputError: not a bundle, a damaged or hostile manifest, a missing file.
+        GateRefused: a file that is not what the manifest says.
+        BackendMissing: the runtime's package is not installed (the text has the pip line).
+    """
+    bundle = open_verified(folder)
+    text = TextProcessor(load_tokenizer(bundle.folder / TOKENIZER), bundle.manifest.chat_template)
+    engine = load_engine(bundle, threads)
+    return Session(engine, text, bundle.config, bundle.manifest.image_kv_id, bundle.manifest.generation)
+
+
+def open_checkpoint(source: str | Path) -> Session:
+    """Open a checkpoint folder, or a model that ships with the package, in PyTorch.
+
+    Raises:
+        InputError: see `himix_edge.load_checkpoint`; also a folder without tokenizer or chat template.
+        BackendMissing: PyTorch is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise BackendMissing("torch", "onnx") from None
+    from himix_edge.checkpoint import image_kv_id, load_checkpoint
+    from himix_edge.runtimes.pytorch_engine import PytorchEngine
+
+    model = load_checkpoint(source)
+    text = TextProcessor.load(resolve_model(source))
+    engine = PytorchEngine(model, model.config.decoder.max_position_embeddings)
+    return Session(engine, text, model.config, image_kv_id(model), GenerationDefaults())

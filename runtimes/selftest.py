@@ -1,0 +1,33 @@
+"""A bundle's self-test: one image, one prompt, the exact answer it has to give on any device."""
+
+import hashlib
+from pathlib import Path
+
+from himix_edge.bundle import read_manifest
+from himix_edge.preprocess import load_image
+from himix_edge.runtimes.opening import open_bundle
+
+
+def self_test(folder: Path) -> dict[str, str | bool]:
+    """Run it.
+
+    Returns:
+        pixels: "equal" or "differ" (the resized image against its digest); answer and expected: texts;
+        passed: whether pixels and token ids are exactly the expected ones.
+
+    Raises:
+        InputError, GateRefused, BackendMissing: as `open_bundle`.
+    """
+    test, session = read_manifest(folder).selftest, open_bundle(folder)
+    assert session.config.vision is not None
+    pixels = load_image(folder / test.image, session.config.vision.image_size)
+    same_pixels = hashlib.sha256(pixels.tobytes()).hexdigest() == test.pixels_sha256
+    limit = len(test.token_ids) + 1
+    pieces = list(session.generate(test.prompt, folder / test.image, max_new_tokens=limit, temperature=0))
+    tokens = [piece.token_id for piece in pieces]
+    return {
+        "pixels": "equal" if same_pixels else "differ",
+        "answer": "".join(piece.text for piece in pieces),
+        "expected": test.text,
+        "passed": same_pixels and tokens == test.token_ids,
+    }

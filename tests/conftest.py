@@ -1,0 +1,88 @@
+"""Shared fixtures: a tiny random model with a real tokenizer, real images, and bundles of the shipped nano."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from himix_edge.checkpoint import save_checkpoint
+from himix_edge.config import DecoderConfig, ModelConfig, VisionConfig
+from himix_edge.data.llava import load_llava
+from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
+from himix_edge.model import build_model
+from himix_edge.text import TextProcessor
+from himix_edge.training.tokenizer import train_tokenizer
+
+TINY = ModelConfig(
+    architecture="himix",
+    decoder=DecoderConfig(
+        model_type="qwen2",
+        vocab_size=400,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        tie_word_embeddings=True,
+        max_position_embeddings=96,
+    ),
+    vision_hidden_size=32,
+    vision=VisionConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def text() -> TextProcessor:
+    probe = load_llava(PROBE)
+    words = [turn.question for sample in probe.samples for talk in sample.conversations for turn in talk]
+    return train_tokenizer(words, TINY.decoder.vocab_size)
+
+
+@pytest.fixture(params=["himix", "vanilla"])
+def tiny(request):
+    """A random tiny model, of both architectures."""
+    torch.manual_seed(0)
+    return build_model(dataclasses.replace(TINY, architecture=request.param)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, text) -> Path:
+    """A saved tiny HiMix model with tokenizer and template."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(folder, build_model(TINY), text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory, tiny_checkpoint) -> Path:
+    """The tiny model as an int8 ONNX bundle; tests that damage it copy it first."""
+    out = tmp_path_factory.mktemp("bundle") / "tiny-int8"
+    export(plan(ExportRequest(str(tiny_checkpoint), "onnx", "int8", out)))
+    return out
+
+
+@pytest.fixture(scope="session")
+def nano_bundles(tmp_path_factory) -> dict[str, Path]:
+    """The shipped nano in ONNX, by precision."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for precision in ("none", "int8", "int4"):
+        export(plan(ExportRequest("nano", "onnx", precision, folder / precision)))
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def probe_image() -> Path:
+    """A real image: the first of the probe set."""
+    image = load_llava(PROBE).samples[0].image
+    assert image is not None
+    return image

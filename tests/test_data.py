@@ -1,0 +1,71 @@
+"""Datasets: easy-VQA as published, LLaVA's format, and files that break it."""
+
+import json
+
+import pytest
+
+from himix_edge.data import load_dataset
+from himix_edge.data.easy_vqa import with_phrasings
+from himix_edge.errors import InputError
+
+
+@pytest.mark.parametrize(("split", "images", "questions"), [("train", 4000, 38575), ("test", 1000, 9673)])
+def test_easy_vqa_has_its_published_size(split, images, questions):
+    dataset = load_dataset("easy-vqa", split)
+    assert (len(dataset.samples), dataset.questions) == (images, questions)
+
+
+def test_phrasings_keep_every_question_and_answer():
+    dataset = load_dataset("easy-vqa", "train")
+    phrased = with_phrasings(dataset, seed=0)
+    assert with_phrasings(dataset, seed=0) == phrased
+    for before, after in zip(dataset.samples, phrased.samples, strict=True):
+        for (a,), (b,) in zip(before.conversations, after.conversations, strict=False):
+            assert (a.question.rstrip("?"), a.answer) == (b.question.lower().rstrip("?"), b.answer)
+    captions = {t.answer for s in phrased.samples for (t,) in s.conversations if t.answer.startswith("a ")}
+    assert len(captions) == 24  # 8 colors x 3 shapes
+
+
+def write(folder, records):
+    (folder / "data.json").write_text(json.dumps(records))
+    return str(folder / "data.json")
+
+
+def record(value="<image>\nwhat is it?", image="a/b.png", speaker="human"):
+    return {"id": "1", "image": image, "conversations": [
+        {"from": speaker, "value": value}, {"from": "gpt", "value": " a circle "},
+        {"from": "human", "value": "sure?"}, {"from": "gpt", "value": "yes"}]}  # fmt: skip
+
+
+def test_llava_json(tmp_path):
+    dataset = load_dataset(write(tmp_path, [record(), {"conversations": record()["conversations"]}]))
+    image, no_image = dataset.samples
+    assert image.image == tmp_path / "a/b.png"
+    assert no_image.image is None
+    assert [(t.question, t.answer) for t in image.conversations[0]] == [("what is it?", "a circle"), ("sure?", "yes")]
+    elsewhere = load_dataset(write(tmp_path, [record()]), image_folder=tmp_path / "images")
+    assert elsewhere.samples[0].image == tmp_path / "images/a/b.png"
+
+
+@pytest.mark.parametrize(("records", "message"), [
+    ([record(image="../../etc/passwd")], "record 0: image .* leaves"),
+    ([record(), record(image="/etc/passwd")], "record 1: image .* leaves"),
+    ([record(speaker="gpt")], "alternate"),
+    ([{"conversations": []}], "alternate"),
+    ([{"image": "a.png"}], "conversations"),
+    ([{"conversations": [{"from": "human"}]}], "value"),
+    ({"conversations": []}, "list"),
+    ([], "no records"),
+])  # fmt: skip
+def test_broken_llava_json(tmp_path, records, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset(write(tmp_path, records))
+
+
+def test_unreadable_files_and_unknown_names(tmp_path):
+    (tmp_path / "bad.json").write_text("{")
+    for name, message in [("cifar", "unknown dataset"), (str(tmp_path / "bad.json"), "JSON"), ("none.json", "No such file")]:
+        with pytest.raises(InputError, match=message):
+            load_dataset(name)
+    with pytest.raises(InputError, match="split"):
+        load_dataset("easy-vqa", "validation")

@@ -1,0 +1,66 @@
+"""Quantise once: the integers' ranges, the scales' types, and what the reference is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from himix_edge.errors import InputError
+from himix_edge.export.quantisation import MIN_SCALE, POLICIES, quantise, quantise_tensor
+from himix_edge.export.targets.onnx import pack_blocks
+from himix_edge.model import build_model
+from tests.conftest import TINY
+
+WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-7, 1, 24)[:, None]
+
+
+@pytest.mark.parametrize(("bits", "group", "low", "high"), [(4, 32, -8, 7), (4, 128, -8, 7), (8, 0, -127, 127)])
+def test_ranges_shapes_and_scales(bits, group, low, high):
+    q = quantise_tensor(WEIGHT, bits, group)
+    assert q.values.dtype == torch.int8
+    assert low <= int(q.values.min())
+    assert int(q.values.max()) <= high
+    assert q.scale.shape == (24, 128 // (group or 128))
+    assert torch.equal(q.scale, q.scale.to(torch.bfloat16).float())
+    assert torch.equal(q.scale, q.scale.to(torch.float16).float())
+    assert float(q.scale.min()) >= MIN_SCALE
+    steps = (WEIGHT - q.dequantise()) / q.scale.repeat_interleave(q.group_size, 1)
+    assert float(steps.abs().max()) <= 0.5 + 127 * 2**-8 * (bits == 8) + 8 * 2**-8 * (bits == 4)
+
+
+def test_zero_and_non_finite_weights():
+    assert float(quantise_tensor(torch.zeros(2, 32), 4, 32).dequantise().abs().max()) == 0
+    with pytest.raises(ValueError, match="finite"):
+        quantise_tensor(torch.full((1, 32), torch.nan), 8, 0)
+
+
+@pytest.mark.parametrize(("bits", "group", "columns"), [(4, 32, 128), (8, 0, 96), (8, 0, 100)])
+def test_packing_for_onnx_runtime_keeps_integers_and_scales(bits, group, columns):
+    q = quantise_tensor(torch.randn(5, columns), bits, group)
+    packed, scale, block = pack_blocks(q)
+    integers = packed.numpy().astype(np.int16)
+    if bits == 4:
+        integers = np.stack([integers & 15, integers >> 4], -1).reshape(5, -1, block)
+    integers -= 8 if bits == 4 else 128
+    assert (integers.reshape(5, -1)[:, :columns] == q.values.numpy()).all()
+    assert (integers.reshape(5, -1)[:, columns:] == 0).all()
+    assert np.array_equal(np.repeat(scale, block, 1)[:, :columns], np.repeat(q.scale, q.group_size, 1))
+
+
+def test_policy_by_role(text):
+    model = build_model(TINY)
+    quantised = quantise(model, POLICIES["int4"])
+    bits = {name: tensor.bits for name, tensor in quantised.tensors.items()}
+    assert bits["vision_tower.blocks.0.fc1.weight"] == 8
+    assert bits["model.layers.1.self_attn.k_proj_img.weight"] == 8
+    assert bits["model.layers.0.mlp.up_proj.weight"] == 4
+    assert bits["model.embed_tokens.weight"] == 4
+    untouched = set(quantised.reference.state_dict()) - set(bits)
+    assert all(torch.equal(model.state_dict()[name], quantised.reference.state_dict()[name]) for name in untouched)
+    assert not quantise(model, POLICIES["none"]).tensors
+
+
+def test_a_group_that_does_not_fit_is_named():
+    with pytest.raises(InputError, match=r"96 input channels are not a multiple of group size 64"):
+        quantise(build_model(TINY), dataclasses.replace(POLICIES["int4"], group_size=64))
