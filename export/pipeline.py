@@ -22,7 +22,6 @@ from PIL import Image
 
 from himix_edge.bundle import (
     MANIFEST,
-    SCHEMA_VERSION,
     Bundle,
     FileRecord,
     GenerationDefaults,
@@ -42,7 +41,7 @@ from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
 from himix_edge.export.parity import Gate, Question
 from himix_edge.export.preflight import Forecast, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, QuantizedModel, quantise
+from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, Precision, QuantizedModel, quantise
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import disk_errors, publish_folder, sha256
 from himix_edge.presets import SHIPPED, resolve_model
@@ -60,7 +59,7 @@ class ExportRequest:
 
     model: str  # checkpoint folder or name of a shipped model
     target: str
-    precision: str  # none, int8, int4
+    precision: Precision  # none, int8, int4
     out: Path
     group_size: int = 32
     capacity: int | None = None  # cache slots; None: the model's max_position_embeddings
@@ -275,7 +274,7 @@ def _manifest(
         provenance["training"] = read_json(plan.folder / "provenance.json")
     others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
     return Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=1,
         name=f"{plan.folder.name}-{plan.target.name}-{plan.request.precision}",
         target=plan.target.name,
         roles={role: [file_record(staging, path) for path in paths] for role, paths in roles.items()},

@@ -193,4 +193,6 @@ def _check_file(folder: Path, record: FileRecord) -> None:
     if size != record.bytes:
         raise GateRefused(f"{path}: {size} bytes, the manifest says {record.bytes}; export or copy the bundle again")
     if sha256(path) != record.sha256:
-        raise GateRefused(f"{path}: content does not match its SHA-256 in the manifest; export or copy the bundle again")
+        raise GateRefused(
+            f"{path}: content does not match its SHA-256 in the manifest; export or copy the bundle again"
+        )

@@ -81,7 +81,9 @@ def read_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str
     if not path.is_file():
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
         if pickles:
-            raise InputError(f"{folder / pickles[0]}: pickle weights are never opened; convert them to safetensors first")
+            raise InputError(
+                f"{folder / pickles[0]}: pickle weights are never opened; convert them to safetensors first"
+            )
         raise InputError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:

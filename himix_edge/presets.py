@@ -53,4 +53,6 @@ def resolve_model(source: str | Path) -> Path:
     if folder.is_dir():
         raise InputError(f"{folder}: not a checkpoint (no config.json in it)")
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    raise InputError(f"{source}: neither a checkpoint folder nor a shipped model; shipped: {', '.join(shipped) or 'none'}")
+    raise InputError(
+        f"{source}: neither a checkpoint folder nor a shipped model; shipped: {', '.join(shipped) or 'none'}"
+    )

@@ -111,7 +111,7 @@ class TextProcessor:
             ids += ask + reply
             target += [True] * len(reply)
         stop = self._encode([Part(self.template.assistant[1], True)])[:1]
-        return ids + stop, target + [True]
+        return ids + stop, [*target, True]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""

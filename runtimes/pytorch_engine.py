@@ -27,7 +27,9 @@ class PytorchEngine:
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._cache = KVCache(
-            [torch.from_numpy(layer)[None] for layer in key], [torch.from_numpy(layer)[None] for layer in value], position
+            [torch.from_numpy(layer)[None] for layer in key],
+            [torch.from_numpy(layer)[None] for layer in value],
+            position,
         )
 
     @torch.inference_mode()

@@ -115,7 +115,9 @@ class Session:
         """A conversation of several turns; each turn adds to the cache, nothing is computed twice."""
         return Chat(self, image, system)
 
-    def answer(self, prompt: str, image: Image | Sequence[Image] | None = None, max_new_tokens: int | None = None) -> str:
+    def answer(
+        self, prompt: str, image: Image | Sequence[Image] | None = None, max_new_tokens: int | None = None
+    ) -> str:
         """The whole greedy answer as one string."""
         return "".join(piece.text for piece in self.generate(prompt, image, max_new_tokens, temperature=0)).strip()
 
@@ -124,7 +126,9 @@ class Session:
         images = [image] if isinstance(image, ImageKV | str | Path) else list(image or ())
         if not images:
             decoder = self.config.decoder
-            nothing = np.zeros((decoder.num_hidden_layers, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)
+            nothing = np.zeros(
+                (decoder.num_hidden_layers, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32
+            )
             return ImageKV(nothing, nothing, self.model_id)
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(Path(i), stats) for i in images]
         return concat(encoded)

@@ -64,7 +64,11 @@ def test_broken_llava_json(tmp_path, records, message):
 
 def test_unreadable_files_and_unknown_names(tmp_path):
     (tmp_path / "bad.json").write_text("{")
-    for name, message in [("cifar", "unknown dataset"), (str(tmp_path / "bad.json"), "JSON"), ("none.json", "No such file")]:
+    for name, message in [
+        ("cifar", "unknown dataset"),
+        (str(tmp_path / "bad.json"), "JSON"),
+        ("none.json", "No such file"),
+    ]:
         with pytest.raises(InputError, match=message):
             load_dataset(name)
     with pytest.raises(InputError, match="split"):

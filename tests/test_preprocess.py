@@ -12,7 +12,9 @@ from himix_edge.preprocess import load_image
 
 def gradient(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
-    return Image.fromarray(np.stack([x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), (x ^ y) & 255], 2).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), (x ^ y) & 255], 2).astype(np.uint8)
+    )
 
 
 def test_an_image_of_the_right_size_is_untouched(tmp_path):

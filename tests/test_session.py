@@ -121,7 +121,9 @@ def test_damaged_image_kv_files(session, probe_image, tmp_path):
 
 def test_sampling_is_repeatable_and_top_p_cuts_the_tail(session, probe_image):
     hot = {"max_new_tokens": 6, "temperature": 2.0}
-    assert ids(session.generate("a", probe_image, seed=1, **hot)) == ids(session.generate("a", probe_image, seed=1, **hot))
+    assert ids(session.generate("a", probe_image, seed=1, **hot)) == ids(
+        session.generate("a", probe_image, seed=1, **hot)
+    )
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     assert np.allclose(Sampler(1.0, 0.7).probabilities(logits), [0.625, 0.375, 0, 0])
     assert np.allclose(Sampler(1.0, 1.0).probabilities(logits), [0.5, 0.3, 0.15, 0.05])
@@ -144,6 +146,8 @@ def test_stop_texts_are_never_shown():
 def test_generate_stops_at_a_stop_text(session, probe_image):
     whole = session.answer("what is it?", probe_image, max_new_tokens=20)
     middle = whole[len(whole) // 2 :][:2]
-    text = "".join(p.text for p in session.generate("what is it?", probe_image, max_new_tokens=20, temperature=0, stop=[middle]))
+    text = "".join(
+        p.text for p in session.generate("what is it?", probe_image, max_new_tokens=20, temperature=0, stop=[middle])
+    )
     assert text.strip() == whole[: whole.index(middle)].strip()
     assert session.stats.finish_reason == "stop"

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from himix_edge.errors import InputError
 from himix_edge.text import ChatTemplate, Message, TextProcessor
 
-CORPUS = ["def f(x):\n\treturn x  # code", "emoji 👩‍👩‍👧 and 🏳️‍🌈", "中文字符和日本語", "  spaces   and\n\n\nlines  ", ""]
+CORPUS = [
+    "def f(x):\n\treturn x  # code",
+    "emoji 👩‍👩‍👧 and 🏳️‍🌈",
+    "中文字符和日本語",
+    "  spaces   and\n\n\nlines  ",
+    "",
+]
 
 
 def test_any_text_survives(text):
@@ -43,7 +49,9 @@ def test_a_conversation_marks_exactly_the_answers(text):
     stop = next(iter(text.stop_ids))
     answers = [*text.tokenizer.encode("no").ids, stop, *text.tokenizer.encode("a circle").ids, stop]
     assert said == answers
-    assert ids[: len(text.encode_chat([Message("user", "is it red?")]))] == text.encode_chat([Message("user", "is it red?")])
+    assert ids[: len(text.encode_chat([Message("user", "is it red?")]))] == text.encode_chat(
+        [Message("user", "is it red?")]
+    )
 
 
 @given(st.text(min_size=1))

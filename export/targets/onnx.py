@@ -24,6 +24,7 @@ from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables
+from himix_edge.model.vision import VisionAttention
 
 OPSET = 23
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
@@ -57,6 +58,8 @@ class MatMulNBits(nn.Module):
 class QuantizedEmbedding(nn.Module):
     """com.microsoft::GatherBlockQuantized on the buffers of the tied head (or its own)."""
 
+    head: MatMulNBits
+
     def __init__(self, head: MatMulNBits):
         super().__init__()
         self.head = head
@@ -73,7 +76,7 @@ class QuantizedEmbedding(nn.Module):
 class FusedVisionAttention(nn.Module):
     """The tower's attention as com.microsoft::MultiHeadAttention."""
 
-    def __init__(self, attention: nn.Module, heads: int):
+    def __init__(self, attention: VisionAttention, heads: int):
         super().__init__()
         self.inner, self.heads = attention, heads
 
@@ -85,6 +88,8 @@ class FusedVisionAttention(nn.Module):
 
 class VisionInjector(nn.Module):
     """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (L, G, N, h)."""
+
+    layers: Any
 
     def __init__(self, stack: DecoderStack):
         super().__init__()
@@ -98,6 +103,7 @@ class VisionInjector(nn.Module):
 class FusedStack(nn.Module):
     """The decoder's layers around com.microsoft::GroupQueryAttention."""
 
+    layers: Any
     cos: Tensor
     sin: Tensor
 
@@ -153,7 +159,12 @@ class Decoder(nn.Module):
         self.embedding, self.stack, self.head = embedding, stack, head
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, seqlens_k: Tensor, total_sequence_length: Tensor, past: list[Tensor]
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        past: list[Tensor],
     ) -> tuple[Tensor, ...]:
         x, present = self.stack(self.embedding(input_ids), position_ids, seqlens_k, total_sequence_length, past)
         return (self.head(self.stack.norm(x[:, -1])), *present)

@@ -38,7 +38,7 @@ def export(
     request = pipeline.ExportRequest(
         model=model,
         target=target,
-        precision=precision,
+        precision=precision,  # the plan refuses an unknown one
         out=out or Path("bundles") / f"{Path(model).name}-{target}-{precision}",
         group_size=group_size,
         capacity=capacity,
@@ -65,10 +65,12 @@ def export(
             bundle = pipeline.export(plan, lambda step: _step(status, step))
     manifest = bundle.manifest
     if as_json:
-        print_json({"out": str(bundle.folder), "bytes": bundle.bytes, "parity": [r.model_dump() for r in manifest.parity]})
+        print_json(
+            {"out": str(bundle.folder), "bytes": bundle.bytes, "parity": [r.model_dump() for r in manifest.parity]}
+        )
         return
-    rows = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
-    print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), rows)
+    checks = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
+    print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), checks)
     click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
 
 

@@ -13,10 +13,14 @@ from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkp
 
 
 @click.command()
-@click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="Image file; several are joined.")
+@click.option(
+    "--image", "images", multiple=True, type=click.Path(path_type=Path), help="Image file; several are joined."
+)
 @click.option("--image-kv", type=click.Path(path_type=Path), help="A saved ImageKV in place of --image.")
 @click.option("--save-image-kv", type=click.Path(path_type=Path), help="Keep the image's keys and values here.")
-@click.option("--prompt", "prompts", multiple=True, help="Question; several are asked one by one, the image encoded once.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Question; several are asked one by one, the image encoded once."
+)
 @click.option("--chat", is_flag=True, help="Treat the prompts as turns of one conversation; without any, read them.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")

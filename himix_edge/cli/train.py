@@ -18,7 +18,9 @@ from himix_edge.presets import preset as find_preset
 @click.option("--data", default="easy-vqa", show_default=True, help="easy-vqa, or a LLaVA-format .json file.")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
 @click.option("--test-data", help="LLaVA-format .json to evaluate at the end. [default: easy-vqa's own test split]")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/PRESET or runs/PRESET-vanilla]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/PRESET or runs/PRESET-vanilla]"
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a recipe setting, e.g. steps=100.")

@@ -52,11 +52,11 @@ def with_phrasings(dataset: Dataset, seed: int) -> Dataset:
         color = next((turn.answer for turn in turns if turn.answer in COLORS), None)
         turns = [Turn(_retype(turn.question, rng), turn.answer) for turn in turns]
         if shape:
-            turns.append(Turn(_retype(rng.choice(SHAPE_QUESTIONS), rng), shape))
+            turns += [Turn(_retype(question, rng), shape) for question in SHAPE_QUESTIONS]
         if color:
-            turns.append(Turn(_retype(rng.choice(COLOR_QUESTIONS), rng), color))
+            turns += [Turn(_retype(question, rng), color) for question in COLOR_QUESTIONS]
         if shape and color:
-            turns.append(Turn(_retype(rng.choice(CAPTION_QUESTIONS), rng), f"a {color} {shape}"))
+            turns += [Turn(_retype(question, rng), f"a {color} {shape}") for question in CAPTION_QUESTIONS]
         samples.append(Sample(sample.image, tuple((turn,) for turn in turns)))
     return Dataset(dataset.name, tuple(samples), dataset.source, dataset.licence)
 

@@ -4,7 +4,9 @@ If at every position the most likely token is the expected one, greedy decoding 
 and the other way round; so one teacher-forced pass decides what greedy generation would say.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,10 +16,10 @@ from himix_edge.text import TextProcessor
 from himix_edge.training.batches import IGNORED, Batch, cached_images, collate
 
 
-def answer_states(model: VisionLanguageModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def answer_states(model: VisionLanguageModel, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (K, V) float32 at the K target positions, their labels (K,), and each one's row (K,).
 
-    An image is encoded and injected once, whatever the number of rows about it.
+    `features` (I, N, d_v) are the batch's encoded images; one is injected once, whatever the number of rows about it.
     """
     logits, labels, rows = [], [], []
     for has_image in (True, False):
@@ -26,13 +28,20 @@ def answer_states(model: VisionLanguageModel, batch: Batch) -> tuple[Tensor, Ten
             continue
         past = None
         if has_image:
-            past = model.inject(model.encode_image(batch.pixels)).select(batch.image_of_row[chosen])
+            past = model.inject(features).select(batch.image_of_row[chosen])
         states, _ = model.hidden(batch.input_ids[chosen], past)
         target = batch.labels[chosen] != IGNORED
         logits.append(F.linear(states[target], model.head_weight).float())
         labels.append(batch.labels[chosen][target])
         rows.append(chosen.nonzero()[:, 0][target.nonzero()[:, 0]])
     return torch.cat(logits), torch.cat(labels), torch.cat(rows)
+
+
+def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:
+    """The batch's images as vision features (I, N, d_v); none is I = 0."""
+    if len(batch.pixels):
+        return model.encode_image(batch.pixels)
+    return torch.zeros(0, 0, model.config.vision_hidden_size)
 
 
 def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -51,7 +60,9 @@ def exact_match(
     load = cached_images(vision.image_size)
     right = asked = 0
     for start in range(0, len(samples), images_per_batch):
-        images, rows, image_of_row = [], [], []
+        images: list[NDArray[np.uint8]] = []
+        rows: list[tuple[list[int], list[bool]]] = []
+        image_of_row: list[int] = []
         for sample in samples[start : start + images_per_batch]:
             image = -1
             if sample.image is not None:
@@ -60,6 +71,7 @@ def exact_match(
             for conversation in sample.conversations:
                 rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
                 image_of_row.append(image)
-        right += int(answered(*answer_states(model, collate(images, rows, image_of_row)), len(rows)).sum())
+        batch = collate(images, rows, image_of_row)
+        right += int(answered(*answer_states(model, batch, encode(model, batch)), len(rows)).sum())
         asked += len(rows)
     return right, asked

@@ -6,6 +6,7 @@ Parameter names are Hugging Face's, plus the authors' `input_layernorm_img`, `k_
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +165,8 @@ class DecoderLayer(nn.Module):
 
 class DecoderStack(nn.Module):
     """Embedding, layers and final norm: what Hugging Face calls `model`."""
+
+    layers: Any  # an nn.ModuleList of DecoderLayer; torch's own type forgets of what
 
     def __init__(self, config: DecoderConfig, vision_size: int | None):
         super().__init__()

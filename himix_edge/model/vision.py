@@ -1,5 +1,7 @@
 """A ViT tower that takes the resized uint8 image: scaling and normalisation are part of the model, not of the app."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -62,12 +64,10 @@ class ConvolutionStem(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         channels = (3, *config.stem_channels)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
-        )
+        convolutions = [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(channels)]
+        self.convolutions = nn.ModuleList(convolutions)
         self.projection = nn.Linear(channels[-1], config.hidden_size)
-        for convolution in self.convolutions:
+        for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:

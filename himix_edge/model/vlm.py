@@ -25,7 +25,7 @@ class VisionLanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, vision_size: int | None):
         super().__init__()
         self.config = config
-        self.vision_tower = VisionTower(config.vision) if config.vision else None
+        self.vision_tower: VisionTower | None = VisionTower(config.vision) if config.vision else None
         self.model = DecoderStack(config.decoder, vision_size)
         if not config.decoder.tie_word_embeddings:
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)

@@ -20,6 +20,7 @@ class Recipe:
     gradient_clip: float = 1.0  # global norm
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # of the matrix products; weights and optimiser are float32
     join: float = 0.0  # chance that a step makes one multi-turn conversation of each image's
+    tower_loss: float = 0.0  # weight of the tower's own loss, see trainer.tower_loss; for towers trained from scratch
     mirror: bool = False  # mirror half of the images: only where no question is about left, right or text
     shift: int = 0  # move images by up to this many pixels, edges repeated
     validation_images: int = 100  # training images held out for the periodic evaluation
@@ -29,12 +30,13 @@ class Recipe:
 
 RECIPES = {
     "nano": Recipe(
-        steps=1800,
+        steps=1200,
         images_per_step=64,
         conversations_per_image=4,
         learning_rate=1e-3,
-        warmup_steps=100,
+        warmup_steps=50,
         join=0.15,
+        tower_loss=0.5,
         mirror=True,
         shift=3,
     )

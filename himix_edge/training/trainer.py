@@ -12,7 +12,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,23 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.checkpoint import load_checkpoint, save_checkpoint
 from himix_edge.config import ModelConfig, read_json
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
-from himix_edge.evaluation.teacher_forced import answer_states, answered, exact_match
+from himix_edge.evaluation.teacher_forced import answer_states, answered, encode, exact_match
 from himix_edge.files import staged_folder
 from himix_edge.model import VisionLanguageModel, build_model
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import BatchMaker
+from himix_edge.training.batches import Batch, BatchMaker
 from himix_edge.training.recipe import Recipe
 from himix_edge.training.tokenizer import train_tokenizer
 
 OPTIMIZER = "optimizer.safetensors"
+TOWER_HEAD = "tower_head.safetensors"
 STATE = "train_state.json"
 COLUMNS = ("step", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
 
@@ -54,7 +54,13 @@ class Run:
     @property
     def identity(self) -> str:
         """Digest of everything that decides the result: `--resume` continues only a run with the same one."""
-        what = [self.config.to_dict(), dataclasses.asdict(self.recipe), self.train.name, self.train.questions, self.seed]
+        what = [
+            self.config.to_dict(),
+            dataclasses.asdict(self.recipe),
+            self.train.name,
+            self.train.questions,
+            self.seed,
+        ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -82,13 +88,14 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
     validation, samples = run.train.samples[:held_out], run.train.samples[held_out:]
     last = run.folder / "last"
     if resume:
-        model, text, optimizer, start, seconds = _restore(run, last)
+        model, text, head, optimizer, start, seconds = _restore(run, last)
     else:
         if last.exists() or (run.folder / "final").exists():
             raise InputError(f"{run.folder}: holds a training run already; add --resume or choose another --out")
         text = train_tokenizer(_corpus(run.train), run.config.decoder.vocab_size)
         model, start, seconds = build_model(run.config), 0, 0.0
-        optimizer = _optimizer(model, run.recipe)
+        head = _tower_head(run.config)
+        optimizer = _optimizer(model, head, run.recipe)
     for leftover in run.folder.glob(".last.tmp-*"):  # of a killed save
         shutil.rmtree(leftover)
 
@@ -100,7 +107,7 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
     with _progress(run, start) as report:
         for step in range(start, end):
             rate = learning_rate(step, run.recipe)
-            loss, accuracy = _step(model, optimizer, batches, step, rate, run.recipe)
+            loss, accuracy = _step(model, head, optimizer, batches.batch(step), rate, run.recipe)
             done = step + 1
             row: dict[str, Any] = {"step": done, "loss": loss, "accuracy": accuracy, "learning_rate": rate}
             if done % run.recipe.evaluate_every == 0:
@@ -109,7 +116,7 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
             log.add({**row, "seconds": round(time.monotonic() - began, 1)})
             report(row)
             if done % run.recipe.checkpoint_every == 0 or done == run.recipe.steps:
-                _save(run, last, model, text, optimizer, done, time.monotonic() - began)
+                _save(run, last, model, text, head, optimizer, done, time.monotonic() - began)
     log.close()
     return _finish(run, model, text, time.monotonic() - began) if end == run.recipe.steps else {}
 
@@ -122,33 +129,52 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def tower_loss(features: Tensor, head: nn.Linear, labels: Tensor, image_of_label: Tensor) -> Tensor:
+    """Cross-entropy of predicting each answer token from its image's mean feature alone, by a linear `head` (d_v -> V).
+
+    A tower that starts from random weights gets its first useful gradients this way: through a decoder that has not
+    learned to look, they take many times longer. The head is not part of the model.
+
+    Args:
+        features: (I, N, d_v); labels: (K,) token ids; image_of_label: (K,), -1 for a text-only row (left out).
+    """
+    seen = image_of_label >= 0
+    pooled = F.layer_norm(features.float().mean(1), (features.shape[-1],))
+    return F.cross_entropy(head(pooled)[image_of_label[seen]].float(), labels[seen])
+
+
 def _step(
-    model: VisionLanguageModel,
-    optimizer: torch.optim.Optimizer,
-    batches: BatchMaker,
-    step: int,
-    rate: float,
+    model: VisionLanguageModel, head: nn.Linear, optimizer: torch.optim.Optimizer, batch: Batch, rate: float,
     recipe: Recipe,
-) -> tuple[float, float]:
-    batch = batches.batch(step)
+) -> tuple[float, float]:  # fmt: skip
+    """One optimiser step; returns the loss of the answers and the share of rows answered exactly."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    mixed = recipe.precision == "bfloat16"
-    with torch.autocast("cpu", dtype=torch.bfloat16) if mixed else nullcontext():
-        logits, labels, rows = answer_states(model, batch)
-        loss = F.cross_entropy(logits, labels)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        features = encode(model, batch)
+        logits, labels, rows = answer_states(model, batch, features)
+        loss = total = F.cross_entropy(logits, labels)
+        if recipe.tower_loss and len(features):
+            total = loss + recipe.tower_loss * tower_loss(features, head, labels, batch.image_of_row[rows])
+    total.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     right = answered(logits.detach(), labels, rows, len(batch.input_ids))
     return float(loss.detach()), float(right.float().mean())
 
 
-def _optimizer(model: VisionLanguageModel, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _tower_head(config: ModelConfig) -> nn.Linear:
+    return nn.Linear(config.vision_hidden_size, config.decoder.vocab_size)
+
+
+def _optimizer(model: VisionLanguageModel, head: nn.Linear, recipe: Recipe) -> torch.optim.AdamW:
+    parameters = [*model.parameters(), *head.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
 
 
@@ -165,6 +191,7 @@ def _save(
     last: Path,
     model: VisionLanguageModel,
     text: TextProcessor,
+    head: nn.Linear,
     optimizer: torch.optim.Optimizer,
     step: int,
     seconds: float,
@@ -177,13 +204,14 @@ def _save(
     with staged_folder(last) as staged:
         save_checkpoint(staged / "model", model, text)
         save_file(tensors, staged / OPTIMIZER)
+        save_file(head.state_dict(), staged / TOWER_HEAD)
         state = {"step": step, "seconds": seconds, "identity": run.identity, "recipe": dataclasses.asdict(run.recipe)}
         (staged / STATE).write_text(json.dumps(state, indent=2) + "\n")
 
 
 def _restore(
     run: Run, last: Path
-) -> tuple[VisionLanguageModel, TextProcessor, torch.optim.AdamW, int, float]:
+) -> tuple[VisionLanguageModel, TextProcessor, nn.Linear, torch.optim.AdamW, int, float]:
     old = last.with_name(".last.old")
     if not last.exists() and old.exists():  # killed between the two renames of a save
         old.rename(last)
@@ -193,13 +221,15 @@ def _restore(
     if state["identity"] != run.identity:
         raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")
     model = load_checkpoint(last / "model").train().requires_grad_(True)
-    optimizer = _optimizer(model, run.recipe)
+    head = _tower_head(run.config)
+    head.load_state_dict(load_file(last / TOWER_HEAD))
+    optimizer = _optimizer(model, head, run.recipe)
     restored: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(last / OPTIMIZER).items():
         index, name = key.split(".")
         restored.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
-    return model, TextProcessor.load(last / "model"), optimizer, state["step"], state["seconds"]
+    return model, TextProcessor.load(last / "model"), head, optimizer, state["step"], state["seconds"]
 
 
 def _finish(run: Run, model: VisionLanguageModel, text: TextProcessor, seconds: float) -> dict[str, Any]:
@@ -274,5 +304,3 @@ class _progress:  # noqa: N801 (a context manager used like a function)
                 self.bar.console.print(f"step {row['step']}  loss {self.smooth['loss']:.4f} {self.validation.strip()}")
         note = f"loss {self.smooth['loss']:.3f}  accuracy {self.smooth['accuracy']:.1%}{self.validation}"
         self.bar.update(self.task, advance=1, note=note)
-
-

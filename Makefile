@@ -1,0 +1,53 @@
+# Everything runs in .venv, which the first target that needs it creates. PYTHON may name another interpreter (3.11+).
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGES := himix_edge/assets/probe
+
+.PHONY: demo test test-all lint types bench clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
+	$(BIN)/himix verify bundles/nano-onnx-int8
+	@for image in $(wordlist 1,4,$(sort $(wildcard $(IMAGES)/*.png))); do \
+		echo; echo "== $$image"; \
+		$(BIN)/himix run --bundle bundles/nano-onnx-int8 --image $$image --prompt "Describe the image." \
+			--prompt "What color is it?" --prompt "is there a circle?" || exit 1; \
+	done
+	@echo; echo "The bundle: bundles/nano-onnx-int8 (manifest.json says what is in it). The images: $(IMAGES)."
+	@echo "Ask your own: $(BIN)/himix run --bundle bundles/nano-onnx-int8 --image PHOTO.png --chat"
+
+test: $(VENV)/dev.stamp lint
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(VENV)/dev.stamp lint
+	$(BIN)/pytest
+
+lint: $(VENV)/dev.stamp types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy finds packages by folder; the link tree gives export/ and runtimes/ the place they are installed at
+types: $(VENV)/dev.stamp
+	@rm -rf build/types && mkdir -p build/types/himix_edge
+	@ln -s $(CURDIR)/himix_edge/* build/types/himix_edge/
+	@ln -s $(CURDIR)/export $(CURDIR)/runtimes build/types/himix_edge/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p himix_edge
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.nano
+
+clean:
+	rm -rf build bundles .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# the exporter and runtime of one target
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install -q -c constraints.txt -e '.[onnx]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/demo.stamp

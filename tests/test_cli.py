@@ -1,0 +1,166 @@
+"""The commands as a user types them: exit codes, one line for each mistake, no traceback, nothing left behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from himix_edge.export.pipeline import PROBE
+
+IMAGE = str(next(PROBE.parent.glob("*.png")))
+
+
+def himix(*arguments, cwd=None, stdin=None):
+    return subprocess.run(
+        [sys.executable, "-m", "himix_edge", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
+        input=stdin, check=False, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def refused(result, code, *words):
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_run_answers_from_the_bundle_and_from_pytorch(nano_bundles):
+    for where in (["--bundle", nano_bundles["int8"]], []):
+        result = himix(
+            "run",
+            *where,
+            "--image",
+            IMAGE,
+            "--prompt",
+            "Describe the image.",
+            "--prompt",
+            "What color is it?",
+            "--json",
+        )
+        assert result.returncode == 0, result.stderr
+        first, second = json.loads(result.stdout)["answers"]
+        assert first["answer"].startswith("a ")
+        assert second["answer"] in first["answer"]
+        assert first["stats"]["vision_encoder"] > 0
+        assert second["stats"]["vision_encoder"] == 0
+
+
+def test_run_streams_text_and_times(nano_bundles):
+    result = himix("run", "--bundle", nano_bundles["int4"], "--image", IMAGE, "--prompt", "What shape is this?")
+    assert result.returncode == 0
+    assert "What shape is this?\n  " in result.stdout
+    assert "TTFT" in result.stdout
+
+
+def test_chat_from_a_terminal_and_kept_image(nano_bundles, tmp_path):
+    keep = tmp_path / "image.kv"
+    first = himix(
+        "run", "--bundle", nano_bundles["int8"], "--image", IMAGE, "--save-image-kv", keep, "--prompt", "What is this?"
+    )
+    again = himix(
+        "run",
+        "--bundle",
+        nano_bundles["int8"],
+        "--image-kv",
+        keep,
+        "--chat",
+        stdin="What is this?\nWhat color is it?\n\n",
+    )
+    assert again.returncode == 0, again.stderr
+    assert first.stdout.splitlines()[1].strip() in again.stdout
+    other = himix("run", "--bundle", nano_bundles["none"], "--image-kv", keep, "--prompt", "What is this?")
+    refused(other, 2, "another model")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["run", "--image", "none.png", "--prompt", "hi"], ["none.png: no such image"]),
+    (["run", "--image", __file__, "--prompt", "hi"], ["not an image"]),
+    (["run", "--image", IMAGE], ["no --prompt"]),
+    (["run", "--image", IMAGE, "--prompt", ""], ["empty"]),
+    (["run", "--image", IMAGE, "--prompt", "x" * 5000], ["does not fit"]),
+    (["run", "--image", IMAGE, "--prompt", "hi", "--temperature", "-1"], ["temperature"]),
+    (["run", "--model", "giant", "--prompt", "hi"], ["shipped: nano"]),
+    (["run", "--bundle", "nowhere", "--prompt", "hi"], ["no such bundle"]),
+    (["run", "--prompt", "hi", "--save-image-kv", "x"], ["--save-image-kv"]),
+    (["export", "--target", "abacus"], ["unknown target"]),
+    (["export"], ["--target"]),
+    (["export", "--target", "onnx", "--out", "/proc/none/x"], ["cannot write here"]),
+    (["export", "--target", "onnx", "--probe", "none.json", "--out", "x"], ["none.json"]),
+    (["train", "--preset", "giant"], ["unknown preset 'giant'; known: nano"]),
+    (["train", "--set", "steps=many"], ["steps"]),
+    (["train", "--set", "speed=1"], ["learning_rate"]),
+    (["train", "--data", "cifar"], ["unknown dataset"]),
+    (["eval", "--task", "cifar"], ["unknown dataset"]),
+    (["eval", "--limit", "0"], ["--limit"]),
+    (["info", "giant"], ["giant"]),
+    (["verify", "nowhere"], ["no such bundle"]),
+    (["dance"], ["dance"]),
+])  # fmt: skip
+def test_mistakes_get_one_line_and_exit_code_2(tmp_path, arguments, words):
+    refused(himix(*arguments, cwd=tmp_path), 2, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_bundle_is_exit_code_3(tiny_bundle, tmp_path):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    data = bytearray((bundle / "decoder.onnx").read_bytes())
+    data[5000] ^= 1
+    (bundle / "decoder.onnx").write_bytes(data)
+    refused(himix("verify", bundle), 3, "decoder.onnx", "SHA-256")
+    refused(himix("run", "--bundle", bundle, "--prompt", "hi"), 3, "decoder.onnx")
+
+
+def test_a_wrong_self_test_answer_is_exit_code_3(tiny_bundle, tmp_path):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["selftest"]["token_ids"] = [1, 2, 3]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    result = himix("verify", bundle)
+    assert result.returncode == 3
+    assert "self-test failed" in result.stderr
+
+
+def test_verify_and_info_of_good_bundles(nano_bundles):
+    result = himix("verify", *nano_bundles.values(), "--json")
+    assert result.returncode == 0, result.stderr
+    assert [row["passed"] for row in json.loads(result.stdout)] == [True] * 3
+    facts = json.loads(himix("info", nano_bundles["int4"], "--json").stdout)
+    assert facts["weights"]["precision"] == "int4"
+    assert json.loads(himix("info", "nano", "--json").stdout)["provenance"]["test"]["accuracy"] >= 0.98
+
+
+def test_a_missing_backend_is_exit_code_4_with_the_pip_line(nano_bundles, tmp_path):
+    for module, arguments in {
+        "onnxruntime": ["run", "--bundle", nano_bundles["int8"], "--prompt", "hi"],
+        "torch": ["export", "--target", "onnx"],
+    }.items():
+        (tmp_path / f"{module}.py").write_text("raise ImportError('hidden by a test')\n")
+        result = subprocess.run(
+            [sys.executable, "-m", "himix_edge", *map(str, arguments)], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+        refused(result, 4, "pip install 'himix-edge[")
+        (tmp_path / f"{module}.py").unlink()
+
+
+def test_dry_run_predicts_and_writes_nothing(tmp_path):
+    result = himix("export", "--target", "onnx", "--dry-run", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["bundle_bytes"] > 1_000_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_running_a_bundle_imports_neither_torch_nor_an_exporter(nano_bundles):
+    code = (
+        "import sys\nfrom himix_edge.runtimes import open_bundle\n"
+        f"session = open_bundle({str(nano_bundles['int8'])!r})\n"
+        f"print(session.answer('What is this?', {IMAGE!r}))\n"
+        "print([m for m in ('torch', 'onnx', 'onnxscript', 'transformers', 'himix_edge.export') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, modules = result.stdout.splitlines()
+    assert answer.startswith("a ")
+    assert modules == "[]"
