@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from himix_edge.bundle import ParityResult
 from himix_edge.data import Sample
+from himix_edge.errors import InputError
 from himix_edge.export.quantisation import QuantizedModel
 from himix_edge.model import VisionLanguageModel
 from himix_edge.preprocess import load_image
@@ -63,8 +64,9 @@ class Question:
 class Gate:
     """The probe questions, the reference's answers to them, and the comparisons made so far."""
 
-    def __init__(self, model: QuantizedModel, text: TextProcessor, samples: tuple[Sample, ...]):
-        self.model, self.text = model, text
+    def __init__(self, model: QuantizedModel, text: TextProcessor, samples: tuple[Sample, ...], capacity: int):
+        """Ask the reference. Raises InputError for a sample without an image or a prompt beyond `capacity` slots."""
+        self.model, self.text, self.capacity = model, text, capacity
         self.results: list[ParityResult] = []
         self.questions = [self._ask(sample, turns[0].question) for sample in samples for turns in sample.conversations]
 
@@ -128,10 +130,16 @@ class Gate:
 
     def _ask(self, sample: Sample, prompt: str) -> Question:
         reference, config = self.model.reference, self.model.reference.config
-        assert sample.image is not None
         assert config.vision is not None
+        if sample.image is None:
+            raise InputError(f"the gate's question {prompt!r} has no image; every probe needs one")
         pixels = load_image(sample.image, config.vision.image_size)
         ids = self.text.encode_chat([Message("user", prompt)])
+        needed = config.vision.num_tokens + len(ids) + MAX_NEW_TOKENS
+        if needed > self.capacity:
+            raise InputError(
+                f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
+            )
         engine = PytorchEngine(reference, config.decoder.max_position_embeddings)
         return Question(sample.image, prompt, pixels, ids, self._run(engine, pixels, ids, None))
 

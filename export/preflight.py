@@ -55,7 +55,7 @@ def stored_bytes(shape: tuple[int, ...], bits: int, group_size: int) -> int:
         count *= size
     if bits > 8:
         return 4 * count
-    block = group_size if bits == 4 else next((b for b in (256, 128, 64, 32) if shape[1] % b == 0), 16)
+    block = group_size if bits == 4 else next((b for b in (64, 32) if shape[1] % b == 0), 16)
     return count * bits // 8 + 4 * (count // block)
 
 

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from himix_edge.errors import InputError
 
-MAX_DIMENSION = 1 << 20  # no field of a real model is larger; a config that says so is refused before any allocation
+MAX_VALUE = 1 << 24  # no field of a real model is larger; a config that says so is refused before any allocation
+MAX_LAYERS = 1024
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -136,6 +137,9 @@ class ModelConfig:
         if not isinstance(raw, dict):
             raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
         raw = dict(raw)
+        if isinstance(raw.get("rope_parameters"), dict):  # transformers 5 keeps theta and scaling together
+            raw.setdefault("rope_theta", raw["rope_parameters"].get("rope_theta"))
+            raw.setdefault("rope_scaling", raw["rope_parameters"])
         _refuse_unsupported(raw, where)
         fields = {f.name for f in dataclasses.fields(DecoderConfig)}
         decoder = {name: raw[name] for name in fields & raw.keys()}
@@ -214,5 +218,6 @@ def _refuse_absurd(value: Any, where: str, name: str = "") -> None:
             _refuse_absurd(item, where, f"{name}.{key}" if name else key)
     elif isinstance(value, int) and not isinstance(value, bool):
         negative_allowed = name.endswith("feature_layer")
-        if value > MAX_DIMENSION * 16 or (value < 1 and not negative_allowed):
+        most = MAX_LAYERS if name.endswith("num_hidden_layers") else MAX_VALUE
+        if value > most or (value < 1 and not negative_allowed):
             raise InputError(f"{where}: {name} = {value} is out of range")

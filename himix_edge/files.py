@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from himix_edge.errors import InputError
 
 
@@ -89,3 +91,5 @@ def disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{target}: cannot write here: {error.strerror or error}") from error
+    except SafetensorError as error:  # its writer's own word for an OSError
+        raise InputError(f"{target}: cannot write here: {error}") from error

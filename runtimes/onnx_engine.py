@@ -21,6 +21,7 @@ class OnnxEngine:
         )
         decoder = config.decoder
         layers, heads, head_dim = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
+        self._check(files["decoder"], layers, [1, heads, capacity, head_dim], [1, decoder.vocab_size])
         self._cache = np.zeros((2, layers, heads, capacity, head_dim), np.float32)
         self._logits = np.zeros((1, decoder.vocab_size), np.float32)
         self._binding = self._decoder.io_binding()
@@ -32,6 +33,15 @@ class OnnxEngine:
                 self._binding.bind_output(f"present.{layer}.{name}", "cpu", 0, np.float32, shape, where)
         self._binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
         self._length = self._position = 0
+
+    def _check(self, path: Path, layers: int, cache: list[int], logits: list[int]) -> None:
+        """A graph that is not what the manifest says would write outside of the buffers it is given."""
+        past = {f"past_key_values.{layer}.{kind}": cache for layer in range(layers) for kind in ("key", "value")}
+        expected = {**past, **{name.replace("past_key_values", "present"): cache for name in past}, "logits": logits}
+        found = {io.name: io.shape for io in [*self._decoder.get_inputs(), *self._decoder.get_outputs()]}
+        for name, shape in expected.items():
+            if found.get(name) != shape:
+                raise InputError(f"{path}: {name} is {found.get(name)}, the manifest says {shape}")
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         features: Floats = self._encoder.run(None, {"image": pixels})[0]

@@ -10,11 +10,13 @@ class Sampler:
     """Greedy at temperature 0, else nucleus sampling (Holtzman et al., arXiv 1904.09751)."""
 
     def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None):
-        """Raises InputError for a temperature below 0 or top_p outside (0, 1]."""
+        """Raises InputError for a temperature below 0 or top_p outside (0, 1], or a negative seed."""
         if not temperature >= 0:
             raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or more")
         if not 0 < top_p <= 1:
             raise InputError(f"top_p is {top_p}; it must be above 0 and at most 1")
+        if seed is not None and seed < 0:
+            raise InputError(f"seed is {seed}; it must be 0 or more")
         self.temperature, self.top_p = temperature, top_p
         self.rng = np.random.default_rng(seed)
 

@@ -65,6 +65,8 @@ def test_a_link_that_leaves_the_bundle_is_refused(copy, tmp_path):
     (lambda m: m.update(target="toaster"), "no runtime for target 'toaster'"),
     (lambda m: m.update(target="../x"), "no runtime"),
     (lambda m: m["model"].update(hidden_size=-5), "hidden_size"),
+    (lambda m: m.update(context_capacity=10**9), r"decoder.onnx: past_key_values.0.key is .*the manifest says"),
+    (lambda m: m["model"].update(vocab_size=9), r"decoder.onnx: logits is"),
     (lambda m: m["chat_template"].update(stop=["nope"]), "nope"),
 ])  # fmt: skip
 def test_a_manifest_that_breaks_the_schema_is_refused(copy, change, message):

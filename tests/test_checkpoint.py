@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from himix_edge import load_checkpoint, save_checkpoint
+from himix_edge.config import ModelConfig, RopeScaling
 from himix_edge.errors import InputError
 from tests.conftest import TINY
 
@@ -54,6 +55,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tiny, tmp_path, monkeypatch):
     ({"use_sliding_window": True}, "sliding"),
     ({"vision_hidden_size": 48}, "contradicts"),
     ({"vocab_size": 10**15}, "out of range"),
+    ({"num_hidden_layers": 10**6}, "out of range"),
     ({"hidden_size": "many"}, "hidden_size"),
 ])  # fmt: skip
 def test_a_config_that_contradicts_the_weights_is_refused(copy, changes, message):
@@ -88,7 +90,15 @@ def test_an_unknown_model_is_named(name):
         load_checkpoint(name)
 
 
-def test_config_survives_json():
-    from himix_edge.config import ModelConfig
+def test_transformers_5_rope_parameters_are_read():
+    raw = TINY.to_dict()
+    del raw["rope_theta"], raw["rope_scaling"]
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    plain = ModelConfig.from_dict({**raw, "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}})
+    assert (plain.decoder.rope_theta, plain.decoder.rope_scaling) == (7.0, None)
+    both = {"rope_type": "llama3", "rope_theta": 7.0, **scaling}
+    assert ModelConfig.from_dict({**raw, "rope_parameters": both}).decoder.rope_scaling == RopeScaling(**scaling)
 
+
+def test_config_survives_json():
     assert ModelConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY

@@ -17,7 +17,7 @@ from himix_edge.errors import InputError
 from himix_edge.export import pipeline
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, is_current, plan
 from himix_edge.export.quantisation import POLICIES, quantise
-from himix_edge.export.targets.onnx import largest_block
+from himix_edge.export.targets.onnx import row_block
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
@@ -105,6 +105,13 @@ def test_a_vanilla_model_goes_the_same_way(tmp_path, tiny_checkpoint, text):
     image = load_llava(PROBE).samples[0].image
     assert session.encode_image(image).next_position == bundle.manifest.vision_tokens
     assert list(session.generate("what is it?", image))
+
+
+def test_large_weights_go_to_a_file_of_their_own(tmp_path, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("himix_edge.export.targets.onnx.EXTERNAL_DATA_BYTES", 0)
+    bundle = export(plan(request(tiny_checkpoint, tmp_path / "out")))
+    assert [record.path for record in bundle.manifest.roles["decoder"]] == ["decoder.onnx", "decoder.onnx.data"]
+    assert list(open_bundle(bundle.folder).generate("hi", max_new_tokens=2))
 
 
 def test_dry_run_and_plan_write_nothing(tmp_path):
@@ -222,6 +229,24 @@ def test_bad_requests(tmp_path, changes, message):
         plan(request(changes.pop("model", "nano"), tmp_path / "out", **changes))
 
 
+@pytest.mark.parametrize(("record", "message"), [
+    ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}, "has no image"),
+    ({"image": "none.png", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
+     "no such image"),
+])  # fmt: skip
+def test_a_probe_that_cannot_be_asked(tmp_path, tiny_checkpoint, record, message):
+    (tmp_path / "probe.json").write_text(json.dumps([record]))
+    work = plan(request(tiny_checkpoint, tmp_path / "out", precision="none", probe=tmp_path / "probe.json"))
+    with pytest.raises(InputError, match=message):
+        export(work)
+    assert [p.name for p in tmp_path.iterdir()] == ["probe.json"]
+
+
+def test_questions_beyond_the_capacity(tmp_path, tiny_checkpoint):
+    with pytest.raises(InputError, match=r"needs .* cache slots, the capacity is 20"):
+        export(plan(request(tiny_checkpoint, tmp_path / "out", precision="none", capacity=20)))
+
+
 def test_a_machine_that_is_too_small_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 1 << 20}))
     with pytest.raises(InputError, match="MiB of memory and 1 MiB are free"):
@@ -240,4 +265,4 @@ def test_a_decoder_without_a_tower_is_refused(tmp_path):
 
 
 def test_blocks_divide_the_columns():
-    assert [largest_block(n) for n in (1024, 192, 96, 588)] == [256, 64, 32, 16]
+    assert [row_block(n) for n in (1024, 192, 96, 588)] == [64, 64, 32, 16]

@@ -88,6 +88,7 @@ def test_the_answer_ends_at_the_cache(session, probe_image):
     ("hi", {"temperature": float("nan")}, "temperature"),
     ("hi", {"top_p": 0}, "top_p"),
     ("hi", {"max_new_tokens": 0}, "max_new_tokens"),
+    ("hi", {"seed": -1}, "seed"),
 ])  # fmt: skip
 def test_bad_requests_are_refused_before_any_piece(session, prompt, settings, message):
     with pytest.raises(InputError, match=message):

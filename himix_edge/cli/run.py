@@ -1,6 +1,7 @@
 """himix run: ask a bundle or a checkpoint about images."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkp
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
-@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--seed", type=click.IntRange(min=0), help="Makes sampling repeatable.")
 @click.option("--stop", multiple=True, help="A text that ends the answer.")
-@click.option("--threads", type=int, help="CPU threads of an exported bundle.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an exported bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
     images: tuple[Path, ...],
@@ -53,7 +54,7 @@ def run(
             raise InputError("--save-image-kv: there is no image; add --image")
         vision.save(save_image_kv)
     conversation = session.chat(vision)
-    questions = iter(prompts) if prompts else iter(lambda: click.prompt("you", prompt_suffix="> "), "")
+    questions = iter(prompts) if prompts else _typed()
     answers = []
     for question in questions:
         speaker = conversation if chat else session.chat(vision)
@@ -68,6 +69,19 @@ def run(
             click.echo(click.style(f"  [{session.stats}]", dim=True))
     if as_json:
         print_json({"model": str(bundle or model), "answers": answers})
+
+
+def _typed() -> Iterator[str]:
+    """Questions from the terminal, until an empty line or the end of input."""
+    while True:
+        try:
+            question = click.prompt("you", prompt_suffix="> ", default="", show_default=False)
+        except click.Abort:
+            click.echo()
+            return
+        if not question.strip():
+            return
+        yield question
 
 
 def _vision(

@@ -21,7 +21,7 @@ from himix_edge.presets import preset as find_preset
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/PRESET or runs/PRESET-vanilla]"
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a recipe setting, e.g. steps=100.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -12,6 +12,8 @@ COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "y
 SHAPE_QUESTIONS = ("What shape is this?", "Which shape do you see?", "Name the shape.")
 COLOR_QUESTIONS = ("What color is it?", "Which color do you see?", "Name the color.")
 CAPTION_QUESTIONS = ("Describe the image.", "What do you see?", "What is in the image?", "What is this?")
+IS_THERE = ("is there a {}?", "does the image contain a {}?", "is a {} present?", "is it a {}?", "is this a {}?")
+IS_THERE_NOT = ("is there not a {}?", "does the image not contain a {}?", "is no {} present?")
 
 
 def load_easy_vqa(split: str) -> Dataset:
@@ -39,10 +41,11 @@ def load_easy_vqa(split: str) -> Dataset:
 
 
 def with_phrasings(dataset: Dataset, seed: int) -> Dataset:
-    """For training only: easy-VQA as people type it, and with captions.
+    """For training only: easy-VQA as people type it, with captions and more questions about shapes.
 
-    Half of the questions get a capital letter and one in ten loses its question mark. An image whose own questions
-    give away its shape or color gets further phrasings of that, and with both, a caption ("a red circle").
+    Half of the questions get a capital letter and one in ten loses its question mark. What an image's own questions
+    give away about it is asked for in further words: its shape, its color, whether it is each of the three shapes,
+    and with both, a caption ("a red circle").
     """
     rng = random.Random(seed)
     samples = []
@@ -52,13 +55,22 @@ def with_phrasings(dataset: Dataset, seed: int) -> Dataset:
         color = next((turn.answer for turn in turns if turn.answer in COLORS), None)
         turns = [Turn(_retype(turn.question, rng), turn.answer) for turn in turns]
         if shape:
-            turns += [Turn(_retype(question, rng), shape) for question in SHAPE_QUESTIONS]
+            turns.append(Turn(_retype(rng.choice(SHAPE_QUESTIONS), rng), shape))
+            turns += [_about(asked, shape, rng) for asked in sorted(SHAPES)]
         if color:
-            turns += [Turn(_retype(question, rng), color) for question in COLOR_QUESTIONS]
+            turns.append(Turn(_retype(rng.choice(COLOR_QUESTIONS), rng), color))
         if shape and color:
-            turns += [Turn(_retype(question, rng), f"a {color} {shape}") for question in CAPTION_QUESTIONS]
+            captions = rng.sample(CAPTION_QUESTIONS, 2)
+            turns += [Turn(_retype(question, rng), f"a {color} {shape}") for question in captions]
         samples.append(Sample(sample.image, tuple((turn,) for turn in turns)))
     return Dataset(dataset.name, tuple(samples), dataset.source, dataset.licence)
+
+
+def _about(asked: str, shape: str, rng: random.Random) -> Turn:
+    """Whether the image's `shape` is the one that is asked about, in one of eight wordings."""
+    negated = rng.random() < 0.5
+    wording = rng.choice(IS_THERE_NOT if negated else IS_THERE)
+    return Turn(_retype(wording.format(asked), rng), "yes" if (asked == shape) != negated else "no")
 
 
 def _retype(question: str, rng: random.Random) -> str:

@@ -30,7 +30,7 @@ class Recipe:
 
 RECIPES = {
     "nano": Recipe(
-        steps=1200,
+        steps=1500,
         images_per_step=64,
         conversations_per_image=4,
         learning_rate=1e-3,
