@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -279,12 +279,10 @@ class _progress:  # noqa: N801 (a context manager used like a function)
 
     def __init__(self, run: Run, start: int):
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
         )  # fmt: skip
-        self.task = self.bar.add_task(
-            f"training {run.config.architecture}", total=run.recipe.steps, completed=start, note=""
-        )
+        self.task = self.bar.add_task(run.config.architecture, total=run.recipe.steps, completed=start, note="")
         self.validation = ""
         self.smooth: dict[str, float] = {}
 
@@ -299,8 +297,8 @@ class _progress:  # noqa: N801 (a context manager used like a function)
         for name in ("loss", "accuracy"):
             self.smooth[name] = 0.9 * self.smooth.get(name, row[name]) + 0.1 * row[name]
         if "validation_accuracy" in row:
-            self.validation = f"  validation {row['validation_accuracy']:.2%}"
+            self.validation = f"  val {row['validation_accuracy']:.2%}"
             if not self.bar.console.is_terminal:
                 self.bar.console.print(f"step {row['step']}  loss {self.smooth['loss']:.4f} {self.validation.strip()}")
-        note = f"loss {self.smooth['loss']:.3f}  accuracy {self.smooth['accuracy']:.1%}{self.validation}"
+        note = f"loss {self.smooth['loss']:.3f}  acc {self.smooth['accuracy']:.1%}{self.validation}"
         self.bar.update(self.task, advance=1, note=note)
