@@ -37,6 +37,7 @@ from himix_edge.bundle import (
 )
 from himix_edge.checkpoint import WEIGHTS, image_kv_id, load_checkpoint
 from himix_edge.config import ModelConfig, read_json
+from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
 from himix_edge.export.parity import Gate, Question
@@ -76,6 +77,7 @@ class Plan:
     folder: Path
     config: ModelConfig
     policy: Policy
+    probe: tuple[Sample, ...]
     target: Target
     options: ExportOptions
     forecast: Forecast
@@ -109,6 +111,7 @@ def plan(request: ExportRequest) -> Plan:
             f"capacity {capacity}: must be more than the {config.vision.num_tokens} vision tokens and at most "
             f"max_position_embeddings ({config.decoder.max_position_embeddings})"
         )
+    probe = load_llava(request.probe).samples
     target = find_target(request.target)
     policy = Policy(**{**asdict(POLICIES[request.precision]), "group_size": request.group_size})
     quantised = request.precision != "none"
@@ -118,12 +121,12 @@ def plan(request: ExportRequest) -> Plan:
     what: dict[str, Any] = {
         "weights": sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "",
         "config": config.to_dict(), "policy": asdict(policy), "options": asdict(options), "target": target.name,
-        "tools": tools, "probe": sha256(request.probe) if request.probe.is_file() else "",
+        "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     need = forecast(config, policy)
     refuse_if_too_large(need, request.out)
-    return Plan(request, folder, config, policy, target, options, need, tools, key)
+    return Plan(request, folder, config, policy, probe, target, options, need, tools, key)
 
 
 def is_current(plan: Plan) -> bool:
@@ -157,7 +160,7 @@ def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
         report("quantising")
         model = quantise(original, plan.policy)
         report("asking the reference")
-        gate = Gate(model, text, load_llava(plan.request.probe).samples, plan.options.capacity)
+        gate = Gate(model, text, plan.probe, plan.options.capacity)
         gate.check_subgraphs()
         gate.check_quantised(original)
         roles = _write_roles(plan, model, staging, report)
