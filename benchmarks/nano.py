@@ -1,6 +1,6 @@
-"""The README's table: each precision of the shipped nano in ONNX Runtime, exported, evaluated and timed.
+"""The README's tables: each precision of the shipped nano in ONNX Runtime, exported, evaluated and timed.
 
-    python -m benchmarks.nano [--limit N]
+    python -m benchmarks.nano [--limit N] [--vanilla CHECKPOINT]
 
 Export time and peak memory are of a whole process of their own (the operating system's account); latencies are
 medians over 200 questions about different images, after 20 that are not counted. Run it on an idle machine.
@@ -8,7 +8,7 @@ medians over 200 questions about different images, after 20 that are not counted
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,23 +26,17 @@ STAGES = ("preprocess", "vision_encoder", "vision_injector", "prefill", "ttft")
 WARM_UP, TIMED = 20, 200
 
 
-def export(precision: str, out: Path) -> tuple[float, float]:
-    """Seconds and peak MB of `himix export` as a process."""
-    command = [
-        sys.executable,
-        "-m",
-        "himix_edge",
-        "export",
-        "--target",
-        "onnx",
-        "--quant",
-        precision,
-        "--out",
-        str(out),
-    ]
+def export(model: str, precision: str, out: Path) -> tuple[float, float]:
+    """Seconds and peak MB of `himix export` as a process of its own."""
+    command = [sys.executable, "-m", "himix_edge", "export", "--target", "onnx", "--quant", precision]
     began = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    process = subprocess.Popen(
+        [*command, "--model", model, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"export of {model} as {precision} failed")
+    return time.monotonic() - began, usage.ru_maxrss / 1000
 
 
 def latencies(bundle: Path) -> dict[str, float]:
@@ -79,19 +73,26 @@ def accuracy(bundle: Path, limit: int | None) -> float:
 
 def main() -> None:
     """Print the two tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="evaluate on the first N questions only")
-    limit = parser.parse_args().limit
+    parser.add_argument("--vanilla", help="a trained vanilla checkpoint to put beside HiMix")
+    arguments = parser.parse_args()
+    cases = [("nano", precision) for precision in ("none", "int8", "int4")]
+    if arguments.vanilla:
+        cases += [(arguments.vanilla, precision) for precision in ("none", "int8")]
     made, timed = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        for precision in ("none", "int8", "int4"):
-            bundle = Path(scratch) / f"nano-onnx-{precision}"
-            seconds, memory = export(precision, bundle)
+        for number, (model, precision) in enumerate(cases):
+            bundle = Path(scratch) / f"{number}-{precision}"
+            seconds, memory = export(model, precision, bundle)
             size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6
-            made.append((precision, size, seconds, memory, 100 * accuracy(bundle, limit)))
-            timed.append((precision, *latencies(bundle).values()))
-    print_table("Bundles", ("precision", "MB", "export s", "export peak MB", "accuracy %"), made)
-    print_table("Median milliseconds", ("precision", *STAGES, "inter-token", "warm TTFT"), timed)
+            name = "HiMix" if model == "nano" else "vanilla"
+            made.append((name, precision, size, seconds, memory, 100 * accuracy(bundle, arguments.limit)))
+            timed.append((name, precision, latencies(bundle)))
+    print_table("Bundles", ("model", "weights", "MB", "export s", "peak MB", "accuracy %"), made)
+    columns = ("median ms", *(f"{name} {precision}" for name, precision, _ in timed))
+    rows = [(stage, *(times[stage] for _, _, times in timed)) for stage in timed[0][2]]
+    print_table("Latency", columns, rows)
 
 
 if __name__ == "__main__":
