@@ -20,7 +20,7 @@ from rich.progress import track
 
 from himix_edge.cli.console import print_table
 from himix_edge.data import load_dataset
-from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes import ImageKV, Session, Stats, open_bundle
 
 STAGES = ("preprocess", "vision_encoder", "vision_injector", "prefill", "ttft")
 WARM_UP, TIMED = 20, 200
@@ -58,7 +58,7 @@ def latencies(bundle: Path) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
-def _answer_stats(session, question, image):  # type: ignore[no-untyped-def]
+def _answer_stats(session: Session, question: str, image: ImageKV | Path) -> Stats:
     for _ in session.generate(question, image, temperature=0):
         pass
     return session.stats

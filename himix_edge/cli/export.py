@@ -1,8 +1,10 @@
 """himix export, also installed as himix-export."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.status import Status
 
 from himix_edge.cli.console import print_json, print_table, progress_console, size
 from himix_edge.presets import DEFAULT_MODEL
@@ -74,13 +76,14 @@ def export(
     click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
 
 
-def _step(status, text: str) -> None:  # type: ignore[no-untyped-def]
+def _step(status: Status, text: str) -> None:
     status.update(text)
     if not progress_console.is_terminal:
         progress_console.print(text)
 
 
-def _pipeline():  # type: ignore[no-untyped-def]
+def _pipeline() -> Any:
+    """The export pipeline, imported only now: it needs torch."""
     from himix_edge.errors import BackendMissing
 
     try:

@@ -1,5 +1,6 @@
 """Batches as a pure function of (seed, step): what a run sees after a restart is what it would have seen anyway."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,7 +78,7 @@ class BatchMaker:
         return drawn
 
 
-def cached_images(image_size: int):  # type: ignore[no-untyped-def]
+def cached_images(image_size: int) -> Callable[[Path], NDArray[np.uint8]]:
     """`load_image` at one size, with the last 512 MiB of pixels kept."""
 
     @lru_cache(maxsize=max(1, IMAGE_CACHE_BYTES // (3 * image_size**2)))

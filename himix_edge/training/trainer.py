@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
     log = MetricsLog(run.folder / "metrics.csv", keep_steps=start)
     end = run.recipe.steps if stop_after is None else min(run.recipe.steps, start + stop_after)
     began = time.monotonic() - seconds
-    with _progress(run, start) as report:
+    with ProgressReport(run, start) as report:
         for step in range(start, end):
             rate = learning_rate(step, run.recipe)
             loss, accuracy = _step(model, head, optimizer, batches.batch(step), rate, run.recipe)
@@ -274,7 +274,7 @@ class MetricsLog:
         self._file.close()
 
 
-class _progress:  # noqa: N801 (a context manager used like a function)
+class ProgressReport:
     """A progress bar with loss, accuracy and the last validation accuracy."""
 
     def __init__(self, run: Run, start: int):
@@ -286,7 +286,7 @@ class _progress:  # noqa: N801 (a context manager used like a function)
         self.validation = ""
         self.smooth: dict[str, float] = {}
 
-    def __enter__(self):  # type: ignore[no-untyped-def]
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
         self.bar.start()
         return self.report
 
