@@ -12,10 +12,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -35,22 +35,29 @@ from himix_edge.bundle import (
     read_manifest,
     write_manifest,
 )
-from himix_edge.checkpoint import WEIGHTS, image_kv_id, load_checkpoint
-from himix_edge.config import ModelConfig, read_json
+from himix_edge.checkpoints import image_kv_id, open_source
+from himix_edge.checkpoints.source import Source, random_source
+from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
 from himix_edge.export.parity import Gate, Question
-from himix_edge.export.preflight import Forecast, forecast, refuse_if_too_large
+from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
 from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, Precision, QuantizedModel, quantise
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import disk_errors, publish_folder, sha256
-from himix_edge.presets import SHIPPED, resolve_model
+from himix_edge.presets import SHIPPED, preset
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.text import TOKENIZER, TextProcessor
 
 STAGES = "stages.json"
 PROBE = SHIPPED / "probe" / "probe.json"
+USUAL_CAPACITY = 2048
+LARGE_MODEL_BYTES = 1 << 30
+METHODS: dict[str, Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]] = {
+    "bilinear": "pillow-bilinear-squash",
+    "bicubic": "pillow-bicubic-squash",
+}
 Report = Callable[[str], None]
 
 
@@ -58,14 +65,17 @@ Report = Callable[[str], None]
 class ExportRequest:
     """What the user asked for."""
 
-    model: str  # checkpoint folder or name of a shipped model
+    model: str  # what `open_source` takes; with `random_weights` the name of a preset
     target: str
     precision: Precision  # none, int8, int4
     out: Path
     group_size: int = 32
-    capacity: int | None = None  # cache slots; None: the model's max_position_embeddings
+    capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
     int8_activations: bool | None = None  # None: where weights are quantised
     probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
+    probe_questions: int | None = None  # ask only the first so many of them; None: all, or 2 of a large model
+    random_weights: bool = False  # a preset at its real size, without a checkpoint
+    tower: str | None = None  # with `random_weights`: another tower than the preset's
     force: bool = False  # replace an existing bundle
 
 
@@ -74,8 +84,7 @@ class Plan:
     """A request, resolved and checked; nothing has been written yet."""
 
     request: ExportRequest
-    folder: Path
-    config: ModelConfig
+    source: Source
     policy: Policy
     probe: tuple[Sample, ...]
     target: Target
@@ -83,6 +92,10 @@ class Plan:
     forecast: Forecast
     tools: dict[str, str]
     key: str
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.source.config
 
     @property
     def staging(self) -> Path:
@@ -101,17 +114,18 @@ def plan(request: ExportRequest) -> Plan:
         raise InputError(f"unknown precision {request.precision!r}; known: {', '.join(POLICIES)}")
     if request.group_size not in GROUP_SIZES:
         raise InputError(f"group size {request.group_size}: choose one of {', '.join(map(str, GROUP_SIZES))}")
-    folder = resolve_model(request.model)
-    config = ModelConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    source = _open(request)
+    config = source.config
     if config.vision is None:
-        raise InputError(f"{folder}: a decoder without a vision tower; an export needs both")
-    capacity = config.decoder.max_position_embeddings if request.capacity is None else request.capacity
+        raise InputError(f"{source.where}: a decoder without a vision tower; himix convert adds one")
+    usual = min(config.decoder.max_position_embeddings, USUAL_CAPACITY)
+    capacity = usual if request.capacity is None else request.capacity
     if not config.vision.num_tokens < capacity <= config.decoder.max_position_embeddings:
         raise InputError(
             f"capacity {capacity}: must be more than the {config.vision.num_tokens} vision tokens and at most "
             f"max_position_embeddings ({config.decoder.max_position_embeddings})"
         )
-    probe = load_llava(request.probe).samples
+    probe = _probe(request, config)
     target = find_target(request.target)
     policy = Policy(**{**asdict(POLICIES[request.precision]), "group_size": request.group_size})
     quantised = request.precision != "none"
@@ -119,14 +133,43 @@ def plan(request: ExportRequest) -> Plan:
     options = ExportOptions(capacity, int8_activations)
     tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
     what: dict[str, Any] = {
-        "weights": sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "",
-        "config": config.to_dict(), "policy": asdict(policy), "options": asdict(options), "target": target.name,
+        "weights": _weights_hash(source), "config": config.to_dict(), "questions": len(probe),
+        "policy": asdict(policy), "options": asdict(options), "target": target.name,
         "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     need = forecast(config, policy)
     refuse_if_too_large(need, request.out)
-    return Plan(request, folder, config, policy, probe, target, options, need, tools, key)
+    return Plan(request, source, policy, probe, target, options, need, tools, key)
+
+
+def _open(request: ExportRequest) -> Source:
+    if not request.random_weights:
+        if request.tower:
+            raise InputError("--tower goes with --random-weights; to give a checkpoint another tower: himix convert")
+        return open_source(request.model)
+    return random_source(preset(request.model, request.tower), f"{request.model}-random")
+
+
+def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:
+    """The questions to ask: all, the first so many, or for a model that takes seconds for each, the first two."""
+    samples = load_llava(request.probe).samples
+    large = float_bytes(config) > LARGE_MODEL_BYTES
+    count = request.probe_questions or (2 if large else None)
+    if count is None:
+        return samples
+    chosen = []
+    for sample in samples:
+        conversations = sample.conversations[: count - sum(len(s.conversations) for s in chosen)]
+        if conversations:
+            chosen.append(replace(sample, conversations=conversations))
+    return tuple(chosen)
+
+
+def _weights_hash(source: Source) -> str:
+    """One digest for all that decides the weights."""
+    parts = [f"{path.name} {sha256(path)}" for path in source.files] or [str(source.provenance)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def is_current(plan: Plan) -> bool:
@@ -154,18 +197,16 @@ def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
     out = plan.request.out
     _refuse_in_the_way(plan)
     with _locked_staging(plan) as staging:
-        report("reading the checkpoint")
-        original = load_checkpoint(plan.folder)
-        text = TextProcessor.load(plan.folder)
-        report("quantising")
-        model = quantise(original, plan.policy)
+        text = plan.source.load_text()
+        report("reading and quantising")
+        model = quantise(plan.source, plan.policy)
         report("asking the reference")
         gate = Gate(model, text, plan.probe, plan.options.capacity)
         gate.check_subgraphs()
-        gate.check_quantised(original)
+        gate.check_quantised()
         roles = _write_roles(plan, model, staging, report)
         selftest = _write_selftest(gate.most_certain(), text, staging)
-        shutil.copyfile(plan.folder / TOKENIZER, staging / TOKENIZER)
+        text.tokenizer.save(str(staging / TOKENIZER))
         manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
         _run_gate(plan, gate, Bundle(staging, manifest), roles, report)
         write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
@@ -272,18 +313,20 @@ def _manifest(
     parity: list[ParityResult],
 ) -> Manifest:
     assert plan.config.vision is not None
-    provenance = {"checkpoint_sha256": sha256(plan.folder / WEIGHTS), "export_key": plan.key}
-    if (plan.folder / "provenance.json").is_file():
-        provenance["training"] = read_json(plan.folder / "provenance.json")
+    provenance: dict[str, Any] = {"checkpoint_sha256": _weights_hash(plan.source), "export_key": plan.key}
+    if plan.source.provenance:
+        provenance["training"] = plan.source.provenance
     others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
     return Manifest(
         schema_version=1,
-        name=f"{plan.folder.name}-{plan.target.name}-{plan.request.precision}",
+        name=f"{plan.source.name}-{plan.target.name}-{plan.request.precision}",
         target=plan.target.name,
         roles={role: [file_record(staging, path) for path in paths] for role, paths in roles.items()},
         files=[file_record(staging, path) for path in others],
         model=json.loads(json.dumps(plan.config.to_dict())),
-        preprocessing=Preprocessing(image_size=plan.config.vision.image_size),
+        preprocessing=Preprocessing(
+            image_size=plan.config.vision.image_size, method=METHODS[plan.config.vision.resample]
+        ),
         quantisation=Quantisation(
             precision=plan.request.precision,
             bits=plan.policy.bits(),

@@ -1,5 +1,6 @@
 """What an export will need, predicted from shapes before any work, and a refusal when it cannot fit."""
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,29 +35,39 @@ def forecast(config: ModelConfig, policy: Policy) -> Forecast:
     weights = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
     for name, module in model.named_modules():
         for part, tensor in module.named_parameters(recurse=False):
-            is_matrix = isinstance(module, nn.Linear | nn.Embedding) and part == "weight"
-            bits = role_bits(name, policy) if is_matrix else 32
+            bits = role_bits(name, policy) if _is_matrix(module) and part == "weight" else 32
             size = stored_bytes(tuple(tensor.shape), bits, policy.group_size)
             role = _role(name)
             weights[role] += size
             if config.architecture == "vanilla" and role == "decoder" and name not in ("model.embed_tokens", "lm_head"):
                 weights["vision_injector"] += size  # the image passes through the decoder's layers
-    float_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
     bundle = sum(weights.values()) + GRAPH_BYTES
-    # original, reference, and the largest role while it is packed, written and opened by the runtime
-    memory = BASE_MEMORY + 2 * float_bytes + 4 * max(weights.values())
+    matrices = [(tuple(m.weight.shape), role_bits(n, policy)) for n, m in model.named_modules() if _is_matrix(m)]
+    # the reference: integers at a byte each, or floats; and the largest weight twice in float while it is worked on
+    held = sum(math.prod(shape) * (1 if bits <= 8 else 4) for shape, bits in matrices)
+    largest = max(math.prod(shape) for shape, _ in matrices)
+    # the largest role packed, written and opened by the runtime, which lays the weights out anew
+    memory = BASE_MEMORY + held + 8 * largest + 3 * max(weights.values())
     return Forecast(weights, bundle, memory, 2 * bundle)
+
+
+def float_bytes(config: ModelConfig) -> int:
+    """Bytes of all parameters in float32."""
+    with torch.device("meta"):
+        return 4 * sum(parameter.numel() for parameter in build_model(config).parameters())
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.Embedding)
 
 
 def stored_bytes(shape: tuple[int, ...], bits: int, group_size: int) -> int:
     """Bytes of one tensor in a bundle, scales included."""
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     if bits > 8:
         return 4 * count
     block = group_size if bits == 4 else next((b for b in (64, 32) if shape[1] % b == 0), 16)
-    return count * bits // 8 + 4 * (count // block)
+    return count * bits // 8 + 2 * (count // block)  # scales in float16
 
 
 def refuse_if_too_large(need: Forecast, out: Path) -> None:
@@ -76,4 +87,4 @@ def refuse_if_too_large(need: Forecast, out: Path) -> None:
 def _role(name: str) -> str:
     if name.startswith("vision_tower"):
         return "vision_encoder"
-    return "vision_injector" if "_img" in name or name.startswith("connector") else "decoder"
+    return "vision_injector" if "_img" in name or name.startswith(("connector", "shared_injection")) else "decoder"

@@ -5,13 +5,15 @@ channel. Scales are bf16-representable and inside fp16's normal range, so every 
 exactly. The model with the dequantised weights is the reference for every runtime.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from himix_edge.checkpoints.assemble import finish, meta_model
+from himix_edge.checkpoints.source import Source
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel
 
@@ -61,19 +63,64 @@ class QuantizedTensor:
 
     def dequantise(self) -> Tensor:
         """float32 (rows, columns), exactly what every target's weights mean."""
-        return (self.values.float().unflatten(1, (-1, self.group_size)) * self.scale[..., None]).flatten(1)
+        return self.values.float().unflatten(1, (-1, self.group_size)).mul_(self.scale[..., None]).flatten(1)
+
+
+class QuantizedModule(nn.Module):
+    """Holds the integers; `weight` is dequantised anew at each use, so that a large model is never held in float."""
+
+    values: Tensor
+    scale: Tensor
+
+    def __init__(self, quantised: QuantizedTensor):
+        super().__init__()
+        self.bits = quantised.bits
+        self.register_buffer("values", quantised.values)
+        self.register_buffer("scale", quantised.scale)
+
+    @property
+    def quantised(self) -> QuantizedTensor:
+        return QuantizedTensor(self.values, self.scale, self.bits)
+
+    @property
+    def weight(self) -> Tensor:
+        """float32 (rows, columns)."""
+        return self.quantised.dequantise()
+
+
+class QuantizedLinear(QuantizedModule):
+    """A linear layer on dequantised weights."""
+
+    def __init__(self, quantised: QuantizedTensor, bias: Tensor | None):
+        super().__init__(quantised)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class QuantizedEmbedding(QuantizedModule):
+    """A token embedding on dequantised weights."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = QuantizedTensor(self.values[ids.flatten()], self.scale[ids.flatten()], self.bits)
+        return rows.dequantise().unflatten(0, ids.shape)
 
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """The reference (dequantised weights in a float model) and the integers it came from, by parameter name."""
+    """The reference (a model on dequantised weights), the integers by parameter name, and how far each is off.
+
+    `deviation` is the largest |weight - dequantised| in steps of its scale, measured while the weight was at hand.
+    """
 
     reference: VisionLanguageModel
     tensors: dict[str, QuantizedTensor]
+    deviation: dict[str, float]
 
 
 def quantise_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTensor:
-    """Round to nearest.
+    """Round to nearest, some rows at a time.
 
     Args:
         weight: (rows, columns) float.
@@ -83,49 +130,84 @@ def quantise_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTens
     Raises:
         ValueError: columns is not a multiple of group_size, or a weight is not finite.
     """
+    parts = [_round_rows(rows, bits, group_size) for rows in weight.split(rows_at_a_time(weight.shape[1]))]
+    return QuantizedTensor(torch.cat([values for values, _ in parts]), torch.cat([scale for _, scale in parts]), bits)
+
+
+def _round_rows(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
     if not torch.isfinite(weight).all():
         raise ValueError("a weight is not finite")
     groups = weight.float().unflatten(1, (-1, group_size or weight.shape[1]))
     low, high = (-8, 7) if bits == 4 else (-127, 127)
     scale = _representable(groups.abs().amax(dim=2) / high)
     values = (groups / scale[..., None]).round().clamp(low, high)
-    return QuantizedTensor(values.flatten(1).to(torch.int8), scale, bits)
+    return values.flatten(1).to(torch.int8), scale
 
 
-def quantise(model: VisionLanguageModel, policy: Policy) -> QuantizedModel:
-    """Quantise every Linear and embedding as `policy` says; norms, biases and positions stay float.
+def rows_at_a_time(columns: int) -> int:
+    """Rows of a matrix that make up some 64 MB of float32: what is worked on at once."""
+    return max(1, (1 << 24) // columns)
+
+
+def quantise(source: Source, policy: Policy) -> QuantizedModel:
+    """Quantise every Linear and embedding as `policy` says; norms, biases, convolutions and positions stay float.
+
+    Reads one tensor at a time: at no moment is more of the model in memory than its integers and one float weight.
 
     Raises:
-        InputError: a 4-bit weight's input dimension is not a multiple of the group size, or a weight is not finite.
+        InputError: a 4-bit weight's input dimension is not a multiple of the group size, a weight is not finite, or
+            the source is damaged.
     """
-    reference = copy.deepcopy(model)
+    model = meta_model(source.config)
     tensors: dict[str, QuantizedTensor] = {}
-    for name, module in reference.named_modules():
-        if not isinstance(module, nn.Linear | nn.Embedding):
+    deviations: dict[str, float] = {}
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, nn.Linear | nn.Embedding) or role_bits(name, policy) > 8:
             continue
-        bits = role_bits(name, policy)
-        if bits > 8:
-            continue
+        weight_name, bits = f"{name}.weight", role_bits(name, policy)
         columns = module.weight.shape[1]
         if bits == 4 and columns % policy.group_size:
             raise InputError(
                 f"{name}: {columns} input channels are not a multiple of group size {policy.group_size}; "
                 "choose a smaller group or int8"
             )
+        weight = source.weights[weight_name].read()
         try:
-            quantised = quantise_tensor(module.weight.detach(), bits, policy.group_size if bits == 4 else 0)
+            quantised = quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
         except ValueError as error:
-            raise InputError(f"{name}: {error}") from None
-        tensors[f"{name}.weight"] = quantised
-        module.weight = nn.Parameter(quantised.dequantise(), requires_grad=False)
-    return QuantizedModel(reference, tensors)
+            raise InputError(f"{source.where}: {weight_name}: {error}") from None
+        tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised)
+        del weight
+        if isinstance(module, nn.Embedding):
+            replacement: nn.Module = QuantizedEmbedding(quantised)
+        else:
+            bias = None if module.bias is None else source.weights[f"{name}.bias"].read().float()
+            replacement = QuantizedLinear(quantised, bias)
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, replacement)
+    rest = {name: source.weights[name].read().float() for name, p in model.named_parameters() if p.is_meta}
+    model.load_state_dict(rest, assign=True, strict=False)
+    return QuantizedModel(finish(model), tensors, deviations)
+
+
+def deviation(weight: Tensor, quantised: QuantizedTensor) -> float:
+    """Largest |weight - dequantised| in steps of the scale."""
+    worst = 0.0
+    count = rows_at_a_time(weight.shape[1])
+    for rows, values, scale in zip(
+        weight.split(count), quantised.values.split(count), quantised.scale.split(count), strict=True
+    ):
+        part = QuantizedTensor(values, scale, quantised.bits)
+        off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / scale[..., None]
+        worst = max(worst, float(off.abs().max()))
+    return worst
 
 
 def role_bits(module_name: str, policy: Policy) -> int:
     """The bits that `policy` gives to the module of this name."""
     if module_name.startswith("vision_tower"):
         return policy.vision_encoder
-    if module_name.endswith("_proj_img") or module_name.startswith("connector"):
+    if module_name.endswith("_proj_img") or module_name.startswith(("connector", "shared_injection")):
         return policy.vision_injector
     if module_name in ("model.embed_tokens", "lm_head"):
         return policy.embedding

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from himix_edge.checkpoint import load_checkpoint, save_checkpoint
+    from himix_edge.checkpoints import load_checkpoint, save_checkpoint
 
 __all__ = ["__version__", "load_checkpoint", "save_checkpoint"]
 __version__ = version("himix-edge")
@@ -16,5 +16,5 @@ __version__ = version("himix-edge")
 
 def __getattr__(name: str) -> Any:
     if name in ("load_checkpoint", "save_checkpoint"):
-        return getattr(import_module("himix_edge.checkpoint"), name)
+        return getattr(import_module("himix_edge.checkpoints"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

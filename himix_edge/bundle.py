@@ -39,7 +39,7 @@ class Preprocessing(Record):
     """What an app does to an image; `method` names himix_edge.preprocess's rule, `image_size` is S in pixels."""
 
     image_size: int = Field(gt=0)
-    method: Literal["pillow-bilinear-squash"] = "pillow-bilinear-squash"
+    method: Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]
 
 
 class Quantisation(Record):

@@ -1,8 +1,9 @@
 """From an image file to the S x S pixels a vision encoder takes: the one thing an app has to do itself.
 
 Exactly: the first frame, turned upright by its EXIF orientation, 16-bit channels divided by 257, transparency over
-white, converted to 8-bit RGB, then Pillow's `resize((S, S), BILINEAR)` (a triangle filter whose support grows with
-the reduction, 8-bit fixed-point, horizontal pass first), without keeping the aspect ratio. At S x S it is identity.
+white, converted to 8-bit RGB, then Pillow's `resize((S, S), BILINEAR)` or `BICUBIC` (a triangle filter, or Keys' cubic
+with a = -0.5; its support grows with the reduction, 8-bit fixed-point, horizontal pass first), without keeping the
+aspect ratio. At S x S it is identity.
 """
 
 import warnings
@@ -12,18 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo decodes to 300 MB; beyond that an image is refused unread
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
-def load_image(path: str | Path, size: int) -> NDArray[np.uint8]:
+def load_image(path: str | Path, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
     """Read an image file and resize it as this module says.
 
     Args:
         path: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM; of an animation the first frame counts.
         size: S, the side in pixels that the model takes.
+        resample: the filter that the model wants.
 
     Returns:
         uint8 (1, S, S, 3), RGB.
@@ -41,7 +45,7 @@ def load_image(path: str | Path, size: int) -> NDArray[np.uint8]:
                     f"{path}: {image.width} x {image.height} pixels; images over {MAX_PIXELS // 10**6} megapixels "
                     "are refused, scale it down first"
                 )
-            return resize(image, size)
+            return resize(image, size, resample)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except UnidentifiedImageError:
@@ -54,12 +58,12 @@ def load_image(path: str | Path, size: int) -> NDArray[np.uint8]:
         raise InputError(f"{path}: damaged image ({error})") from None
 
 
-def resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def resize(image: Image.Image, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
     """An opened image as uint8 (1, S, S, 3) RGB, by the method in the module's docstring."""
     upright = ImageOps.exif_transpose(image)
     rgb = _to_rgb(upright)
     if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+        rgb = rgb.resize((size, size), FILTERS[resample])
     return np.asarray(rgb, dtype=np.uint8)[None]
 
 

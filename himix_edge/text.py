@@ -57,12 +57,7 @@ class TextProcessor:
     @classmethod
     def load(cls, folder: Path) -> "TextProcessor":
         """Read tokenizer.json and chat_template.json. Raises InputError naming the file that is missing or wrong."""
-        path = folder / TEMPLATE
-        try:
-            template = TypeAdapter(ChatTemplate).validate_python(read_json(path))
-        except ValidationError as error:
-            raise InputError(f"{path}: {first_problem(error)}") from None
-        return cls(load_tokenizer(folder / TOKENIZER), template)
+        return cls(load_tokenizer(folder / TOKENIZER), read_template(folder / TEMPLATE))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and chat_template.json into `folder`."""
@@ -176,6 +171,14 @@ class TextStream:
     def step(self, token: int) -> str:
         """The text that `token` completes; empty while a character is incomplete."""
         return self._stream.step(self._tokenizer, token) or ""
+
+
+def read_template(path: Path) -> ChatTemplate:
+    """Read a chat_template.json. Raises InputError naming the field that is wrong."""
+    try:
+        return TypeAdapter(ChatTemplate).validate_python(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -18,7 +18,8 @@ Floats = NDArray[np.float32]
 class Engine(Protocol):
     """A loaded model with one KV cache.
 
-    Shapes: S image size, N vision tokens, d_v their width, L layers, G key/value heads, h head dim, V vocabulary.
+    Shapes: S image size, N vision tokens, d_v their width, I distinct keys and values of an image (one per layer, unless
+    layers share or lack them: `ModelConfig.vision_rows`), G key/value heads, h head dim, V vocabulary.
     """
 
     capacity: int  # cache slots, vision and text together
@@ -28,11 +29,11 @@ class Engine(Protocol):
         ...
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
-        """Vision features (1, N, d_v) -> vision key and value (L, G, N, h)."""
+        """Vision features (1, N, d_v) -> vision key and value (I, G, N, h)."""
         ...
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
-        """Empty the cache and fill its first slots with vision key and value (L, G, n, h), n >= 0.
+        """Empty the cache and fill its first slots with vision key and value (I, G, n, h), n >= 0.
 
         `position` is the rotary position of the first text token.
         """

@@ -19,6 +19,7 @@ class OnnxEngine:
         self._encoder, self._injector, self._decoder = (
             _open(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
         )
+        self._vision_rows = config.vision_rows
         decoder = config.decoder
         layers, heads, head_dim = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
         self._check(files["decoder"], layers, [1, heads, capacity, head_dim], [1, decoder.vocab_size])
@@ -53,8 +54,10 @@ class OnnxEngine:
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._length, self._position = key.shape[2], position
-        self._cache[0, :, :, : self._length] = key
-        self._cache[1, :, :, : self._length] = value
+        for layer, row in enumerate(self._vision_rows):
+            if row is not None:
+                self._cache[0, layer, :, : self._length] = key[row]
+                self._cache[1, layer, :, : self._length] = value[row]
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
         count = len(token_ids)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from himix_edge.bundle import GenerationDefaults, open_verified
 from himix_edge.errors import BackendMissing
-from himix_edge.presets import resolve_model
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.session import Session
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
@@ -39,10 +38,12 @@ def open_checkpoint(source: str | Path) -> Session:
         import torch  # noqa: F401
     except ImportError:
         raise BackendMissing("torch", "onnx") from None
-    from himix_edge.checkpoint import image_kv_id, load_checkpoint
+    from himix_edge.checkpoints import image_kv_id, open_source
+    from himix_edge.checkpoints.assemble import assemble
     from himix_edge.runtimes.pytorch_engine import PytorchEngine
 
-    model = load_checkpoint(source)
-    text = TextProcessor.load(resolve_model(source))
+    opened = open_source(source)
+    text = opened.load_text()
+    model = assemble(opened.config, opened.weights, opened.where)
     engine = PytorchEngine(model, model.config.decoder.max_position_embeddings)
     return Session(engine, text, model.config, image_kv_id(model), GenerationDefaults())

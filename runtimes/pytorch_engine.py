@@ -22,15 +22,13 @@ class PytorchEngine:
 
     @torch.inference_mode()
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
-        cache = self.model.inject(torch.from_numpy(features))
-        return torch.cat(cache.key).numpy(), torch.cat(cache.value).numpy()
+        rows = self.model.project_image(torch.from_numpy(features))
+        return torch.cat([key for key, _ in rows]).numpy(), torch.cat([value for _, value in rows]).numpy()
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
-        self._cache = KVCache(
-            [torch.from_numpy(layer)[None] for layer in key],
-            [torch.from_numpy(layer)[None] for layer in value],
-            position,
-        )
+        rows = [(torch.from_numpy(k)[None], torch.from_numpy(v)[None]) for k, v in zip(key, value, strict=True)]
+        self._cache = self.model.start(rows) if rows else KVCache([], [])
+        self._cache.position = position
 
     @torch.inference_mode()
     def step(self, token_ids: NDArray[np.int64]) -> Floats:

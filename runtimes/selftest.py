@@ -20,7 +20,8 @@ def self_test(folder: Path) -> dict[str, str | bool]:
     """
     test, session = read_manifest(folder).selftest, open_bundle(folder)
     assert session.config.vision is not None
-    pixels = load_image(folder / test.image, session.config.vision.image_size)
+    vision = session.config.vision
+    pixels = load_image(folder / test.image, vision.image_size, vision.resample)
     same_pixels = hashlib.sha256(pixels.tobytes()).hexdigest() == test.pixels_sha256
     limit = len(test.token_ids) + 1
     pieces = list(session.generate(test.prompt, folder / test.image, max_new_tokens=limit, temperature=0))

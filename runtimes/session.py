@@ -127,7 +127,7 @@ class Session:
         if not images:
             decoder = self.config.decoder
             nothing = np.zeros(
-                (decoder.num_hidden_layers, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32
+                (self.config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32
             )
             return ImageKV(nothing, nothing, self.model_id)
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(Path(i), stats) for i in images]
@@ -136,7 +136,7 @@ class Session:
     def _checked(self, image: ImageKV) -> ImageKV:
         decoder = self.config.decoder
         fits = (*image.key.shape[:2], image.key.shape[3]) == (
-            decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim,
+            self.config.num_vision_rows, decoder.num_key_value_heads, decoder.head_dim,
         )  # fmt: skip
         if image.model_id != self.model_id or not fits:
             raise InputError(
@@ -149,7 +149,7 @@ class Session:
         if self.config.vision is None:
             raise InputError("this model has no vision tower; it takes no images")
         clock = _Clock()
-        pixels = load_image(path, self.config.vision.image_size)
+        pixels = load_image(path, self.config.vision.image_size, self.config.vision.resample)
         stats.preprocess += clock.lap()
         features = self.engine.encode(pixels)
         stats.vision_encoder += clock.lap()

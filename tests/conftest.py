@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from himix_edge.checkpoint import save_checkpoint
-from himix_edge.config import DecoderConfig, ModelConfig, VisionConfig
+from himix_edge.checkpoints import save_checkpoint
+from himix_edge.config import DecoderConfig, ModelConfig, ViTConfig
 from himix_edge.data.llava import load_llava
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.model import build_model
@@ -29,7 +29,7 @@ TINY = ModelConfig(
         max_position_embeddings=96,
     ),
     vision_hidden_size=32,
-    vision=VisionConfig(
+    vision=ViTConfig(
         image_size=32,
         patch_size=8,
         hidden_size=32,

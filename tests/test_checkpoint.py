@@ -34,7 +34,7 @@ def test_round_trip(tiny, tmp_path):
 def test_a_failed_save_leaves_the_old_checkpoint(tiny, tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "model", tiny)
     monkeypatch.setattr(
-        "himix_edge.checkpoint.save_file",
+        "himix_edge.checkpoints.saving.save_file",
         lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     with pytest.raises(InputError, match="No space left"):

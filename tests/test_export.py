@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from himix_edge.bundle import open_verified
-from himix_edge.checkpoint import load_checkpoint
+from himix_edge.checkpoints import load_checkpoint, open_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export import pipeline
@@ -35,7 +35,7 @@ def operators(path):
 @pytest.mark.parametrize("precision", ["none", "int8", "int4"])
 def test_answers_equal_the_reference_on_real_questions(nano_bundles, precision):
     session = open_bundle(nano_bundles[precision])
-    model = quantise(load_checkpoint("nano"), POLICIES[precision]).reference
+    model = quantise(open_source("nano"), POLICIES[precision]).reference
     reference = Session(PytorchEngine(model, 512), session.text, model.config, "reference", session.defaults)
     for sample in load_llava(PROBE).samples:
         for (turn,) in sample.conversations:
@@ -65,13 +65,14 @@ def test_graphs_are_fused(nano_bundles, precision):
 
 
 def test_the_stored_integers_are_the_quantisers(nano_bundles):
-    quantised = quantise(load_checkpoint("nano"), POLICIES["int4"])
+    quantised = quantise(open_source("nano"), POLICIES["int4"])
     _, initializers = operators(nano_bundles["int4"] / "decoder.onnx")
     expected = quantised.tensors["model.layers.1.mlp.down_proj.weight"]
     packed = onnx.numpy_helper.to_array(initializers["stack.layers.1.mlp.down_proj.packed"])
     values = np.stack([packed & 15, packed >> 4], -1).reshape(expected.values.shape).astype(int) - 8
     assert (values == expected.values.numpy()).all()
     scale = onnx.numpy_helper.to_array(initializers["stack.layers.1.mlp.down_proj.scale"])
+    assert scale.dtype == np.float16, "the size of llama.cpp's Q4_0"
     assert (scale == expected.scale.numpy()).all()
 
 
@@ -95,7 +96,7 @@ def test_manifest_records_what_was_made(nano_bundles):
 def test_a_vanilla_model_goes_the_same_way(tmp_path, tiny_checkpoint, text):
     import dataclasses
 
-    from himix_edge.checkpoint import save_checkpoint
+    from himix_edge.checkpoints import save_checkpoint
     from himix_edge.model import build_model
     from tests.conftest import TINY
 

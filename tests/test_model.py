@@ -83,7 +83,7 @@ def test_the_image_changes_the_answer_and_text_only_has_no_vision_segment(tiny):
     ids = torch.randint(400, (1, 6))
     black, white = (torch.full((1, 32, 32, 3), c, dtype=torch.uint8) for c in (0, 255))
     assert not torch.allclose(tiny(ids, pixel_values=black), tiny(ids, pixel_values=white))
-    assert tiny.decode(ids)[1].length == ids.shape[1]
+    assert tiny.decode(ids)[1].key[0].shape[2] == ids.shape[1]
 
 
 def test_two_images_are_one_longer_image_in_any_order():
@@ -102,7 +102,7 @@ def test_the_mask_is_causal_at_the_bottom_right():
 
 
 def test_vision_states_are_the_penultimate_layers():
-    config = dataclasses.replace(TINY.vision, feature_layer=-2)
+    config = dataclasses.replace(TINY.vision, feature_layers=(-2,))
     assert config.num_layers_used == config.num_hidden_layers - 1
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.source import random_source
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import MIN_SCALE, POLICIES, quantise, quantise_tensor
+from himix_edge.export.quantisation import MIN_SCALE, POLICIES, deviation, quantise, quantise_tensor
 from himix_edge.export.targets.onnx import pack_blocks
-from himix_edge.model import build_model
 from tests.conftest import TINY
 
 WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-7, 1, 24)[:, None]
@@ -48,19 +49,39 @@ def test_packing_for_onnx_runtime_keeps_integers_and_scales(bits, group, columns
     assert np.array_equal(np.repeat(scale, block, 1)[:, :columns], np.repeat(q.scale, q.group_size, 1))
 
 
-def test_policy_by_role(text):
-    model = build_model(TINY)
-    quantised = quantise(model, POLICIES["int4"])
+def test_policy_by_role():
+    source = random_source(TINY, "tiny")
+    quantised = quantise(source, POLICIES["int4"])
     bits = {name: tensor.bits for name, tensor in quantised.tensors.items()}
     assert bits["vision_tower.blocks.0.fc1.weight"] == 8
     assert bits["model.layers.1.self_attn.k_proj_img.weight"] == 8
     assert bits["model.layers.0.mlp.up_proj.weight"] == 4
     assert bits["model.embed_tokens.weight"] == 4
-    untouched = set(quantised.reference.state_dict()) - set(bits)
-    assert all(torch.equal(model.state_dict()[name], quantised.reference.state_dict()[name]) for name in untouched)
-    assert not quantise(model, POLICIES["none"]).tensors
+    for name, tensor in quantised.reference.state_dict().items():
+        if name.rpartition(".")[2] not in ("values", "scale"):
+            assert torch.equal(tensor, source.weights[name].read().float())
+    assert not quantise(source, POLICIES["none"]).tensors
+
+
+def test_the_reference_computes_with_the_dequantised_weights():
+    source = random_source(TINY, "tiny")
+    quantised = quantise(source, POLICIES["int4"])
+    plain = assemble(TINY, source.weights, "tiny")
+    state = {name: tensor.dequantise() for name, tensor in quantised.tensors.items()}
+    plain.load_state_dict(state, strict=False)
+    ids, pixels = torch.randint(400, (1, 7)), torch.randint(256, (1, 32, 32, 3), dtype=torch.uint8)
+    assert torch.equal(quantised.reference(ids, pixel_values=pixels), plain(ids, pixel_values=pixels))
+
+
+def test_the_deviation_is_measured_not_assumed():
+    weight = torch.randn(6, 64)
+    quantised = quantise_tensor(weight, 4, 32)
+    quantised.values[2, 3] += 3
+    off = (weight - quantised.dequantise()) / quantised.scale.repeat_interleave(32, 1)
+    assert deviation(weight, quantised) == pytest.approx(float(off.abs().max()), rel=1e-6)
+    assert deviation(weight, quantised) > 2
 
 
 def test_a_group_that_does_not_fit_is_named():
     with pytest.raises(InputError, match=r"96 input channels are not a multiple of group size 64"):
-        quantise(build_model(TINY), dataclasses.replace(POLICIES["int4"], group_size=64))
+        quantise(random_source(TINY, "tiny"), dataclasses.replace(POLICIES["int4"], group_size=64))

@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,17 @@ from torch.onnx.ops import symbolic, symbolic_multi_out
 
 from himix_edge.config import DecoderConfig
 from himix_edge.errors import BackendMissing
-from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
+from himix_edge.export.quantisation import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    QuantizedModel,
+    QuantizedModule,
+    QuantizedTensor,
+)
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables
-from himix_edge.model.vision import VisionAttention
+from himix_edge.model.vit import VisionAttention
 
 OPSET = 23
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
@@ -56,7 +62,7 @@ class MatMulNBits(nn.Module):
         return _contrib("MatMulNBits", inputs, attributes, x.dtype, (*x.shape[:-1], self.rows))
 
 
-class QuantizedEmbedding(nn.Module):
+class GatherBlockQuantized(nn.Module):
     """com.microsoft::GatherBlockQuantized on the buffers of the tied head (or its own)."""
 
     head: MatMulNBits
@@ -77,9 +83,9 @@ class QuantizedEmbedding(nn.Module):
 class FusedVisionAttention(nn.Module):
     """The tower's attention as com.microsoft::MultiHeadAttention."""
 
-    def __init__(self, attention: VisionAttention, heads: int):
+    def __init__(self, attention: VisionAttention):
         super().__init__()
-        self.inner, self.heads = attention, heads
+        self.inner, self.heads = attention, attention.heads
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.inner
@@ -88,17 +94,15 @@ class FusedVisionAttention(nn.Module):
 
 
 class VisionInjector(nn.Module):
-    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (L, G, N, h)."""
+    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), I = L unless layers share or lack."""
 
-    layers: Any
-
-    def __init__(self, stack: DecoderStack):
+    def __init__(self, model: VisionLanguageModel):
         super().__init__()
-        self.layers = stack.layers
+        self.model = model
 
     def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = [layer.inject(vision_features) for layer in self.layers]
-        return torch.cat([key for key, _ in pairs]), torch.cat([value for _, value in pairs])
+        rows = self.model.project_image(vision_features)
+        return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
 
 
 class FusedStack(nn.Module):
@@ -108,9 +112,11 @@ class FusedStack(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, stack: DecoderStack, rows: int):
+    def __init__(self, stack: DecoderStack, rows: int, without_image: Collection[int] = ()):
+        """`rows` of rotary tables; layers in `without_image` have text alone in their cache."""
         super().__init__()
         self.layers, self.norm, self.config = stack.layers, stack.norm, stack.config
+        self.without_image = frozenset(without_image)
         cos, sin = rope_tables(stack.config, torch.arange(rows))
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
@@ -120,12 +126,15 @@ class FusedStack(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Embeddings (1, T, d) -> states before the final norm, and present K/V (key, value alternating by layer)."""
         present: list[Tensor] = []
+        # HiMix's text counts from 0 behind the image, so a text-only cache ends at the last position
+        text_last, text_total = position_ids[:, -1].int(), (position_ids[0, -1] + 1).int()
         for i, layer in enumerate(self.layers):
             attn, normed = layer.self_attn, layer.input_layernorm(x)
             qkv = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
             cache = [past[2 * i], past[2 * i + 1]] if past else [None, None]
+            length = [text_last, text_total] if i in self.without_image else [seqlens_k, total]
             attended, key, value = group_query_attention(
-                self.config, [*qkv, *cache, seqlens_k, total, self.cos, self.sin, position_ids]
+                self.config, [*qkv, *cache, *length, self.cos, self.sin, position_ids]
             )
             present += [key, value]
             x = x + attn.o_proj(attended)
@@ -230,22 +239,22 @@ class OnnxTarget:
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
         assert vision is not None
-        tower = _swap(_own(model.reference).vision_tower, "vision_tower", model, options)
-        for block in tower.blocks:
-            block.self_attn = FusedVisionAttention(block.self_attn, vision.num_attention_heads)
+        tower = _swap(_own(model.reference).vision_tower, options)
+        for name, child in list(tower.named_modules()):
+            if isinstance(child, VisionAttention):
+                _replace(tower, name, FusedVisionAttention(child))
         pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
         return _export(tower, (pixels,), ["image"], ["vision_features"], None, folder / "vision_encoder.onnx")
 
     def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
-        owned = _own(model.reference)
-        stack = _swap(owned.model, "model", model, options)
+        owned = _swap(_own(model.reference), options)
         if config.architecture == "himix":
-            injector: nn.Module = VisionInjector(stack)
+            injector: nn.Module = VisionInjector(owned)
         else:
-            connector = _swap(owned.connector, "connector", model, options)
-            injector = VanillaInjector(connector, FusedStack(stack, options.capacity), config.vision.num_tokens)
+            stack = FusedStack(owned.model, options.capacity)
+            injector = VanillaInjector(owned.connector, stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision_hidden_size)
         names = ["vision_key", "vision_value"]
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
@@ -253,8 +262,9 @@ class OnnxTarget:
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config.decoder
         owned = _own(model.reference)
-        embedding, head = _embedding_and_head(owned, model, options)
-        stack = FusedStack(_swap(owned.model, "model", model, options), options.capacity)
+        embedding, head = _embedding_and_head(owned, options)
+        plain = [i for i, row in enumerate(model.reference.config.vision_rows) if row is None]
+        stack = FusedStack(_swap(owned.model, options), options.capacity, plain)
         decoder = Decoder(embedding, stack, head)
         cache = (1, config.num_key_value_heads, options.capacity, config.head_dim)
         layers = range(config.num_hidden_layers)
@@ -309,33 +319,35 @@ def _own(model: VisionLanguageModel) -> Any:
     return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
 
 
-def _swap(module: nn.Module, prefix: str, model: QuantizedModel, options: ExportOptions) -> Any:
-    """Replace every quantised Linear below `module` (called `prefix` in the model) by MatMulNBits, in place."""
+def _swap(module: nn.Module, options: ExportOptions) -> Any:
+    """Replace every QuantizedLinear below `module` by MatMulNBits, in place."""
     for name, child in list(module.named_modules()):
-        weight = model.tensors.get(f"{prefix}.{name}.weight")
-        if weight is None or not isinstance(child, nn.Linear):
-            continue
-        parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, _matmul(weight, child.bias, options))
+        if isinstance(child, QuantizedLinear):
+            _replace(module, name, _matmul(child, options))
     return module
 
 
-def _matmul(weight: QuantizedTensor, bias: Tensor | None, options: ExportOptions) -> MatMulNBits:
-    return MatMulNBits(weight, None if bias is None else bias.detach(), 4 if options.int8_activations else 0)
+def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, child)
 
 
-def _embedding_and_head(owned: Any, model: QuantizedModel, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
+def _matmul(linear: QuantizedModule, options: ExportOptions) -> MatMulNBits:
+    bias = linear.bias if isinstance(linear, QuantizedLinear) else None
+    return MatMulNBits(linear.quantised, bias, 4 if options.int8_activations else 0)
+
+
+def _embedding_and_head(owned: Any, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
     """Token embedding and head; a tied pair shares one stored tensor."""
     config, table = owned.config.decoder, owned.model.embed_tokens
-    weight = model.tensors.get("model.embed_tokens.weight")
-    if weight is None:
+    if not isinstance(table, QuantizedEmbedding):
         head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
         head.weight = table.weight if config.tie_word_embeddings else owned.lm_head.weight
         return table, head
-    stored = _matmul(weight, None, options)
+    stored = _matmul(table, options)
     if config.tie_word_embeddings:
-        return QuantizedEmbedding(stored), stored
-    return QuantizedEmbedding(stored), _matmul(model.tensors["lm_head.weight"], None, options)
+        return GatherBlockQuantized(stored), stored
+    return GatherBlockQuantized(stored), _matmul(owned.lm_head, options)
 
 
 def _export(
@@ -349,9 +361,34 @@ def _export(
             dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
         assert program is not None
+        _halve_scales(program.model.graph)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]
+
+
+def _halve_scales(graph: Any) -> None:
+    """Store the scales of quantised weights in float16, which holds them exactly; ONNX Runtime casts them at load.
+
+    It is done behind the exporter, which would fold the cast away.
+    """
+    import onnx_ir as ir
+
+    operators = [node for node in graph if node.op_type in ("MatMulNBits", "GatherBlockQuantized")]
+    scales = {node.inputs[2].name: node.inputs[2] for node in operators}
+    first = graph[0]
+    for name, scale in scales.items():
+        half = ir.Value(
+            name=name, shape=scale.shape, type=ir.TensorType(ir.DataType.FLOAT16),
+            const_value=ir.tensor(scale.const_value.numpy().astype("float16"), name=name),
+        )  # fmt: skip
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT})
+        cast.outputs[0].name = f"{name}_float32"
+        cast.outputs[0].shape, cast.outputs[0].type = scale.shape, scale.type
+        ir.convenience.replace_all_uses_with(scale, cast.outputs[0])
+        graph.insert_before(first, cast)
+        del graph.initializers[name]
+        graph.register_initializer(half)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:
     """The batch's images as vision features (I, N, d_v); none is I = 0."""
     if len(batch.pixels):
         return model.encode_image(batch.pixels)
-    return torch.zeros(0, 0, model.config.vision_hidden_size)
+    return torch.zeros(0, 0, model.config.vision_hidden_size or 0)
 
 
 def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -57,7 +57,7 @@ def exact_match(
     """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
     vision = model.config.vision
     assert vision is not None, "evaluation on images needs a tower"
-    load = cached_images(vision.image_size)
+    load = cached_images(vision)
     right = asked = 0
     for start in range(0, len(samples), images_per_batch):
         images: list[NDArray[np.uint8]] = []

@@ -5,6 +5,7 @@ Parameter names are Hugging Face's, plus the authors' `input_layernorm_img`, `k_
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +20,13 @@ from himix_edge.config import DecoderConfig
 class KVCache:
     """Keys and values that the next tokens attend to, one (B, G, P, h) tensor per layer.
 
-    `position` is the rotary position of the next text token. HiMix's vision slots have no position, so it
+    P may differ by layer: without the image, a layer's cache starts empty. `position` is the rotary position of the next text token. HiMix's vision slots have no position, so it
     starts at 0 behind them; the vanilla model's image tokens are ordinary tokens, so it starts at N.
     """
 
     key: list[Tensor]
     value: list[Tensor]
     position: int = 0
-
-    @property
-    def length(self) -> int:
-        return self.key[0].shape[2] if self.key else 0
 
     def select(self, index: Tensor) -> "KVCache":
         """The cache of other batch rows, e.g. one image's rows repeated for each of its questions."""
@@ -168,11 +165,14 @@ class DecoderStack(nn.Module):
 
     layers: Any  # an nn.ModuleList of DecoderLayer; torch's own type forgets of what
 
-    def __init__(self, config: DecoderConfig, vision_size: int | None):
+    def __init__(self, config: DecoderConfig, vision_size: int | None, injected: Collection[int]):
+        """Layers in `injected` own a projection of the image's features, `vision_size` wide."""
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([DecoderLayer(config, vision_size) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([
+            DecoderLayer(config, vision_size if i in injected else None) for i in range(config.num_hidden_layers)
+        ])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def run(self, x: Tensor, past: KVCache | None) -> tuple[Tensor, KVCache]:
@@ -181,11 +181,14 @@ class DecoderStack(nn.Module):
         new = x.shape[1]
         positions = torch.arange(past.position, past.position + new, device=x.device)
         cos, sin = rope_tables(self.config, positions)
-        mask = mixture_mask(new, past.length, x.device)
+        masks: dict[int, Tensor] = {}
         keys, values = [], []
         for i, layer in enumerate(self.layers):
             layer_past = (past.key[i], past.value[i]) if past.key else None
-            x, key, value = layer(x, cos, sin, layer_past, mask)
+            cached = past.key[i].shape[2] if past.key else 0
+            if cached not in masks:
+                masks[cached] = mixture_mask(new, cached, x.device)
+            x, key, value = layer(x, cos, sin, layer_past, masks[cached])
             keys.append(key)
             values.append(value)
         return self.norm(x), KVCache(keys, values, past.position + new)

@@ -5,13 +5,17 @@ depend on the image alone, so both keep them for the next question.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.model.decoder import DecoderStack, KVCache
-from himix_edge.model.vision import VisionTower
+from himix_edge.model.injection import SharedInjection
+from himix_edge.model.towers import build_tower
+
+VisionRows = list[tuple[Tensor, Tensor]]  # keys and values (B, G, N, h), one pair for each distinct one of an image
 
 
 class VisionLanguageModel(nn.Module):
@@ -22,11 +26,12 @@ class VisionLanguageModel(nn.Module):
     pixels. With neither, there is no vision segment at all.
     """
 
-    def __init__(self, config: ModelConfig, vision_size: int | None):
+    def __init__(self, config: ModelConfig, injected: tuple[int, ...] = ()):
+        """Decoder layers in `injected` own a projection of the image's features."""
         super().__init__()
         self.config = config
-        self.vision_tower: VisionTower | None = VisionTower(config.vision) if config.vision else None
-        self.model = DecoderStack(config.decoder, vision_size)
+        self.vision_tower: Any = build_tower(config.vision) if config.vision else None  # a Tower
+        self.model = DecoderStack(config.decoder, config.vision_hidden_size, injected)
         if not config.decoder.tie_word_embeddings:
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
         self.apply(_initialise)
@@ -44,9 +49,27 @@ class VisionLanguageModel(nn.Module):
         features: Tensor = self.vision_tower(pixel_values)
         return features
 
-    def inject(self, vision_features: Tensor) -> KVCache:
-        """Vision features (B, N, d_v) -> the cache that a text starts from, N slots in every layer."""
+    def project_image(self, vision_features: Tensor) -> VisionRows:
+        """Vision features (B, N, d_v) -> the image's distinct keys and values (B, G, N, h), see `vision_rows`."""
         raise NotImplementedError
+
+    def start(self, rows: VisionRows) -> KVCache:
+        """The cache that a text starts from: every layer filled with its row, or empty."""
+        key, value = rows[0]
+        nothing = (key[:, :, :0], value[:, :, :0])
+        layers = [nothing if row is None else rows[row] for row in self.config.vision_rows]
+        position = self.config.first_text_position(key.shape[2])
+        return KVCache([key for key, _ in layers], [value for _, value in layers], position)
+
+    def inject(self, vision_features: Tensor) -> KVCache:
+        """Vision features (B, N, d_v) -> the cache that a text starts from, N slots in every injected layer.
+
+        Raises:
+            ValueError: a plain decoder, which takes no image.
+        """
+        if self.config.vision_hidden_size is None:
+            raise ValueError("this model takes no image; himix convert adds a tower and injection weights")
+        return self.start(self.project_image(vision_features))
 
     def hidden(self, input_ids: Tensor, past: KVCache | None = None) -> tuple[Tensor, KVCache]:
         """Token ids (B, T) behind `past` -> final normed states (B, T, d) and the grown cache."""
@@ -70,11 +93,17 @@ class HiMixModel(VisionLanguageModel):
     """HiMix: every layer projects the unchanged features to its own extra keys and values (section 3.2)."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config, vision_size=config.vision_hidden_size)
+        shared = config.injection.sharing != "none"
+        super().__init__(config, injected=() if shared else config.injected_layers)
+        if shared and config.vision_hidden_size is not None:
+            self.shared_injection = SharedInjection(config.decoder, config.vision_hidden_size, config.levels)
+            self.shared_injection.apply(_initialise)
 
-    def inject(self, vision_features: Tensor) -> KVCache:
-        pairs = [layer.inject(vision_features) for layer in self.model.layers]
-        return KVCache([key for key, _ in pairs], [value for _, value in pairs], position=0)
+    def project_image(self, vision_features: Tensor) -> VisionRows:
+        if self.config.injection.sharing != "none":
+            rows: VisionRows = self.shared_injection(vision_features)
+            return rows
+        return [self.model.layers[i].inject(vision_features) for i in self.config.injected_layers]
 
 
 class VanillaModel(VisionLanguageModel):
@@ -85,15 +114,17 @@ class VanillaModel(VisionLanguageModel):
     """
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config, vision_size=None)
+        super().__init__(config)
         hidden = config.decoder.hidden_size
-        self.connector = nn.Sequential(
-            nn.Linear(config.vision_hidden_size, hidden), nn.GELU(), nn.Linear(hidden, hidden)
-        )
-        self.connector.apply(_initialise)
+        if config.vision_hidden_size is not None:
+            self.connector = nn.Sequential(
+                nn.Linear(config.vision_hidden_size, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+            )
+            self.connector.apply(_initialise)
 
-    def inject(self, vision_features: Tensor) -> KVCache:
-        return self.model.run(self.connector(vision_features), None)[1]
+    def project_image(self, vision_features: Tensor) -> VisionRows:
+        cache = self.model.run(self.connector(vision_features), None)[1]
+        return list(zip(cache.key, cache.value, strict=True))
 
 
 def build_model(config: ModelConfig) -> VisionLanguageModel:

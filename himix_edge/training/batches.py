@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from himix_edge.config import VisionConfig
 from himix_edge.data import Sample, Turn
 from himix_edge.preprocess import load_image
 from himix_edge.text import TextProcessor
@@ -35,9 +36,9 @@ class Batch:
 class BatchMaker:
     """Draws, augments and tokenises the batches of one training run."""
 
-    def __init__(self, samples: tuple[Sample, ...], text: TextProcessor, recipe: Recipe, image_size: int, seed: int):
+    def __init__(self, samples: tuple[Sample, ...], text: TextProcessor, recipe: Recipe, vision: VisionConfig, seed: int):
         self.samples, self.text, self.recipe, self.seed = samples, text, recipe, seed
-        self.load = cached_images(image_size)
+        self.load = cached_images(vision)
         self.encode = lru_cache(maxsize=65536)(text.encode_conversation)
 
     def batch(self, step: int) -> Batch:
@@ -78,12 +79,12 @@ class BatchMaker:
         return drawn
 
 
-def cached_images(image_size: int) -> Callable[[Path], NDArray[np.uint8]]:
+def cached_images(vision: VisionConfig) -> Callable[[Path], NDArray[np.uint8]]:
     """`load_image` at one size, with the last 512 MiB of pixels kept."""
 
-    @lru_cache(maxsize=max(1, IMAGE_CACHE_BYTES // (3 * image_size**2)))
+    @lru_cache(maxsize=max(1, IMAGE_CACHE_BYTES // (3 * vision.image_size**2)))
     def load(path: Path) -> NDArray[np.uint8]:
-        return load_image(path, image_size)
+        return load_image(path, vision.image_size, vision.resample)
 
     return load
 

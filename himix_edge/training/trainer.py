@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from himix_edge.checkpoint import load_checkpoint, save_checkpoint
+from himix_edge.checkpoints import load_checkpoint, save_checkpoint
 from himix_edge.config import ModelConfig, read_json
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
@@ -100,7 +100,7 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
         shutil.rmtree(leftover)
 
     assert run.config.vision is not None
-    batches = BatchMaker(samples, text, run.recipe, run.config.vision.image_size, run.seed)
+    batches = BatchMaker(samples, text, run.recipe, run.config.vision, run.seed)
     log = MetricsLog(run.folder / "metrics.csv", keep_steps=start)
     end = run.recipe.steps if stop_after is None else min(run.recipe.steps, start + stop_after)
     began = time.monotonic() - seconds
@@ -166,6 +166,7 @@ def _step(
 
 
 def _tower_head(config: ModelConfig) -> nn.Linear:
+    assert config.vision_hidden_size is not None
     return nn.Linear(config.vision_hidden_size, config.decoder.vocab_size)
 
 

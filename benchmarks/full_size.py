@@ -1,0 +1,172 @@
+"""The paper's decoders at their real size, with random weights: export, size, and HiMix against vanilla in ONNX Runtime.
+
+    python -m benchmarks.full_size [PRESET ...] [--genai] [--rounds N] [--keep DIR]
+
+For each preset: `himix export --random-weights --quant int4` as a process of its own (time and peak memory are the
+operating system's account of it), the decoder's bytes beside those of llama.cpp's Q4_0 for the same matrices, and the
+medians of interleaved runs in one process: HiMix's prefill of 64 tokens behind 728 vision slots, the vanilla prefill of
+all 792, and a token at 792. Vanilla's decoder graph is the same file: with all 792 as tokens it is the vanilla model.
+`--genai` adds onnxruntime-genai's own int4 export of the same weights (block 32, int8 activations), which needs
+onnxruntime-genai and transformers. Run it on an idle machine.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.progress import track
+
+from himix_edge.bundle import open_verified
+from himix_edge.checkpoints.saving import save_weights
+from himix_edge.checkpoints.source import random_source
+from himix_edge.cli.console import print_table
+from himix_edge.presets import preset
+from himix_edge.runtimes.engine import Engine, load_engine
+
+PRESETS = ("qwen2-0.5b", "tinyllama-1.1b", "llama-3.2-1b", "llama-3.2-3b")
+VISION, TEXT, DECODED = 728, 64, 32
+Timings = dict[str, Callable[[], float]]
+
+
+def export(name: str, out: Path) -> tuple[float, float]:
+    """Seconds and peak bytes of the export as a process of its own."""
+    command = [sys.executable, "-m", "himix_edge", "export", "--target", "onnx", "--quant", "int4", "--random-weights"]
+    began = time.monotonic()
+    process = subprocess.Popen([*command, "--model", name, "--out", str(out)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"export of {name} failed")
+    return time.monotonic() - began, usage.ru_maxrss * 1024
+
+
+def weight_bytes(name: str) -> tuple[int, int]:
+    """bfloat16 bytes of all parameters, and llama.cpp Q4_0 bytes of the decoder's (18 for 32 weights, vectors float32)."""
+    shapes = {n: w.shape for n, w in random_source(preset(name), name).weights.items()}
+    bf16 = sum(2 * int(np.prod(shape)) for shape in shapes.values())
+    decoder = [s for n, s in shapes.items() if not n.startswith("vision_tower") and "_img" not in n]
+    return bf16, sum(int(np.prod(s)) * 18 // 32 if len(s) == 2 else 4 * s[0] for s in decoder)
+
+
+def our_timings(engine: Engine, rows: tuple[int, int, int], vocabulary: int) -> Timings:
+    """Milliseconds of one prefill or one token, by name."""
+    layers, heads, head_dim = rows
+    rng = np.random.default_rng(0)
+    vision = rng.standard_normal((2, layers, heads, VISION, head_dim)).astype(np.float32)
+    nothing = vision[:, :, :, :0]
+    tokens = rng.integers(vocabulary, size=VISION + TEXT)
+
+    def prefill(kv: np.ndarray, ids: np.ndarray) -> float:
+        engine.start(kv[0], kv[1], 0)
+        return milliseconds(lambda: engine.step(ids))
+
+    def decode() -> float:
+        engine.start(vision[0], vision[1], 0)
+        engine.step(tokens[:TEXT])
+        return milliseconds(lambda: [engine.step(tokens[i : i + 1]) for i in range(DECODED)]) / DECODED
+
+    return {
+        "HiMix prefill 64": lambda: prefill(vision, tokens[:TEXT]),
+        "vanilla prefill 792": lambda: prefill(nothing, tokens),
+        "token at 792": decode,
+    }
+
+
+def genai_timings(name: str, scratch: Path) -> Timings:
+    """The same of onnxruntime-genai's own export of the same random weights."""
+    import onnxruntime_genai as genai
+
+    source, model = random_source(preset(name), name), scratch / "hf"
+    model.mkdir()
+    decoder = {n: w for n, w in source.weights.items() if not n.startswith("vision_tower") and "_img" not in n}
+    save_weights(model, decoder, None)
+    config = source.config.to_dict()
+    family = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[config["model_type"]]
+    config |= {"architectures": [family], "torch_dtype": "bfloat16", "hidden_act": "silu", "eos_token_id": 0, "bos_token_id": 0}
+    for field in ("architecture", "vision_config", "vision_hidden_size", "injection"):
+        del config[field]
+    (model / "config.json").write_text(json.dumps(config))
+    source.load_tokenizer().save(str(model / "tokenizer.json"))
+    (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(scratch / "out")]
+    options = ["int4_block_size=32", "int4_accuracy_level=4"]
+    subprocess.run([*command, "-p", "int4", "-e", "cpu", "--extra_options", *options], check=True, stdout=subprocess.DEVNULL)
+    loaded = genai.Model(str(scratch / "out"))
+    tokens = np.random.default_rng(0).integers(config["vocab_size"], size=VISION + TEXT).astype(np.int32)
+
+    def generator() -> object:
+        parameters = genai.GeneratorParams(loaded)
+        parameters.set_search_options(max_length=VISION + TEXT + DECODED + 8, min_length=VISION + TEXT + DECODED + 8)
+        return genai.Generator(loaded, parameters)
+
+    def prefill(count: int) -> float:
+        fresh = generator()
+        return milliseconds(lambda: fresh.append_tokens(tokens[:count]))
+
+    def decode() -> float:
+        fresh = generator()
+        fresh.append_tokens(tokens)
+        fresh.generate_next_token()
+        return milliseconds(lambda: [fresh.generate_next_token() for _ in range(DECODED)]) / DECODED
+
+    return {
+        "genai prefill 64": lambda: prefill(TEXT),
+        "genai prefill 792": lambda: prefill(VISION + TEXT),
+        "genai token at 792": decode,
+    }
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=PRESETS)
+    parser.add_argument("--genai", action="store_true", help="also onnxruntime-genai's export of the same weights")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--keep", type=Path, help="folder for the bundles; those already there are not made again")
+    arguments = parser.parse_args()
+    made, timed = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in arguments.presets:
+            out = (arguments.keep or Path(scratch)) / name
+            seconds, peak = export(name, out) if not out.exists() else (float("nan"), float("nan"))
+            bundle, (bf16, q4_0) = open_verified(out), weight_bytes(name)
+            decoder = sum(record.bytes for record in bundle.manifest.roles["decoder"])
+            made.append((
+                name, seconds, peak / 1e9, (2.2 * bf16 + 2e9) / 1e9, bundle.bytes / 1e6, decoder / 1e6, q4_0 / 1e6,
+                decoder / q4_0,
+            ))  # fmt: skip
+            config = bundle.config
+            rows = (config.num_vision_rows, config.decoder.num_key_value_heads, config.decoder.head_dim)
+            cases = our_timings(load_engine(bundle), rows, config.decoder.vocab_size)
+            if arguments.genai:
+                cases |= genai_timings(name, Path(tempfile.mkdtemp(dir=scratch)))
+            times: dict[str, list[float]] = {case: [] for case in cases}
+            for number in track(range(arguments.rounds + 1), f"timing {name}"):
+                for case, run in cases.items():
+                    value = run()
+                    if number:  # the first round warms up
+                        times[case].append(value)
+            medians = {case: median(values) for case, values in times.items()}
+            ratio = medians["vanilla prefill 792"] / medians["HiMix prefill 64"]
+            timed.append((name, *medians.values(), ratio))
+            columns = ("preset", *(f"{case}, ms" for case in cases), "vanilla / HiMix prefill")
+            del cases
+    print_table("Exports", ("preset", "seconds", "peak GB", "limit GB", "bundle MB", "decoder MB", "Q4_0 MB", "ratio"), made)
+    print_table("Latency, medians", columns, timed)
+
+
+if __name__ == "__main__":
+    main()

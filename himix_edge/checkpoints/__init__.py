@@ -1,0 +1,98 @@
+"""Checkpoints in and out: ours, the HiMix authors', Hugging Face's and GGUF. Nothing is ever unpickled."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from himix_edge.checkpoints.assemble import assemble, model_weights
+from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.saving import save_weights
+from himix_edge.checkpoints.source import Source, open_source
+from himix_edge.config import ModelConfig
+from himix_edge.files import staged_folder
+from himix_edge.model import VisionLanguageModel
+from himix_edge.text import TextProcessor
+
+__all__ = ["Source", "image_kv_id", "load_checkpoint", "open_source", "save_checkpoint", "save_source"]
+
+
+def load_checkpoint(source: str | Path) -> VisionLanguageModel:
+    """Load a model for inference on the CPU, in float32.
+
+    Args:
+        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face Llama / Qwen2 one), a .gguf file, the
+            name of a model that ships with the package ("nano"), or a hub id OWNER/NAME. A plain language model
+            loads as a decoder that takes no image.
+
+    Raises:
+        InputError: no such folder, a config that is not understood or contradicts the weights, missing, surplus or
+            misshapen tensors (named), a truncated file, or weights in a pickle format (never opened).
+    """
+    opened = open_source(source)
+    return assemble(opened.config, opened.weights, opened.where)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: VisionLanguageModel,
+    text: TextProcessor | None = None,
+    provenance: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a checkpoint folder atomically: after a kill at any moment the old folder or none is there.
+
+    Args:
+        folder: where; an existing checkpoint there is replaced.
+        model: the model; its parameters are stored as `dtype` (float32, float16 or bfloat16).
+        text: tokenizer and chat template, stored beside the weights.
+        provenance: how the model was made, stored as provenance.json.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full.
+    """
+    _write(Path(folder), model.config, model_weights(model), text, provenance or {}, dtype)
+
+
+def save_source(folder: str | Path, source: Source, dtype: torch.dtype | None = None) -> None:
+    """Write an opened model as a checkpoint of this project, a shard in memory at a time; atomic.
+
+    Args:
+        folder: where; an existing checkpoint there is replaced.
+        source: the model.
+        dtype: what to store weights as; None: as the source has them.
+
+    Raises:
+        InputError: the source is damaged, the folder cannot be written, or the disk is full.
+    """
+    _write(Path(folder), source.config, source.weights, source.load_text(), source.provenance, dtype)
+
+
+def _write(
+    folder: Path,
+    config: ModelConfig,
+    weights: Weights,
+    text: TextProcessor | None,
+    provenance: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
+    with staged_folder(folder) as staged:
+        save_weights(staged, weights, dtype)
+        (staged / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        if text is not None:
+            text.save(staged)
+        if provenance:
+            (staged / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+
+
+def image_kv_id(model: VisionLanguageModel) -> str:
+    """Names the weights that turn an image into keys and values: equal ids make interchangeable ImageKV."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    vanilla = model.config.architecture == "vanilla"  # there the whole decoder takes part
+    for name, tensor in sorted(model.state_dict().items()):
+        if vanilla or name.startswith("vision_tower") or "_img" in name or "shared_injection" in name:
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

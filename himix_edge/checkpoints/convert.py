@@ -1,0 +1,94 @@
+"""From a plain language model and a vision tower to a HiMix (or vanilla) model with fresh injection weights."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
+from himix_edge.checkpoints.chat_templates import NAMED
+from himix_edge.checkpoints.fresh import fresh_weights
+from himix_edge.checkpoints.hub import download, is_hub_id
+from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.packages import PACKAGES, fetch
+from himix_edge.checkpoints.source import Source, open_source
+from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
+from himix_edge.config import Injection, ModelConfig, VisionConfig
+from himix_edge.errors import InputError
+from himix_edge.presets import DEFAULT_TOWERS, tower
+from himix_edge.text import ChatTemplate, read_template
+
+FRESH = ("_img.", "connector", "shared_injection")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What the user asked for; the fields are `himix convert`'s options."""
+
+    source: str
+    tower: str | None = None
+    vanilla: bool = False
+    injection: Injection = field(default_factory=Injection)
+    feature_layers: tuple[int, ...] = (-2,)
+    pooling: int = 1
+    image_size: int | None = None
+    chat_template: str | None = None
+    seed: int = 0
+
+
+def convert(request: Conversion) -> Source:
+    """The converted model, ready to be saved; weights are read when they are written.
+
+    Raises:
+        InputError: see `open_source`; also a plain language model without a tower, a tower of unknown weights, or
+            injection settings that do not fit the layers.
+    """
+    packaged = request.source in PACKAGES and not Path(request.source).exists()
+    base = open_source(fetch(request.source)) if packaged else open_source(request.source)
+    if request.chat_template is not None:
+        chosen = _template(request.chat_template)
+        base = replace(base, load_template=lambda: chosen)
+    tower_name = request.tower or (DEFAULT_TOWERS.get(request.source) if packaged else None)
+    if tower_name is None:
+        if base.config.vision_hidden_size is None:
+            raise InputError(f"{base.where}: a plain language model; add --tower FOLDER, HUB-ID or efficientnet-lite0")
+        return base
+    vision, weights = _tower(tower_name, request)
+    try:
+        architecture = "vanilla" if request.vanilla else "himix"
+        config = ModelConfig(architecture, base.config.decoder, vision.feature_size, vision, request.injection)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    expected = expected_shapes(meta_model(config))
+    merged = {name: tensor for name, tensor in base.weights.items() if not name.startswith("vision_tower.")}
+    merged |= {f"vision_tower.{name}": tensor for name, tensor in weights.items()}
+    missing = {n: s for n, s in expected.items() if n not in merged and any(word in n for word in FRESH)}
+    merged |= fresh_weights(missing, request.seed)
+    check_names(merged, expected, f"{base.where} with {tower_name}")
+    kept = {name: merged[name] for name in expected}
+    record = {"source": base.where, "tower": tower_name, "fresh_tensors": len(missing), "seed": request.seed}
+    provenance = {**base.provenance, "converted": {**record, "injection": asdict(request.injection)}}
+    return replace(base, config=config, weights=kept, provenance=provenance)
+
+
+def _tower(name: str, request: Conversion) -> tuple[VisionConfig, Weights]:
+    """A tower's configuration and weights: a folder, a hub id, or the one whose weights a package brings."""
+    if name == "efficientnet-lite0":
+        return tower(name), efficientnet_lite0_weights()
+    folder = download(name) if is_hub_id(name) else Path(name)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"--tower {name}: neither a folder with config.json, a hub id, nor efficientnet-lite0; no other tower's "
+            "weights come in a package"
+        )
+    config = tower_config(
+        folder, feature_layers=request.feature_layers, pooling=request.pooling, image_size=request.image_size
+    )
+    return config, tower_weights(folder, config)
+
+
+def _template(name: str) -> ChatTemplate:
+    """A chat template by name or from a file in this project's format."""
+    if name in NAMED:
+        return NAMED[name]
+    if Path(name).is_file():
+        return read_template(Path(name))
+    raise InputError(f"--chat-template {name}: neither a file nor one of {', '.join(sorted(NAMED))}")

@@ -1,0 +1,17 @@
+"""Weights that are read one tensor at a time, so that a model of any size is never held twice."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is read when asked for: its shape, and `read` giving it in the precision it is stored in."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+Weights = Mapping[str, LazyTensor]  # parameter name -> where its values come from

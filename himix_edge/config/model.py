@@ -1,0 +1,123 @@
+"""A whole model's configuration: decoder, tower, and how the image enters the decoder.
+
+The decoder's fields sit at the top level of config.json, so that the authors' released configs and plain Llama / Qwen2
+configs are read as they are. A plain one (no vision width anywhere) is a decoder without any injection.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from himix_edge.config.decoder import DecoderConfig, decoder_fields
+from himix_edge.config.reading import first_problem, refuse_absurd
+from himix_edge.config.vision import STRICT, VisionConfig
+from himix_edge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Injection:
+    """Which layers see the image, and which of them share its keys and values (paper Fig. 4 and follow-ups).
+
+    Attributes:
+        layers: decoder layers with injection; None: all.
+        sharing: "none": a projection per layer, the paper's HiMix. "uniform": one projection for all layers.
+            "levels": one connector for each of the tower's feature levels and one projection shared by all; the
+            injected layers are split evenly, the first level feeding the first of them.
+    """
+
+    layers: tuple[int, ...] | None = None
+    sharing: Literal["none", "uniform", "levels"] = "none"
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A vision-language model: `himix` (mixture attention) or `vanilla` (LLaVA-style prefix) on one decoder."""
+
+    architecture: Literal["himix", "vanilla"]
+    decoder: DecoderConfig
+    vision_hidden_size: int | None = None  # d_v; None: a plain decoder that takes no image
+    vision: VisionConfig | None = None
+    injection: Injection = field(default_factory=Injection)
+
+    @property
+    def levels(self) -> int:
+        """How many distinct feature levels are injected: the tower's if `sharing` is "levels", else 1."""
+        if self.injection.sharing != "levels":
+            return 1
+        return len(getattr(self.vision, "feature_layers", (-1,)))
+
+    @property
+    def injected_layers(self) -> tuple[int, ...]:
+        """Decoder layers whose cache starts with vision slots."""
+        every = tuple(range(self.decoder.num_hidden_layers))
+        if self.vision_hidden_size is None:
+            return ()
+        if self.architecture == "vanilla" or self.injection.layers is None:
+            return every
+        return self.injection.layers
+
+    @property
+    def vision_rows(self) -> tuple[int | None, ...]:
+        """For each decoder layer, which row of `vision_key` (I, G, N, h) it starts its cache with; None: of none."""
+        injected = self.injected_layers
+        rows: list[int | None] = [None] * self.decoder.num_hidden_layers
+        for i, layer in enumerate(injected):
+            shared = self.architecture == "himix" and self.injection.sharing != "none"
+            rows[layer] = i * self.levels // len(injected) if shared else i
+        return tuple(rows)
+
+    @property
+    def num_vision_rows(self) -> int:
+        """I, the distinct keys and values that an image has: L unless layers share or lack them."""
+        return len({row for row in self.vision_rows if row is not None})
+
+    def __post_init__(self) -> None:
+        if self.vision and self.vision.feature_size != self.vision_hidden_size:
+            raise ValueError(
+                f"vision_hidden_size ({self.vision_hidden_size}) contradicts "
+                f"the tower's feature size ({self.vision.feature_size})"
+            )
+        layers, count = self.injection.layers, self.decoder.num_hidden_layers
+        if layers is not None and (
+            not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= count
+        ):
+            raise ValueError(f"injection.layers must be rising numbers in 0..{count - 1}")
+        if self.architecture == "vanilla" and self.injection != Injection():
+            raise ValueError("injection settings apply to the himix architecture only")
+        if self.levels > len(self.injected_layers) > 0:
+            raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
+
+    def first_text_position(self, vision_tokens: int) -> int:
+        """Rotary position of the first text token behind `vision_tokens` cache slots: HiMix's have no position."""
+        return vision_tokens if self.architecture == "vanilla" else 0
+
+    @staticmethod
+    def from_dict(raw: dict[str, Any], where: str = "config") -> "ModelConfig":
+        """Validate a config.json's content. Raises InputError naming `where` and the offending field."""
+        if not isinstance(raw, dict):
+            raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
+        model = {
+            "architecture": raw.get("architecture", "himix"),
+            "decoder": decoder_fields(raw, where),
+            "vision": raw.get("vision_config"),
+            "vision_hidden_size": raw.get("vision_hidden_size"),
+            "injection": raw.get("injection") or {},
+        }
+        refuse_absurd({name: model[name] for name in ("decoder", "vision", "vision_hidden_size")}, where)
+        try:
+            return TypeAdapter(ModelConfig).validate_python(model)
+        except ValidationError as error:
+            raise InputError(f"{where}: {first_problem(error)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json, the inverse of `from_dict`."""
+        return {
+            "architecture": self.architecture,
+            **dataclasses.asdict(self.decoder),
+            "vision_hidden_size": self.vision_hidden_size,
+            "vision_config": dataclasses.asdict(self.vision) if self.vision else None,
+            "injection": dataclasses.asdict(self.injection),
+        }

@@ -1,0 +1,153 @@
+"""The vision towers' configurations. Every kind gives `image_size`, `num_tokens` (N) and `feature_size` (d_v)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Tag
+
+Resample = Literal["bilinear", "bicubic"]
+STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A ViT tower: SigLIP, CLIP, DINOv2, ViT or our own. All sizes in pixels or channels.
+
+    Attributes:
+        stem_channels: of 3x3 stride-2 convolutions in place of the patch projection.
+        class_token: a learned token in front of the patches (CLIP, DINOv2, ViT).
+        pre_norm: a LayerNorm behind the embeddings (CLIP).
+        layer_scale: a learned factor per channel behind attention and MLP (DINOv2).
+        feature_layers: indices into the hidden states, as in LLaVA: -2 is the penultimate layer's output. Several
+            levels are joined along the channels.
+        drop_first_token: LLaVA's "patch" selection: without the class token, or without SigLIP's first patch.
+        pooling: average-pool the token grid by this factor in both directions.
+        resample: the filter that an app resizes the image with.
+    """
+
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    layer_norm_eps: float = 1e-6
+    hidden_act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    stem_channels: tuple[int, ...] = ()
+    class_token: bool = False
+    pre_norm: bool = False
+    layer_scale: bool = False
+    feature_layers: tuple[int, ...] = (-2,)
+    drop_first_token: bool = False
+    pooling: int = 1
+    resample: Resample = "bilinear"
+    kind: Literal["vit"] = "vit"
+    __pydantic_config__ = STRICT
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side; pixels beyond the last whole patch are cut off, as a convolution does."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        if self.pooling > 1:
+            return (self.grid // self.pooling) ** 2
+        return self.grid**2 + self.class_token - self.drop_first_token
+
+    @property
+    def feature_size(self) -> int:
+        return self.hidden_size * len(self.feature_layers)
+
+    @property
+    def num_layers_used(self) -> int:
+        """Blocks that run: those behind the last of `feature_layers` are never built."""
+        return self.num_hidden_layers + 1 + max(self.feature_layers)
+
+    def __post_init__(self) -> None:
+        if self.image_size < self.patch_size:
+            raise ValueError(f"image_size ({self.image_size}) must be at least patch_size ({self.patch_size})")
+        if self.stem_channels and self.patch_size != 2 ** len(self.stem_channels):
+            raise ValueError(
+                f"patch_size ({self.patch_size}) must be 2 to the number of stem_channels ({len(self.stem_channels)})"
+            )
+        if self.stem_channels and self.image_size % self.patch_size:
+            raise ValueError(f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size})")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
+            )
+        if not self.feature_layers or not all(-self.num_hidden_layers <= i <= -1 for i in self.feature_layers):
+            raise ValueError(f"feature_layers {self.feature_layers} must be in -{self.num_hidden_layers}..-1")
+        if self.pooling < 1 or self.grid % self.pooling:
+            raise ValueError(f"pooling ({self.pooling}) must divide the {self.grid} patches of a side")
+        if self.pooling > 1 and self.class_token != self.drop_first_token:
+            raise ValueError("pooling needs the whole grid and nothing else: drop_first_token only with class_token")
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """A convolutional tower by name; features are the last feature map, flattened. EfficientNet-Lite0: 7 x 7 x 1280."""
+
+    name: Literal["efficientnet_lite0"]
+    image_size: int = 224
+    image_mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
+    image_std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
+    pooling: int = 1
+    resample: Resample = "bicubic"
+    kind: Literal["cnn"] = "cnn"
+    __pydantic_config__ = STRICT
+
+    @property
+    def grid(self) -> int:
+        """Side of the feature map: five halvings, rounded up."""
+        return -(-self.image_size // 32)
+
+    @property
+    def num_tokens(self) -> int:
+        return (self.grid // self.pooling) ** 2
+
+    @property
+    def feature_size(self) -> int:
+        return 1280
+
+    def __post_init__(self) -> None:
+        if self.pooling < 1 or self.grid % self.pooling:
+            raise ValueError(f"pooling ({self.pooling}) must divide the {self.grid} cells of a side")
+
+
+@dataclass(frozen=True)
+class TransformersVisionConfig:
+    """A tower that runs as Hugging Face's own module (BEiT, Hiera): `config` is its config.json.
+
+    `num_tokens` and `feature_size` are recorded here so that a runtime without transformers knows them; they are
+    checked against the module when the tower is built.
+    """
+
+    config: dict[str, Any]
+    image_size: int
+    num_tokens: int
+    feature_size: int
+    feature_layer: int = -2
+    drop_first_token: bool = False
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: Resample = "bicubic"
+    kind: Literal["transformers"] = "transformers"
+    __pydantic_config__ = STRICT
+
+
+def _kind(value: Any) -> Any:
+    """A config.json from before there were kinds is a ViT's."""
+    return value.get("kind", "vit") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+VisionConfig = Annotated[
+    Annotated[ViTConfig, Tag("vit")]
+    | Annotated[CNNConfig, Tag("cnn")]
+    | Annotated[TransformersVisionConfig, Tag("transformers")],
+    Discriminator(_kind),
+]
