@@ -55,7 +55,7 @@ def _config_facts(config: ModelConfig) -> dict[str, Any]:
     d, v = config.decoder, config.vision
     tower = "none: takes vision features"
     if v:
-        tower = f"ViT, {v.image_size} px, {v.num_layers_used} layers x {v.hidden_size}, {v.num_tokens} tokens"
+        tower = f"ViT, {v.image_size} px, {v.kind}, {v.num_tokens} tokens"
     return {
         "architecture": config.architecture,
         "decoder": f"{d.model_type}, {d.num_hidden_layers} layers x {d.hidden_size}, {d.num_attention_heads} heads "

