@@ -26,8 +26,27 @@ from himix_edge.text import Message, TextProcessor
 
 Array = NDArray[np.float32]
 
-# Largest allowed |difference| / standard deviation of the reference's output, by how the runtime computes.
-TOLERANCE = {"float32": 2e-4, "int8_activations": 0.25}
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an output may be from the reference's, in standard deviations of the latter.
+
+    `limit` bounds the largest difference, or with `rms` the root mean square. An answer has to be the same where the
+    reference's best two logits are further apart than `margin`.
+    """
+
+    limit: float
+    rms: bool
+    margin: float
+
+    @property
+    def metric(self) -> str:
+        return "rms diff / std" if self.rms else "max diff / std"
+
+
+# Float activations prove that the right weights are in the right place. int8 activations are judged more loosely, as a
+# language model with outlier channels loses much by them (SmolLM2-135M: rms 0.05 to 0.26); a wrong graph is off by more.
+TOLERANCE = {"float32": Tolerance(2e-4, False, 4e-4), "int8_activations": Tolerance(0.35, True, 1.0)}
 ROUNDING = 0.5 + 2**-8  # steps by which a rounded weight may be off: half a step, and the scale's own bf16 rounding
 MAX_NEW_TOKENS = 12
 
@@ -81,7 +100,7 @@ class Gate:
             with torch.inference_mode():
                 full = self.model.reference(torch.tensor([ids]), pixel_values=torch.from_numpy(question.pixels.copy()))
             worst = max(worst, distance(full[0, len(question.ids) - 1 :].numpy(), question.reference.logits))
-        self._at_most("subgraphs", "decoder", "max diff / std", worst, TOLERANCE["float32"])
+        self._at_most("subgraphs", "decoder", "max diff / std", worst, TOLERANCE["float32"].limit)
 
     def check_quantised(self) -> None:
         """Stage "quantised": every dequantised weight within a rounding step of the weight it stands for."""
@@ -95,7 +114,7 @@ class Gate:
 
     def check_engine(self, stage: str, tolerance: str, engine: Engine) -> None:
         """Each role by itself on the reference's input, then end to end on the engine's own tokens."""
-        limit = TOLERANCE[tolerance]
+        allowed = TOLERANCE[tolerance]
         worst = dict.fromkeys(("vision_encoder", "vision_injector: key", "vision_injector: value", "decoder"), 0.0)
         equal = decisive = decisive_equal = 0
         for question in self.questions:
@@ -108,15 +127,14 @@ class Gate:
                 "decoder": (expected.logits, alone.logits),
             }
             for role, pair in pairs.items():
-                worst[role] = max(worst[role], distance(*pair))
+                worst[role] = max(worst[role], distance(*pair, rms=allowed.rms))
             same = self._run(engine, question.pixels, question.ids, None).tokens == expected.tokens
             equal += same
-            if question.margin > 2 * limit * float(expected.logits.std()):
+            if question.margin > allowed.margin * float(expected.logits.std()):
                 decisive += 1
                 decisive_equal += same
         for role, value in worst.items():
-            self._at_most(stage, role, "max diff / std", value, limit)
-        # an answer may differ only where the reference's two best logits are closer than twice the tolerance
+            self._at_most(stage, role, allowed.metric, value, allowed.limit)
         share = decisive_equal / decisive if decisive else 1.0
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)
@@ -170,8 +188,13 @@ class Gate:
         )
 
 
-def distance(expected: Array, actual: Array) -> float:
-    """max |expected - actual| / std(expected); infinite if shapes differ or a value is not finite."""
+def distance(expected: Array, actual: Array, rms: bool = False) -> float:
+    """Largest |expected - actual|, or its root mean square, over std(expected).
+
+    Infinite if shapes differ or a value is not finite.
+    """
     if expected.shape != actual.shape or not np.isfinite(actual).all():
         return float("inf")
-    return float(np.abs(expected - actual).max() / max(float(expected.std()), 1e-12))
+    difference = np.abs(expected - actual)
+    size = np.sqrt(np.mean(difference**2)) if rms else difference.max()
+    return float(size / max(float(expected.std()), 1e-12))

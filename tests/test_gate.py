@@ -94,3 +94,5 @@ def test_distance_knows_shapes_and_nan():
     assert distance(a, a.T) == float("inf")
     assert distance(a, np.where(a > 1, np.nan, a)) == float("inf")
     assert distance(a, a + 0.5) == pytest.approx(0.5 / a.std(), rel=1e-5)
+    assert distance(a, a + [[0, 0, 0, 1]] * 3) == pytest.approx(1 / a.std(), rel=1e-5)
+    assert distance(a, a + [[0, 0, 0, 1]] * 3, rms=True) == pytest.approx(0.5 / a.std(), rel=1e-5)

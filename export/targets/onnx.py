@@ -354,7 +354,6 @@ def _export(
     module: nn.Module, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any, path: Path
 ) -> list[Path]:
     """Trace and write one graph; returns its files."""
-    size = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(), arguments, dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs,
@@ -362,6 +361,7 @@ def _export(
         )  # fmt: skip
         assert program is not None
         _halve_scales(program.model.graph)
+        size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]

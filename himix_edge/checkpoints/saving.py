@@ -34,6 +34,8 @@ def save_weights(folder: Path, weights: Weights, dtype: torch.dtype | None, shar
         save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
     else:
         shards.pop()
+    for path in folder.iterdir():
+        path.chmod(0o644)
     if len(shards) == 1:
         (folder / "shard-1").rename(folder / "model.safetensors")
         return
