@@ -53,7 +53,7 @@ from himix_edge.text import TOKENIZER, TextProcessor
 STAGES = "stages.json"
 PROBE = SHIPPED / "probe" / "probe.json"
 USUAL_CAPACITY = 2048
-LARGE_MODEL_BYTES = 1 << 30
+USUAL_QUESTIONS = ((100 << 20, 1000), (1 << 30, 8))  # by the model's float32 bytes; of larger ones 2
 METHODS: dict[str, Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]] = {
     "bilinear": "pillow-bilinear-squash",
     "bicubic": "pillow-bicubic-squash",
@@ -73,7 +73,7 @@ class ExportRequest:
     capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
     int8_activations: bool | None = None  # None: where weights are quantised
     probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
-    probe_questions: int | None = None  # ask only the first so many of them; None: all, or 2 of a large model
+    probe_questions: int | None = None  # ask only the first so many of them; None: fewer, the larger the model
     random_weights: bool = False  # a preset at its real size, without a checkpoint
     tower: str | None = None  # with `random_weights`: another tower than the preset's
     force: bool = False  # replace an existing bundle
@@ -152,12 +152,12 @@ def _open(request: ExportRequest) -> Source:
 
 
 def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:
-    """The questions to ask: all, the first so many, or for a model that takes seconds for each, the first two."""
+    """The questions to ask: the first so many, fewer of a model that takes long for each."""
     samples = load_llava(request.probe).samples
-    large = float_bytes(config) > LARGE_MODEL_BYTES
-    count = request.probe_questions or (2 if large else None)
+    count = request.probe_questions
     if count is None:
-        return samples
+        size = float_bytes(config)
+        count = next((most for limit, most in USUAL_QUESTIONS if size <= limit), 2)
     chosen = []
     for sample in samples:
         conversations = sample.conversations[: count - sum(len(s.conversations) for s in chosen)]

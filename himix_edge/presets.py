@@ -49,9 +49,6 @@ def preset(name: str, tower_name: str | None = None) -> ModelConfig:
     return ModelConfig("himix", DECODERS[name], vision.feature_size, vision)
 
 
-PRESETS = {name: preset(name) for name in DECODERS}
-
-
 def resolve_model(source: str | Path) -> Path:
     """The checkpoint folder behind a path or the name of a shipped model. Raises InputError listing both kinds."""
     folder = Path(source)

@@ -16,8 +16,8 @@ def fresh_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str
     """Reproducible initial values, bfloat16, each tensor generated when it is read.
 
     A tensor depends on the seed and its own name only. Matrices and convolutions: normal, std fan_in^-0.5; embeddings
-    and positions: std 0.02; norms and layer scales: 1; biases: 0. The image's projections are ten times smaller: a
-    language model that has not learned to look yet then still talks sense in front of an image.
+    and positions: std 0.02; norms and layer scales: 1; biases: 0. The image's projections are ten times smaller, to
+    disturb a language model less before it has learned to look.
     """
     return {name: LazyTensor(shape, _reader(name, shape, seed)) for name, shape in shapes.items()}
 

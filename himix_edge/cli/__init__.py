@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from himix_edge.cli.analyze import analyze
 from himix_edge.cli.convert import convert
 from himix_edge.cli.evaluate import evaluate
 from himix_edge.cli.export import export
@@ -24,7 +25,7 @@ def himix() -> None:
     """
 
 
-for command in (train, convert, export, run, evaluate, verify, info):
+for command in (train, convert, export, run, evaluate, verify, info, analyze):
     himix.add_command(command)
 
 

@@ -19,7 +19,7 @@ from himix_edge.presets import DEFAULT_MODEL
 @click.option("--capacity", type=int, help="KV-cache slots, vision and text together. [default: the model's maximum, at most 2048]")
 @click.option("--activations", type=click.Choice(["int8", "float"]), help="[default: int8 where weights are quantised]")
 @click.option("--probe", type=click.Path(path_type=Path), help="LLaVA-format JSON of images and prompts for the gate.")
-@click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: all; 2 if large]")
+@click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: by model size]")
 @click.option("--random-weights", is_flag=True, help="MODEL is a preset: build it at its real size without a checkpoint.")
 @click.option("--tower", help="With --random-weights: another tower than the preset's.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")

@@ -1,4 +1,4 @@
-"""himix info: what a preset, a checkpoint or a bundle is."""
+"""himix info: what a preset, a checkpoint or a bundle is, and what it costs."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,28 @@ import click
 
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
-from himix_edge.config import ModelConfig, read_json
-from himix_edge.errors import InputError
-from himix_edge.presets import DEFAULT_MODEL, PRESETS, resolve_model
+from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig, read_json
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
+from himix_edge.towers import TOWERS
 
 
 @click.command()
 @click.argument("what", default=DEFAULT_MODEL)
+@click.option("--flops", is_flag=True, help="Count FLOPs and bytes from the model as it is built, vanilla beside it.")
+@click.option("--text-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="M, for --flops.")
+@click.option("--tower", help="Of a preset: another tower than its usual one.")
+@click.option("--list", "list_all", is_flag=True, help="List the presets and towers.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(what: str, as_json: bool) -> None:
-    """Describe WHAT: a bundle folder, a checkpoint folder, a shipped model or a preset."""
-    facts = _bundle_facts(Path(what)) if (Path(what) / MANIFEST).is_file() else _model_facts(what)
+def info(what: str, flops: bool, text_tokens: int, tower: str | None, list_all: bool, as_json: bool) -> None:
+    """Describe WHAT: a bundle folder, a checkpoint (folder, .gguf or hub id), a shipped model or a preset."""
+    if list_all:
+        _list(as_json)
+        return
+    if flops:
+        _costs(what, _config(what, tower), text_tokens, as_json)
+        return
+    facts = _bundle_facts(Path(what)) if (Path(what) / MANIFEST).is_file() else _model_facts(what, tower)
     if as_json:
         print_json(facts)
         return
@@ -37,14 +48,36 @@ def _bundle_facts(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _model_facts(what: str) -> dict[str, Any]:
+def _config(what: str, tower: str | None) -> ModelConfig:
+    """The configuration of a bundle, a checkpoint or a preset; a preset's name comes before a shipped model's."""
+    if (Path(what) / MANIFEST).is_file():
+        return ModelConfig.from_dict(read_manifest(Path(what)).model, what)
+    if what in DECODERS and not Path(what).exists():
+        return preset(what, tower)
+    if tower:
+        raise InputError(f"--tower goes with a preset; {what} is none ({', '.join(DECODERS)})")
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        folder = resolve_model(what)
+        return ModelConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+    from himix_edge.checkpoints import open_source
+
+    try:
+        return open_source(what).config
+    except InputError as error:
+        if Path(what).exists() or "/" in what:
+            raise
+        raise InputError(f"{error}; presets: {', '.join(DECODERS)}") from None
+
+
+def _model_facts(what: str, tower: str | None) -> dict[str, Any]:
+    config = _config(what, tower)
     try:
         folder = resolve_model(what)
     except InputError:
-        if what not in PRESETS:
-            raise
-        return {"preset": what, **_config_facts(PRESETS[what])}
-    config = ModelConfig.from_dict(read_json(folder / "config.json"), str(folder / "config.json"))
+        kind = "preset" if what in DECODERS else "checkpoint"
+        return {kind: what, **_config_facts(config)}
     facts = {"checkpoint": str(folder), **_config_facts(config)}
     if (folder / "provenance.json").is_file():
         facts["provenance"] = read_json(folder / "provenance.json")
@@ -52,16 +85,81 @@ def _model_facts(what: str) -> dict[str, Any]:
 
 
 def _config_facts(config: ModelConfig) -> dict[str, Any]:
-    d, v = config.decoder, config.vision
-    tower = "none: takes vision features"
-    if v:
-        tower = f"ViT, {v.image_size} px, {v.kind}, {v.num_tokens} tokens"
-    return {
+    facts = {
         "architecture": config.architecture,
-        "decoder": f"{d.model_type}, {d.num_hidden_layers} layers x {d.hidden_size}, {d.num_attention_heads} heads "
-        f"({d.num_key_value_heads} K/V) x {d.head_dim}, vocabulary {d.vocab_size}",
-        "vision tower": tower,
+        "decoder": _decoder_words(config),
+        "vision tower": _tower_words(config.vision) if config.vision else "none",
     }
+    if config.injection != Injection():
+        layers = "all layers" if config.injection.layers is None else f"layers {list(config.injection.layers)}"
+        facts["injection"] = f"{layers}, sharing {config.injection.sharing}"
+    return facts
+
+
+def _decoder_words(config: ModelConfig) -> str:
+    d = config.decoder
+    return (
+        f"{d.model_type}, {d.num_hidden_layers} layers x {d.hidden_size}, {d.num_attention_heads} heads "
+        f"({d.num_key_value_heads} K/V) x {d.head_dim}, vocabulary {d.vocab_size}"
+    )
+
+
+def _tower_words(tower: Any) -> str:
+    if isinstance(tower, ViTConfig):
+        kind = f"ViT, {tower.num_layers_used} of {tower.num_hidden_layers} layers x {tower.hidden_size}"
+    else:
+        kind = tower.name if isinstance(tower, CNNConfig) else f"transformers' {tower.config.get('model_type')}"
+    return f"{kind}, {tower.image_size} px, {tower.num_tokens} tokens x {tower.feature_size}"
+
+
+def _list(as_json: bool) -> None:
+    decoders = {name: {"decoder": _decoder_words(preset(name)), "tower": DEFAULT_TOWERS.get(name, "siglip-so400m")}
+                for name in DECODERS}  # fmt: skip
+    towers = {name: _tower_words(config) for name, config in TOWERS.items()}
+    if as_json:
+        print_json({"presets": decoders, "towers": towers})
+        return
+    print_table("Presets", ("name", "decoder", "tower"), [(n, d["decoder"], d["tower"]) for n, d in decoders.items()])
+    print_table("Towers", ("name", "what"), list(towers.items()))
+
+
+def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> None:
+    """The FLOPs of both architectures, part by part, the cache's bytes, and the weights' bytes at each precision."""
+    if config.vision is None:
+        raise InputError(f"{what}: no vision tower; --flops compares what an image costs")
+    try:
+        from himix_edge.evaluation.flops import count_flops, kv_bytes, vanilla_of
+        from himix_edge.export.preflight import forecast
+        from himix_edge.export.quantisation import POLICIES
+    except ImportError:
+        raise BackendMissing("torch", "onnx") from None
+    ours, vanilla = count_flops(config, text_tokens), count_flops(vanilla_of(config), text_tokens)
+    tokens = config.vision.num_tokens
+    image, cache = kv_bytes(config, tokens + text_tokens)
+    weights = {name: forecast(config, policy).weights for name, policy in POLICIES.items()}
+    if as_json:
+        print_json({
+            "model": what, "vision_tokens": tokens, "text_tokens": text_tokens, "flops": vars(ours),
+            "vanilla_flops": vars(vanilla), "image_kv_bytes": image, "cache_bytes": cache, "weight_bytes": weights,
+        })  # fmt: skip
+        return
+    rows = [
+        ("vision_encoder", ours.vision_encoder, vanilla.vision_encoder),
+        ("vision_injector (vanilla: connector)", ours.vision_injector, vanilla.vision_injector),
+        ("prefill, logits of the last position", ours.prefill, vanilla.prefill),
+        ("prefill as the paper counts it", ours.paper_prefill, vanilla.paper_prefill),
+        (f"a token behind {tokens + text_tokens}", ours.token, vanilla.token),
+    ]
+    giga = [(name, f"{a / 1e9:.4g}", f"{b / 1e9:.4g}", f"{b / max(a, 1):.2f}") for name, a, b in rows]
+    title = f"{what}: GFLOPs, {tokens} vision tokens and {text_tokens} of text"
+    own = "HiMix" if config.architecture == "himix" else "this (vanilla)"
+    print_table(title, ("part", own, "vanilla", "vanilla / HiMix"), giga)
+    print_table("Keys and values, float32", ("", "bytes"), [
+        ("a kept image", size(image)), (f"the cache at {tokens + text_tokens} slots (vanilla: the same)", size(cache)),
+    ])  # fmt: skip
+    print_table("Weights", ("precision", *weights["none"], "together"), [
+        (name, *(size(count) for count in roles.values()), size(sum(roles.values()))) for name, roles in weights.items()
+    ])  # fmt: skip
 
 
 def _short(value: Any) -> str:

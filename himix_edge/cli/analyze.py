@@ -1,0 +1,91 @@
+"""himix analyze: the paper's Figure 2 for one's own vanilla model."""
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from himix_edge.cli.console import print_json, print_table, progress_console
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.files import staged_folder
+
+FILE, PLOT = "similarity.json", "similarity.png"
+
+
+@click.command()
+@click.option("--model", required=True, help="A vanilla checkpoint (himix train --vanilla, himix convert --vanilla).")
+@click.option("--data", type=click.Path(path_type=Path), help="LLaVA-format .json. [default: the shipped probe images]")
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first so many images.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for similarity.json and similarity.png.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def analyze(
+    model: str, data: Path | None, image_folder: Path | None, limit: int | None, out: Path | None, as_json: bool
+) -> None:
+    """Measure how little each decoder layer of a vanilla model changes its image tokens (paper, Figure 2).
+
+    For every layer: the cosine similarity between what enters and what leaves it, for image tokens and text tokens
+    apart. Image tokens that hardly change are what HiMix does without.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise BackendMissing("torch", "train") from None
+    from himix_edge.checkpoints import open_source
+    from himix_edge.checkpoints.assemble import assemble
+    from himix_edge.data.llava import load_llava
+    from himix_edge.evaluation.similarity import analyse
+    from himix_edge.presets import SHIPPED
+
+    if out and out.exists() and not (out / FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and holds something else; choose another --out")
+    samples = load_llava(data or SHIPPED / "probe" / "probe.json", image_folder).samples[:limit]
+    source = open_source(model)
+    with progress_console.status("running the model"):
+        layers = analyse(assemble(source.config, source.weights, source.where), source.load_text(), samples)
+    result = {
+        "model": model, "images": len(samples), "vision_tokens": source.config.vision.num_tokens,  # type: ignore[union-attr]
+        "data": str(data or "probe"), "tools": {"himix-edge": version("himix-edge"), "torch": torch.__version__},
+        "layers": [dataclasses.asdict(layer) for layer in layers],
+    }  # fmt: skip
+    if out:
+        with staged_folder(out) as staged:
+            (staged / FILE).write_text(json.dumps(result, indent=2) + "\n")
+            _plot(result, staged / PLOT)
+    if as_json:
+        print_json(result)
+        return
+    rows = [(s.layer, s.vision_mean, s.vision_std, s.text_mean, s.text_std) for s in layers]
+    print_table("Cosine similarity across each layer", ("layer", "image", "± std", "text", "± std"), rows)
+    if out:
+        click.echo(f"{out / FILE}, {out / PLOT}")
+
+
+def _plot(result: dict[str, Any], path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise BackendMissing("matplotlib", "train") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    numbers = [layer["layer"] for layer in result["layers"]]
+    for kind, label, color in (("vision", "image tokens", "tab:orange"), ("text", "text tokens", "tab:blue")):
+        mean = [layer[f"{kind}_mean"] for layer in result["layers"]]
+        std = [layer[f"{kind}_std"] for layer in result["layers"]]
+        axes.plot(numbers, mean, marker="o", label=label, color=color)
+        low = [m - s for m, s in zip(mean, std, strict=True)]
+        high = [min(m + s, 1.0) for m, s in zip(mean, std, strict=True)]
+        axes.fill_between(numbers, low, high, alpha=0.2, color=color)
+    axes.set_xlabel("decoder layer")
+    axes.set_ylabel("cosine similarity of its input and output")
+    axes.set_title(f"{Path(result['model']).name}: {result['images']} images, {result['vision_tokens']} tokens each")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,94 @@
+"""FLOPs and bytes of a model, counted from the model that is actually built, HiMix beside vanilla.
+
+The model is built on the meta device and run under torch's FLOP counter, so nothing is computed and no formula of ours is
+involved. A multiplication and an addition are two FLOPs; attention counts every query against every key, masked or not,
+as the paper does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from himix_edge.checkpoints.assemble import meta_model
+from himix_edge.config import Injection, ModelConfig
+from himix_edge.model import KVCache, VisionLanguageModel
+
+PAPER_TEXT_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs of one model's parts for one image (N tokens) and one prompt (M tokens).
+
+    Attributes:
+        vision_encoder: the tower.
+        vision_injector: HiMix: the image's keys and values. Vanilla: the connector.
+        prefill: what the runtimes here do: logits of the last position only.
+        paper_prefill: as the paper counts: logits at every position that runs through the decoder, and HiMix's injection.
+        token: one further token behind the N + M cached ones.
+    """
+
+    vision_encoder: int
+    vision_injector: int
+    prefill: int
+    paper_prefill: int
+    token: int
+
+
+def vanilla_of(config: ModelConfig) -> ModelConfig:
+    """The LLaVA-style baseline on the same decoder and tower."""
+    return replace(config, architecture="vanilla", injection=Injection())
+
+
+def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Flops:
+    """Count the parts of `config`'s model for one image and `text_tokens` of text.
+
+    Raises:
+        ValueError: a model without a tower.
+    """
+    vision = config.vision
+    if vision is None:
+        raise ValueError("a model without a vision tower")
+    model = meta_model(config)
+    tokens, hidden = vision.num_tokens, config.decoder.hidden_size
+    pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8, device="meta")
+    features = torch.zeros(1, tokens, vision.feature_size, device="meta")
+    ids = torch.zeros(1, text_tokens, dtype=torch.int64, device="meta")
+    one = ids[:, :1]
+    tower = _counted(lambda: model.encode_image(pixels))
+    if config.architecture == "vanilla":
+        injector = _counted(lambda: model.connector(features))
+        embeddings = torch.zeros(1, tokens + text_tokens, hidden, device="meta")
+        states, cache = model.model.run(embeddings, None)
+        through = _counted(lambda: model.model.run(embeddings, None))
+        paper = through + _counted(lambda: _logits(model, states))
+    else:
+        injector = _counted(lambda: model.inject(features))
+        start = model.inject(features)
+        states, cache = model.hidden(ids, start)
+        through = _counted(lambda: model.hidden(ids, start))
+        paper = through + _counted(lambda: _logits(model, states)) + injector
+    head = _counted(lambda: _logits(model, states[:, -1:]))
+    return Flops(tower, injector, through + head, paper, _counted(lambda: model.decode(one, cache)))
+
+
+def kv_bytes(config: ModelConfig, slots: int, bytes_each: int = 4) -> tuple[int, int]:
+    """Bytes of one image's kept keys and values, and of the decoder's cache of `slots` slots a layer."""
+    assert config.vision is not None
+    per_slot = 2 * config.decoder.kv_size * bytes_each
+    image = config.num_vision_rows * config.vision.num_tokens * per_slot
+    return image, config.decoder.num_hidden_layers * slots * per_slot
+
+
+def _logits(model: VisionLanguageModel, states: Tensor) -> Tensor:
+    return torch.nn.functional.linear(states, model.head_weight)
+
+
+def _counted(run: Callable[[], Tensor | KVCache | tuple[Tensor, KVCache]]) -> int:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())

@@ -1,0 +1,85 @@
+"""The paper's Figure 2: how much each decoder layer of a vanilla model changes its image tokens and its text tokens."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from himix_edge.data import Sample
+from himix_edge.errors import InputError
+from himix_edge.model import VisionLanguageModel
+from himix_edge.preprocess import load_image
+from himix_edge.text import Message, TextProcessor
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine similarity between the state entering a layer and the one leaving it: mean and deviation over tokens."""
+
+    layer: int
+    vision_mean: float
+    vision_std: float
+    text_mean: float
+    text_std: float
+
+
+def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine similarities (L, N) of the image tokens and (L, M) of the text tokens, layer by layer.
+
+    Args:
+        model: a vanilla model.
+        features: (1, N, d_v), what the tower made of an image.
+        input_ids: (1, M).
+    """
+    pairs: list[Tensor] = []
+
+    def record(layer: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        pairs.append(F.cosine_similarity(inputs[0], outputs[0], dim=-1)[0])
+
+    hooks = [layer.register_forward_hook(record) for layer in model.model.layers]
+    try:
+        with torch.inference_mode():
+            text = model.model.embed_tokens(input_ids)
+            model.model.run(torch.cat([model.connector(features), text], dim=1), None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    stacked = torch.stack(pairs)
+    return stacked[:, : features.shape[1]], stacked[:, features.shape[1] :]
+
+
+def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[Sample]) -> list[Similarity]:
+    """Similarities over real images and the first question of each conversation about them.
+
+    Raises:
+        InputError: a model without a vision sequence (HiMix, or a plain decoder), or no image among the samples.
+    """
+    if model.config.architecture != "vanilla" or model.config.vision is None:
+        raise InputError(
+            "only a vanilla model has a vision sequence in its decoder; train one with `himix train --vanilla` or make "
+            "one with `himix convert --vanilla`"
+        )
+    vision: list[Tensor] = []
+    language: list[Tensor] = []
+    for sample in samples:
+        if sample.image is None:
+            continue
+        config = model.config.vision
+        pixels = load_image(sample.image, config.image_size, config.resample)
+        with torch.inference_mode():
+            features = model.encode_image(torch.from_numpy(pixels.copy()))
+        for turns in sample.conversations:
+            ids = text.encode_chat([Message("user", turns[0].question)])
+            image_part, text_part = layer_similarities(model, features, torch.tensor([ids]))
+            vision.append(image_part)
+            language.append(text_part)
+    if not vision:
+        raise InputError("no sample has an image")
+    over_image, over_text = torch.cat(vision, dim=1), torch.cat(language, dim=1)
+    return [
+        Similarity(i, float(v.mean()), float(v.std()), float(t.mean()), float(t.std()))
+        for i, (v, t) in enumerate(zip(over_image, over_text, strict=True))
+    ]

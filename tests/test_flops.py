@@ -1,0 +1,88 @@
+"""FLOPs of the models as built, against the paper's table and formula."""
+
+import dataclasses
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from himix_edge.checkpoints.assemble import meta_model
+from himix_edge.cli import himix
+from himix_edge.config import Injection
+from himix_edge.errors import InputError
+from himix_edge.evaluation.flops import count_flops, kv_bytes, vanilla_of
+from himix_edge.presets import preset
+
+# arXiv 2501.10318: GFLOPs of the language decoder, vanilla and HiMix, as printed
+PAPER = {"qwen2-0.5b": (837, 78), "tinyllama-1.1b": (1750, 161), "llama-3.2-1b": (2040, 192), "llama-3.2-3b": (5310, 525)}
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return {name: (count_flops(vanilla_of(preset(name))), count_flops(preset(name))) for name in PAPER}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_table(counted, name):
+    for flops, printed in zip(counted[name], PAPER[name], strict=True):
+        assert flops.paper_prefill / 1e9 == pytest.approx(printed, rel=0.005)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_formula(counted, name):
+    config = preset(name)
+    decoder, vision, text = config.decoder, config.vision.num_tokens, 64
+    with torch.device("meta"):
+        shapes = {n: p.shape for n, p in meta_model(vanilla_of(config)).named_parameters()}
+    used = sum(s.numel() for n, s in shapes.items() if n.startswith(("model.", "lm_head")))
+    if not decoder.tie_word_embeddings:
+        used -= shapes["model.embed_tokens.weight"].numel()
+    size, layers, width = decoder.hidden_size, decoder.num_hidden_layers, decoder.kv_size
+    both = vision + text
+    vanilla = 2 * used * both + 4 * size * layers * both**2
+    ours = 2 * used * text + 4 * size * layers * text * both + 4 * vision * 1152 * width * layers
+    assert counted[name][0].paper_prefill == pytest.approx(vanilla, rel=0.005)
+    assert counted[name][1].paper_prefill == pytest.approx(ours, rel=0.005)
+
+
+def test_tower_and_token(counted):
+    for vanilla, ours in counted.values():
+        assert ours.vision_encoder / 1e9 == pytest.approx(642, rel=0.005)
+        assert ours.token == vanilla.token
+        assert vanilla.prefill / ours.prefill > 9
+
+
+def test_variants_cost_what_they_should():
+    config = preset("nano")
+    full = count_flops(config)
+    half = count_flops(dataclasses.replace(config, injection=Injection(layers=(1, 3))))
+    uniform = count_flops(dataclasses.replace(config, injection=Injection(sharing="uniform")))
+    assert half.vision_injector * 2 == uniform.vision_injector * 4 == full.vision_injector
+    assert uniform.prefill == full.prefill > half.prefill
+    pooled = dataclasses.replace(config, vision=dataclasses.replace(config.vision, pooling=2))
+    assert count_flops(pooled).vision_injector * 4 == full.vision_injector
+    assert kv_bytes(pooled, 0)[0] * 4 == kv_bytes(config, 0)[0] == 2 * 4 * 2 * 64 * 64 * 4
+
+
+def test_info_prints_each_part(capsys):
+    himix.main(["info", "smollm2-135m", "--flops", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["vision_tokens"] == 49
+    assert facts["flops"]["token"] == facts["vanilla_flops"]["token"]
+    sizes = [sum(facts["weight_bytes"][precision].values()) for precision in ("none", "int8", "int4")]
+    assert all(more > less for more, less in pairwise(sizes))
+    himix.main(["info", "smollm2-135m", "--flops", "--tower", "tinyclip-8m"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("vision_encoder", "vision_injector", "prefill", "196 vision tokens"))
+    himix.main(["info", "--list"], standalone_mode=False)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PAPER)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nonsense", "--flops"], "presets: nano"), (["nano", "--tower", "no"], "unknown tower"),
+])  # fmt: skip
+def test_unknown_names_list_the_known(arguments, message):
+    with pytest.raises(InputError, match=message):
+        himix.main(["info", *arguments], standalone_mode=False)
