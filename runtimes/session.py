@@ -125,13 +125,15 @@ class Session:
         """The K/V of everything that was given as `image`; with nothing, one of zero slots."""
         images = [image] if isinstance(image, ImageKV | str | Path) else list(image or ())
         if not images:
-            decoder = self.config.decoder
-            nothing = np.zeros(
-                (self.config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32
-            )
-            return ImageKV(nothing, nothing, self.model_id)
+            return self.no_image()
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(Path(i), stats) for i in images]
         return concat(encoded)
+
+    def no_image(self) -> ImageKV:
+        """K/V of zero slots: what a text without an image starts from."""
+        decoder = self.config.decoder
+        nothing = np.zeros((self.config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)
+        return ImageKV(nothing, nothing, self.model_id)
 
     def _checked(self, image: ImageKV) -> ImageKV:
         decoder = self.config.decoder

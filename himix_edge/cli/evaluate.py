@@ -1,4 +1,4 @@
-"""himix eval: accuracy of a bundle or a checkpoint on a dataset."""
+"""himix eval: accuracy of a bundle or a checkpoint on a dataset, or its perplexity on a text."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ from rich.progress import track
 
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.data import load_dataset
+from himix_edge.evaluation.perplexity import perplexity, read_text
 from himix_edge.evaluation.exact import Score, ask_all
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import open_bundle, open_checkpoint
@@ -17,6 +18,8 @@ from himix_edge.runtimes import open_bundle, open_checkpoint
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
 @click.option("--task", default="easy-vqa", show_default=True, help="easy-vqa, or a LLaVA-format .json file.")
+@click.option("--text", type=click.Path(path_type=Path), help="Measure the perplexity of this text file instead.")
+@click.option("--max-tokens", type=click.IntRange(min=2), default=512, show_default=True, help="Of --text.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
@@ -25,13 +28,23 @@ def evaluate(
     bundle: Path | None,
     model: str,
     task: str,
+    text: Path | None,
+    max_tokens: int,
     split: str,
     image_folder: Path | None,
     limit: int | None,
     as_json: bool,
 ) -> None:
     """Ask every question greedily and count the answers that are exactly right."""
+    content = read_text(text) if text else ""
     session = open_bundle(bundle) if bundle else open_checkpoint(model)
+    if text:
+        value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}", console=progress_console))
+        if as_json:
+            print_json({"model": str(bundle or model), "text": str(text), "tokens": count, "perplexity": value})
+        else:
+            click.echo(f"{bundle or model}: perplexity {value:.4f} over {count} tokens of {text}")
+        return
     dataset = load_dataset(task, split, image_folder)
     score, began = Score(), time.monotonic()
     total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
