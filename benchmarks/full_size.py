@@ -1,13 +1,14 @@
 """The paper's decoders at their real size, with random weights: export, size, and HiMix against vanilla in ONNX Runtime.
 
-    python -m benchmarks.full_size [PRESET ...] [--genai] [--rounds N] [--keep DIR]
+    python -m benchmarks.full_size [PRESET ...] [--genai PYTHON] [--rounds N] [--keep DIR]
 
 For each preset: `himix export --random-weights --quant int4` as a process of its own (time and peak memory are the
 operating system's account of it), the decoder's bytes beside those of llama.cpp's Q4_0 for the same matrices, and the
-medians of interleaved runs in one process: HiMix's prefill of 64 tokens behind 728 vision slots, the vanilla prefill of
+medians of runs in alternating processes: HiMix's prefill of 64 tokens behind 728 vision slots, the vanilla prefill of
 all 792, and a token at 792. Vanilla's decoder graph is the same file: with all 792 as tokens it is the vanilla model.
-`--genai` adds onnxruntime-genai's own int4 export of the same weights (block 32, int8 activations), which needs
-onnxruntime-genai and transformers. Run it on an idle machine.
+`--genai` adds onnxruntime-genai's own int4 export of the same weights (block 32, int8 activations): pip install
+onnxruntime-genai here, and name an interpreter whose environment has its model builder's needs (onnxruntime-genai, torch,
+onnx_ir and transformers 5, which this project does not go with). Run it on an idle machine.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -79,31 +81,39 @@ def our_timings(engine: Engine, rows: tuple[int, int, int], vocabulary: int) -> 
     }
 
 
-def genai_timings(name: str, scratch: Path) -> Timings:
-    """The same of onnxruntime-genai's own export of the same random weights."""
-    import onnxruntime_genai as genai
-
+def build_genai(name: str, builder: str, scratch: Path) -> Path:
+    """onnxruntime-genai's own export of the same random weights."""
     source, model = random_source(preset(name), name), scratch / "hf"
     model.mkdir()
     decoder = {n: w for n, w in source.weights.items() if not n.startswith("vision_tower") and "_img" not in n}
     save_weights(model, decoder, None)
     config = source.config.to_dict()
     family = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[config["model_type"]]
-    config |= {"architectures": [family], "torch_dtype": "bfloat16", "hidden_act": "silu", "eos_token_id": 0, "bos_token_id": 0}
     for field in ("architecture", "vision_config", "vision_hidden_size", "injection"):
         del config[field]
+    config |= {"architectures": [family], "torch_dtype": "bfloat16", "hidden_act": "silu"}
+    config |= {"eos_token_id": 0, "bos_token_id": 0}
     (model / "config.json").write_text(json.dumps(config))
     source.load_tokenizer().save(str(model / "tokenizer.json"))
     (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(scratch / "out")]
-    options = ["int4_block_size=32", "int4_accuracy_level=4"]
-    subprocess.run([*command, "-p", "int4", "-e", "cpu", "--extra_options", *options], check=True, stdout=subprocess.DEVNULL)
-    loaded = genai.Model(str(scratch / "out"))
-    tokens = np.random.default_rng(0).integers(config["vocab_size"], size=VISION + TEXT).astype(np.int32)
+    command = [builder, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(scratch / "out")]
+    command += ["-p", "int4", "-e", "cpu", "--extra_options", "block_size=32", "accuracy_level=4"]
+    subprocess.run(command, check=True, capture_output=True)
+    return scratch / "out"
 
-    def generator() -> object:
+
+def genai_timings(folder: Path) -> Timings:
+    """The same of a model that `build_genai` made, in onnxruntime-genai's own generation loop."""
+    import onnxruntime_genai as genai
+
+    loaded = genai.Model(str(folder))
+    vocabulary = json.loads((folder / "genai_config.json").read_text())["model"]["vocab_size"]
+    tokens = np.random.default_rng(0).integers(vocabulary, size=VISION + TEXT).astype(np.int32)
+
+    def generator() -> Any:
         parameters = genai.GeneratorParams(loaded)
-        parameters.set_search_options(max_length=VISION + TEXT + DECODED + 8, min_length=VISION + TEXT + DECODED + 8)
+        length = VISION + TEXT + DECODED + 8
+        parameters.set_search_options(max_length=length, min_length=length)
         return genai.Generator(loaded, parameters)
 
     def prefill(count: int) -> float:
@@ -123,6 +133,26 @@ def genai_timings(name: str, scratch: Path) -> Timings:
     }
 
 
+def worker(kind: str, folder: Path) -> None:
+    """Time one runtime's cases in a process of its own: thread pools that wait by spinning would slow each other."""
+    if kind == "genai":
+        cases = genai_timings(folder)
+    else:
+        bundle = open_verified(folder)
+        config = bundle.config
+        rows = (config.num_vision_rows, config.decoder.num_key_value_heads, config.decoder.head_dim)
+        cases = our_timings(load_engine(bundle), rows, config.decoder.vocab_size)
+    print(json.dumps({case: [run() for _ in range(4)][1:] for case, run in cases.items()}))
+
+
+def timed_apart(kind: str, folder: Path) -> dict[str, list[float]]:
+    """`worker` in a new process."""
+    command = [sys.executable, "-m", "benchmarks.full_size", "--worker", kind, str(folder)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    timings: dict[str, list[float]] = json.loads(output.splitlines()[-1])
+    return timings
+
+
 def milliseconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
@@ -133,10 +163,14 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("presets", nargs="*", default=PRESETS)
-    parser.add_argument("--genai", action="store_true", help="also onnxruntime-genai's export of the same weights")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--genai", metavar="PYTHON", help="also onnxruntime-genai's export, built by this interpreter")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", type=Path, help="folder for the bundles; those already there are not made again")
+    parser.add_argument("--worker", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments.worker[0], Path(arguments.worker[1]))
+        return
     made, timed = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.presets:
@@ -144,28 +178,24 @@ def main() -> None:
             seconds, peak = export(name, out) if not out.exists() else (float("nan"), float("nan"))
             bundle, (bf16, q4_0) = open_verified(out), weight_bytes(name)
             decoder = sum(record.bytes for record in bundle.manifest.roles["decoder"])
+            limit = (2.2 * bf16 + 2e9) / 1e9
             made.append((
-                name, seconds, peak / 1e9, (2.2 * bf16 + 2e9) / 1e9, bundle.bytes / 1e6, decoder / 1e6, q4_0 / 1e6,
-                decoder / q4_0,
+                name, seconds, peak / 1e9, limit, bundle.bytes / 1e6, decoder / 1e6, q4_0 / 1e6, decoder / q4_0
             ))  # fmt: skip
-            config = bundle.config
-            rows = (config.num_vision_rows, config.decoder.num_key_value_heads, config.decoder.head_dim)
-            cases = our_timings(load_engine(bundle), rows, config.decoder.vocab_size)
+            runs = {"himix": out}
             if arguments.genai:
-                cases |= genai_timings(name, Path(tempfile.mkdtemp(dir=scratch)))
-            times: dict[str, list[float]] = {case: [] for case in cases}
-            for number in track(range(arguments.rounds + 1), f"timing {name}"):
-                for case, run in cases.items():
-                    value = run()
-                    if number:  # the first round warms up
-                        times[case].append(value)
+                runs["genai"] = build_genai(name, arguments.genai, Path(tempfile.mkdtemp(dir=scratch)))
+            times: dict[str, list[float]] = {}
+            for _ in track(range(arguments.rounds), f"timing {name}"):
+                for kind, folder in runs.items():
+                    for case, values in timed_apart(kind, folder).items():
+                        times.setdefault(case, []).extend(values)
             medians = {case: median(values) for case, values in times.items()}
+            timed += [(name, case, value, min(times[case]), max(times[case])) for case, value in medians.items()]
             ratio = medians["vanilla prefill 792"] / medians["HiMix prefill 64"]
-            timed.append((name, *medians.values(), ratio))
-            columns = ("preset", *(f"{case}, ms" for case in cases), "vanilla / HiMix prefill")
-            del cases
-    print_table("Exports", ("preset", "seconds", "peak GB", "limit GB", "bundle MB", "decoder MB", "Q4_0 MB", "ratio"), made)
-    print_table("Latency, medians", columns, timed)
+            timed.append((name, "vanilla prefill / HiMix prefill", ratio, float("nan"), float("nan")))
+    print_table("Exports", ("preset", "s", "peak GB", "limit GB", "bundle MB", "decoder MB", "Q4_0 MB", "ratio"), made)
+    print_table("Latency in ms", ("preset", "case", "median", "least", "most"), timed)
 
 
 if __name__ == "__main__":
