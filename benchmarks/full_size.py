@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.progress import track
 
 from himix_edge.bundle import open_verified
@@ -99,6 +100,10 @@ def build_genai(name: str, builder: str, scratch: Path) -> Path:
     command = [builder, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(scratch / "out")]
     command += ["-p", "int4", "-e", "cpu", "--extra_options", "block_size=32", "accuracy_level=4"]
     subprocess.run(command, check=True, capture_output=True)
+    settings = scratch / "out" / "genai_config.json"  # left alone, onnxruntime-genai 0.18 took one thread of two
+    content = json.loads(settings.read_text())
+    content["model"]["decoder"]["session_options"]["intra_op_num_threads"] = psutil.cpu_count(logical=False)
+    settings.write_text(json.dumps(content))
     return scratch / "out"
 
 

@@ -329,7 +329,7 @@ def _manifest(
         ),
         quantisation=Quantisation(
             precision=plan.request.precision,
-            bits=plan.policy.bits(),
+            bits=_bits(plan.policy, model),
             group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
             method="none" if plan.request.precision == "none" else "round-to-nearest",
             activations="int8" if plan.options.int8_activations else "float",
@@ -344,6 +344,14 @@ def _manifest(
         parity=parity,
         selftest=selftest,
     )
+
+
+def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
+    """Bits by role; a tower of convolutions alone stays float whatever the policy says."""
+    bits = policy.bits()
+    if not any(name.startswith("vision_tower") for name in model.tensors):
+        bits["vision_encoder"] = 32
+    return bits
 
 
 def _run_gate(plan: Plan, gate: Gate, bundle: Bundle, roles: dict[str, list[Path]], report: Report) -> None:

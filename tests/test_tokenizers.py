@@ -169,6 +169,28 @@ def test_sentencepiece_equals_transformers(tmp_path):
     assert all(saved.encode(t, add_special_tokens=False).ids == ours.encode(t, add_special_tokens=False).ids for t in plain)
 
 
+def test_sentencepiece_equals_googles_own(tmp_path):
+    """A real SentencePiece model of Llama 2's kind: Google's library trains it and gives the expected ids."""
+    import sentencepiece
+
+    (tmp_path / "corpus.txt").write_text("\n".join(line for text in CORPUS * 4 for line in text.splitlines() if line))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"), model_prefix=str(tmp_path / "tokenizer"), vocab_size=700, model_type="bpe",
+        byte_fallback=True, character_coverage=0.98, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        split_digits=True, allow_whitespace_only_pieces=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    size = model.vocab_size()
+    types = [2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in range(size)]
+    meta = {
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": [model.id_to_piece(i) for i in range(size)],
+        "tokenizer.ggml.scores": [model.get_score(i) for i in range(size)], "tokenizer.ggml.token_type": types,
+    }  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    for ours in (gguf_tokenizer(meta, "x"), folder_tokenizer(tmp_path)):
+        assert_equal(ours, model.encode)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"tokenizer.ggml.model": "bert"}, "'bert' is not supported"),
     ({"tokenizer.ggml.pre": "deepseek-llm"}, "'deepseek-llm' is not supported"),

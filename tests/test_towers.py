@@ -10,13 +10,18 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from himix_edge.checkpoints import save_source
 from himix_edge.checkpoints.packages import fetch
+from himix_edge.checkpoints.source import random_source
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, ViTConfig
 from himix_edge.errors import InputError
+from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model.towers import build_tower
 from himix_edge.preprocess import load_image
+from himix_edge.runtimes import open_bundle
 from himix_edge.towers import TOWERS
+from tests.conftest import TINY
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 30, "patch_size": 7}
 CASES = {
@@ -139,6 +144,18 @@ def test_every_tower_exports(folders, family, tmp_path):
     (features,) = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
     with torch.no_grad():
         assert np.abs(features - tower(pixels).numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", [*CASES, "cnn"])
+def test_every_tower_goes_through_the_gate_quantised(folders, family, tmp_path):
+    vision = CNNConfig("efficientnet_lite0", image_size=64) if family == "cnn" else tower_config(folders[family][0])
+    config = dataclasses.replace(TINY, vision=vision, vision_hidden_size=vision.feature_size)
+    save_source(tmp_path / "model", random_source(config, "tiny"))
+    bundle = export(plan(ExportRequest(str(tmp_path / "model"), "onnx", "int8", tmp_path / "out", probe_questions=2)))
+    assert bundle.manifest.quantisation.bits["vision_encoder"] == (32 if family == "cnn" else 8)
+    assert bundle.manifest.preprocessing.method.startswith(f"pillow-{vision.resample}")
+    session = open_bundle(bundle.folder)
+    assert session.encode_image(bundle.folder / bundle.manifest.selftest.image).tokens == vision.num_tokens
 
 
 @pytest.fixture(scope="module")
