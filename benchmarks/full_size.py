@@ -1,4 +1,4 @@
-"""The paper's decoders at their real size, with random weights: export, size, and HiMix against vanilla in ONNX Runtime.
+"""The paper's decoders at their real size, with random weights: export, size, HiMix against vanilla in ONNX Runtime.
 
     python -m benchmarks.full_size [PRESET ...] [--genai PYTHON] [--rounds N] [--keep DIR]
 
@@ -7,8 +7,8 @@ operating system's account of it), the decoder's bytes beside those of llama.cpp
 medians of runs in alternating processes: HiMix's prefill of 64 tokens behind 728 vision slots, the vanilla prefill of
 all 792, and a token at 792. Vanilla's decoder graph is the same file: with all 792 as tokens it is the vanilla model.
 `--genai` adds onnxruntime-genai's own int4 export of the same weights (block 32, int8 activations): pip install
-onnxruntime-genai here, and name an interpreter whose environment has its model builder's needs (onnxruntime-genai, torch,
-onnx_ir and transformers 5, which this project does not go with). Run it on an idle machine.
+onnxruntime-genai here, and name an interpreter whose environment has its model builder's needs (onnxruntime-genai,
+torch, onnx_ir and transformers 5, which this project does not go with). Run it on an idle machine.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def export(name: str, out: Path) -> tuple[float, float]:
 
 
 def weight_bytes(name: str) -> tuple[int, int]:
-    """bfloat16 bytes of all parameters, and llama.cpp Q4_0 bytes of the decoder's (18 for 32 weights, vectors float32)."""
+    """bfloat16 bytes of all parameters, and Q4_0 bytes of the decoder's: 18 for 32 weights, vectors float32."""
     shapes = {n: w.shape for n, w in random_source(preset(name), name).weights.items()}
     bf16 = sum(2 * int(np.prod(shape)) for shape in shapes.values())
     decoder = [s for n, s in shapes.items() if not n.startswith("vision_tower") and "_img" not in n]

@@ -158,7 +158,7 @@ def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:
     if count is None:
         size = float_bytes(config)
         count = next((most for limit, most in USUAL_QUESTIONS if size <= limit), 2)
-    chosen = []
+    chosen: list[Sample] = []
     for sample in samples:
         conversations = sample.conversations[: count - sum(len(s.conversations) for s in chosen)]
         if conversations:

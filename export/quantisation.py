@@ -91,6 +91,8 @@ class QuantizedModule(nn.Module):
 class QuantizedLinear(QuantizedModule):
     """A linear layer on dequantised weights."""
 
+    bias: Tensor | None
+
     def __init__(self, quantised: QuantizedTensor, bias: Tensor | None):
         super().__init__(quantised)
         self.register_buffer("bias", bias)

@@ -9,7 +9,9 @@ from himix_edge.towers import TOWERS
 SHIPPED = Path(__file__).parent / "assets"
 DEFAULT_MODEL = "nano"
 
-LLAMA3_SCALING = RopeScaling(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+LLAMA3_SCALING = RopeScaling(
+    factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+)
 
 # the sizes of the published checkpoints' config.json
 DECODERS = {
@@ -60,5 +62,6 @@ def resolve_model(source: str | Path) -> Path:
         raise InputError(f"{folder}: not a checkpoint (no config.json in it)")
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
     raise InputError(
-        f"{source}: neither a checkpoint folder, a .gguf file nor a shipped model; shipped: {', '.join(shipped) or 'none'}"
+        f"{source}: neither a checkpoint folder, a .gguf file nor a shipped model; "
+        f"shipped: {', '.join(shipped) or 'none'}"
     )

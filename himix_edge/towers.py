@@ -1,6 +1,6 @@
 """The vision towers that are known by name, at their published sizes."""
 
-from himix_edge.config import CNNConfig, ViTConfig, VisionConfig
+from himix_edge.config import CNNConfig, VisionConfig, ViTConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

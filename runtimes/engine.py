@@ -18,8 +18,8 @@ Floats = NDArray[np.float32]
 class Engine(Protocol):
     """A loaded model with one KV cache.
 
-    Shapes: S image size, N vision tokens, d_v their width, I distinct keys and values of an image (one per layer, unless
-    layers share or lack them: `ModelConfig.vision_rows`), G key/value heads, h head dim, V vocabulary.
+    Shapes: S image size, N vision tokens, d_v their width, I distinct keys and values of an image (one per layer,
+    unless layers share or lack them: `ModelConfig.vision_rows`), G key/value heads, h head dim, V vocabulary.
     """
 
     capacity: int  # cache slots, vision and text together

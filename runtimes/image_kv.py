@@ -17,7 +17,9 @@ MAX_FILE_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class ImageKV:
-    """key, value float32 (I, G, N, h), I as in `ModelConfig.vision_rows`; `model_id` names the tower and injection weights that made them.
+    """key, value float32 (I, G, N, h), I as in `ModelConfig.vision_rows`.
+
+    `model_id` names the tower and injection weights that made them.
 
     `next_position` is the rotary position of the first text token behind it: 0 for HiMix, N for a vanilla model.
     """

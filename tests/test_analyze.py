@@ -30,7 +30,9 @@ def test_similarities_equal_hugging_faces_hidden_states():
     reference.load_state_dict(model.state_dict(), strict=False)
     captured = []  # transformers norms the last hidden state it returns, so the layers' own outputs are taken
     for layer in reference.model.layers:
-        layer.register_forward_hook(lambda _, args, out: captured.append((args[0], out if torch.is_tensor(out) else out[0])))
+        layer.register_forward_hook(
+            lambda _, args, out: captured.append((args[0], out if torch.is_tensor(out) else out[0]))
+        )
     features, ids = torch.randn(1, 6, 32), torch.randint(400, (1, 9))
     vision, text = layer_similarities(model, features, ids)
     embeddings = torch.cat([model.connector(features), model.model.embed_tokens(ids)], dim=1)

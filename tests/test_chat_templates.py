@@ -1,4 +1,4 @@
-"""Declarative chat templates give the ids of transformers' apply_chat_template; unknown ones are refused, none is run."""
+"""Declarative chat templates give the ids of apply_chat_template; unknown ones are refused, none is run."""
 
 import json
 
@@ -14,6 +14,7 @@ from himix_edge.errors import InputError
 from himix_edge.text import Message, TextProcessor
 
 # written here in the families' well-known structure
+# ruff: noqa: E501
 CHATML = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
 You are a helpful assistant.<|im_end|>
 ' }}{% endif %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}\

@@ -15,7 +15,12 @@ from himix_edge.evaluation.flops import count_flops, kv_bytes, vanilla_of
 from himix_edge.presets import preset
 
 # arXiv 2501.10318: GFLOPs of the language decoder, vanilla and HiMix, as printed
-PAPER = {"qwen2-0.5b": (837, 78), "tinyllama-1.1b": (1750, 161), "llama-3.2-1b": (2040, 192), "llama-3.2-3b": (5310, 525)}
+PAPER = {
+    "qwen2-0.5b": (837, 78),
+    "tinyllama-1.1b": (1750, 161),
+    "llama-3.2-1b": (2040, 192),
+    "llama-3.2-3b": (5310, 525),
+}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ def reference(family, tied=True, **settings):
 
 def interleave(weight, heads):
     """What llama.cpp's converter does to q and k of the llama architecture."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return (
+        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    )
 
 
 def blocks(weight, kind, rng):

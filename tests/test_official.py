@@ -1,5 +1,6 @@
-"""The HiMix authors' layout: one folder of prefixed tensors, or a folder for each part; and sharded Hugging Face folders."""
+"""The HiMix authors' layout, prefixed tensors or a folder for each part; sharded Hugging Face folders; convert."""
 
+import dataclasses
 import json
 import shutil
 
@@ -18,15 +19,18 @@ from tests.test_model import GOLDEN
 
 TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False}  # fmt: skip
-VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28,
-          "patch_size": 7}  # fmt: skip
+VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+          "image_size": 28, "patch_size": 7}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def parts():
     """A random Llama and a random SigLIP tower of transformers, and injection weights for them."""
     torch.manual_seed(0)
-    language, tower = LlamaForCausalLM(LlamaConfig(**TEXT)).eval(), SiglipVisionModel(SiglipVisionConfig(**VISION)).eval()
+    language, tower = (
+        LlamaForCausalLM(LlamaConfig(**TEXT)).eval(),
+        SiglipVisionModel(SiglipVisionConfig(**VISION)).eval(),
+    )
     injection = {}
     for i in range(2):
         injection[f"model.layers.{i}.input_layernorm_img.weight"] = torch.rand(24) + 0.5
@@ -120,9 +124,9 @@ def test_what_is_wrong_is_named(tmp_path, parts, changes, message):
 
 def test_converting_it_gives_our_layout(tmp_path, parts):
     source = open_source(write_prefixed(tmp_path / "model", parts))
-    save_source(tmp_path / "ours", source.__class__(**{
-        **vars(source), "load_tokenizer": open_source("nano").load_tokenizer, "load_template": open_source("nano").load_template,
-    }))  # fmt: skip
+    nano = open_source("nano")
+    with_text = dataclasses.replace(source, load_tokenizer=nano.load_tokenizer, load_template=nano.load_template)
+    save_source(tmp_path / "ours", with_text)
     again = load_checkpoint(tmp_path / "ours")
     for name, tensor in load_checkpoint(tmp_path / "model").state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])

@@ -166,7 +166,9 @@ def test_sentencepiece_equals_transformers(tmp_path):
     assert 1 not in ours.encode("<s>", add_special_tokens=False).ids, "special tokens in a text stay text"
     reference.save_pretrained(tmp_path / "saved")
     saved = folder_tokenizer(tmp_path / "saved")
-    assert all(saved.encode(t, add_special_tokens=False).ids == ours.encode(t, add_special_tokens=False).ids for t in plain)
+    assert all(
+        saved.encode(t, add_special_tokens=False).ids == ours.encode(t, add_special_tokens=False).ids for t in plain
+    )
 
 
 def test_sentencepiece_equals_googles_own(tmp_path):
@@ -181,7 +183,9 @@ def test_sentencepiece_equals_googles_own(tmp_path):
     )  # fmt: skip
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     size = model.vocab_size()
-    types = [2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in range(size)]
+    types = [
+        2 if model.is_unknown(i) else 3 if model.is_control(i) else 6 if model.is_byte(i) else 1 for i in range(size)
+    ]
     meta = {
         "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": [model.id_to_piece(i) for i in range(size)],
         "tokenizer.ggml.scores": [model.get_score(i) for i in range(size)], "tokenizer.ggml.token_type": types,

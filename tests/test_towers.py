@@ -1,4 +1,4 @@
-"""Vision towers against transformers' modules, and EfficientNet-Lite0's real weights against the package's own module."""
+"""Vision towers against transformers' modules, and EfficientNet-Lite0's real weights against its package."""
 
 import dataclasses
 import json
@@ -27,7 +27,9 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "i
 CASES = {
     "siglip": (transformers.SiglipVisionConfig, transformers.SiglipVisionModel, {**SMALL, "intermediate_size": 48}),
     "clip": (transformers.CLIPVisionConfig, transformers.CLIPVisionModel, {**SMALL, "intermediate_size": 48}),
-    "dinov2": (transformers.Dinov2Config, transformers.Dinov2Model, {**SMALL, "image_size": 28, "layerscale_value": 0.3}),
+    "dinov2": (transformers.Dinov2Config, transformers.Dinov2Model, {
+        **SMALL, "image_size": 28, "layerscale_value": 0.3,
+    }),
     "vit": (transformers.ViTConfig, transformers.ViTModel, {**SMALL, "image_size": 28, "intermediate_size": 48}),
     "beit": (transformers.BeitConfig, transformers.BeitModel, {
         **SMALL, "image_size": 28, "intermediate_size": 48, "use_relative_position_bias": True,
@@ -49,7 +51,7 @@ def folders(tmp_path_factory):
         model = model_type(config_type(**settings)).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter.add_(0.05 * torch.randn_like(parameter))
         folder = tmp_path_factory.mktemp("towers") / family
         model.save_pretrained(folder)
         made[family] = folder, model

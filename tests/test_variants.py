@@ -49,7 +49,7 @@ def test_layers_outside_the_subset_have_no_vision_slots_and_no_weights():
 
 
 def test_a_subset_equals_full_injection_whose_other_layers_are_masked():
-    """The same layers without their vision slots, by hand: drop the slots of layers 0 and 2 from a full model's cache."""
+    """By hand: the slots of layers 0 and 2 taken out of a full model's cache."""
     model = model_of("subset")
     full = build_model(dataclasses.replace(model.config, injection=Injection())).eval().requires_grad_(False)
     full.load_state_dict(model.state_dict(), strict=False)

@@ -94,7 +94,7 @@ class FusedVisionAttention(nn.Module):
 
 
 class VisionInjector(nn.Module):
-    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), I = L unless layers share or lack."""
+    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `vision_rows`."""
 
     def __init__(self, model: VisionLanguageModel):
         super().__init__()
@@ -255,7 +255,7 @@ class OnnxTarget:
         else:
             stack = FusedStack(owned.model, options.capacity)
             injector = VanillaInjector(owned.connector, stack, config.vision.num_tokens)
-        features = torch.zeros(1, config.vision.num_tokens, config.vision_hidden_size)
+        features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         names = ["vision_key", "vision_value"]
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
 
@@ -361,7 +361,8 @@ def _export(
         )  # fmt: skip
         assert program is not None
         _halve_scales(program.model.graph)
-        size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
+        initializers: Any = program.model.graph.initializers.values()
+        size = sum(value.const_value.nbytes for value in initializers)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]

@@ -1,6 +1,7 @@
 """From a configuration and lazily read weights to a model: names and shapes first, then one tensor at a time."""
 
 import torch
+from torch import nn
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.config import ModelConfig
@@ -34,7 +35,7 @@ def finish(model: VisionLanguageModel) -> VisionLanguageModel:
     return model.eval().requires_grad_(False)
 
 
-def expected_shapes(model: VisionLanguageModel) -> dict[str, tuple[int, ...]]:
+def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Parameter name -> shape."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -57,7 +58,7 @@ def model_weights(model: VisionLanguageModel) -> dict[str, LazyTensor]:
 
 
 def _harmless(name: str, expected: dict[str, tuple[int, ...]]) -> bool:
-    """A tied checkpoint may repeat its embedding as lm_head, an old one stores rotary tables; both follow from others."""
+    """A tied checkpoint may repeat its embedding as lm_head, an old one stores rotary tables: nothing is lost."""
     return (name == "lm_head.weight" and name not in expected) or name.endswith("rotary_emb.inv_freq")
 
 

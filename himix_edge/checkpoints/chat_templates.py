@@ -87,7 +87,9 @@ def folder_template(folder: Path) -> ChatTemplate:
     else:
         template = settings.get("chat_template")
     if isinstance(template, list):  # several named ones
-        template = next((t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"), None)
+        template = next(
+            (t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"), None
+        )
     if not isinstance(template, str):
         raise InputError(f"{folder}: no chat template; give one with --chat-template NAME_OR_FILE")
     return declarative(template, _token(settings, "bos_token"), _token(settings, "eos_token"), str(path))

@@ -53,8 +53,13 @@ def convert(request: Conversion) -> Source:
         return base
     vision, weights = _tower(tower_name, request)
     try:
-        architecture = "vanilla" if request.vanilla else "himix"
-        config = ModelConfig(architecture, base.config.decoder, vision.feature_size, vision, request.injection)
+        config = ModelConfig(
+            "vanilla" if request.vanilla else "himix",
+            base.config.decoder,
+            vision.feature_size,
+            vision,
+            request.injection,
+        )
     except ValueError as error:
         raise InputError(str(error)) from None
     expected = expected_shapes(meta_model(config))

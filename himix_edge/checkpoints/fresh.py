@@ -8,7 +8,6 @@ from torch import Tensor
 
 from himix_edge.checkpoints.lazy import LazyTensor
 
-
 INJECTION_GAIN = 0.1
 
 

@@ -72,7 +72,7 @@ def read_gguf(path: Path) -> GGUF:
         BackendMissing: the gguf package is not installed.
     """
     try:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+        import gguf  # noqa: F401
     except ImportError:
         raise BackendMissing("gguf", "convert") from None
     try:
@@ -101,20 +101,9 @@ def read_gguf(path: Path) -> GGUF:
     for name, shape, number, offset in infos:
         if name in tensors:
             raise InputError(f"{path}: tensor {name} is there twice")
-        kinds = {kind.value: kind for kind in GGMLQuantizationType}
-        kind = kinds[number].name if number in kinds else f"number {number}"
-        if kind not in SUPPORTED:
-            raise InputError(
-                f"{path}: tensor {name} has type {kind}, which is not supported; requantise the file to one of "
-                f"{', '.join(SUPPORTED)}"
-            )
-        block, block_bytes = GGML_QUANT_SIZES[kinds[number]]
-        if shape[-1] % block:
-            raise InputError(f"{path}: tensor {name}: {shape[-1]} columns are not whole blocks of {kind}")
-        size = math.prod(shape) // block * block_bytes
-        if start + offset + size > len(data):
+        tensors[name] = _place(path, name, shape, number, start + offset)
+        if tensors[name].offset + tensors[name].bytes > len(data):
             raise InputError(f"{path}: truncated: tensor {name} ends beyond the file; download it again")
-        tensors[name] = GGUFTensor(shape, kind, start + offset, size)
     file = GGUF(path, metadata, tensors)
     if file.architecture not in ("llama", "qwen2"):
         raise InputError(f"{path}: architecture {file.architecture!r} is not supported; llama and qwen2 are")
@@ -199,7 +188,9 @@ def _read(path: Path, tensor: GGUFTensor, heads: int) -> Tensor:
     raw = np.fromfile(path, np.uint8, tensor.bytes, offset=tensor.offset)
     if len(raw) != tensor.bytes:
         raise InputError(f"{path}: truncated while it was read")
-    values = dequantize(raw.reshape(tensor.shape[0] if len(tensor.shape) > 1 else 1, -1), GGMLQuantizationType[tensor.type])
+    values = dequantize(
+        raw.reshape(tensor.shape[0] if len(tensor.shape) > 1 else 1, -1), GGMLQuantizationType[tensor.type]
+    )
     weight = torch.from_numpy(np.ascontiguousarray(values, np.float32)).reshape(tensor.shape)
     if heads:
         weight = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
@@ -235,6 +226,23 @@ def _tensor_info(header: "_Header") -> tuple[str, tuple[int, ...], int, int]:
     return name, tuple(reversed(shape)), header.scalar("I"), header.scalar("Q")
 
 
+def _place(path: Path, name: str, shape: tuple[int, ...], number: int, offset: int) -> GGUFTensor:
+    """The bytes that a tensor of type `number` takes. Raises InputError if that type is not supported."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    kinds = {kind.value: kind for kind in GGMLQuantizationType}
+    kind = kinds[number].name if number in kinds else f"number {number}"
+    if kind not in SUPPORTED:
+        raise InputError(
+            f"{path}: tensor {name} has type {kind}, which is not supported; requantise the file to one of "
+            f"{', '.join(SUPPORTED)}"
+        )
+    block, block_bytes = GGML_QUANT_SIZES[kinds[number]]
+    if shape[-1] % block:
+        raise InputError(f"{path}: tensor {name}: {shape[-1]} columns are not whole blocks of {kind}")
+    return GGUFTensor(shape, kind, offset, math.prod(shape) // block * block_bytes)
+
+
 class _Header:
     """A cursor that never goes beyond the file."""
 
@@ -249,7 +257,7 @@ class _Header:
 
     def scalar(self, code: str) -> Any:
         code = f"<{code}"
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+        return struct.unpack(code, bytes(self.take(struct.calcsize(code))))[0]
 
     def count(self, most: int, what: str) -> int:
         number = int(self.scalar("Q"))
@@ -276,4 +284,4 @@ class _Header:
         if item not in SCALARS:
             raise InputError(f"{self.path}: damaged: an array of type {item}")
         code = SCALARS[item]
-        return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(f"<{code}"))))
+        return list(struct.unpack(f"<{count}{code}", bytes(self.take(count * struct.calcsize(f"<{code}")))))

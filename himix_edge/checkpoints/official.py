@@ -1,4 +1,4 @@
-"""The HiMix authors' released layout: a TinyLLaVA-style model of language model, vision tower and, if vanilla, connector.
+"""The HiMix authors' released layout: TinyLLaVA-style, a language model, a vision tower and, if vanilla, a connector.
 
 config.json keeps the parts' own configurations under `text_config` and `vision_config` (or the part's folder has its
 config.json). Weights are in one set of safetensors with the prefixes below, or in a folder for each part.

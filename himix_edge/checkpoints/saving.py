@@ -39,7 +39,7 @@ def save_weights(folder: Path, weights: Weights, dtype: torch.dtype | None, shar
     if len(shards) == 1:
         (folder / "shard-1").rename(folder / "model.safetensors")
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         (folder / f"shard-{number}").rename(folder / file)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
 from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.config import ModelConfig, read_json
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
-from tokenizers import Tokenizer
-
 from himix_edge.text import TEMPLATE, TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer, read_template
 
 
@@ -59,7 +59,7 @@ def open_source(source: str | Path) -> Source:
 
 
 def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
-    """A model of this configuration with fresh weights; its text is that of the shipped nano, its words mean nothing."""
+    """A model of this configuration with fresh weights; its text is the shipped nano's, and its words mean nothing."""
     weights = fresh_weights(expected_shapes(meta_model(config)), seed)
     text = TextProcessor.load(resolve_model(DEFAULT_MODEL))
     provenance = {"random_weights": seed}

@@ -52,7 +52,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer:
 
 
 def folder_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder: tokenizer.json, or what transformers makes of tokenizer.model and the like.
+    """The tokenizer of a Hugging Face folder: tokenizer.json, or what transformers makes of tokenizer.model.
 
     Raises:
         InputError: there is none, or it is damaged.

@@ -1,4 +1,4 @@
-"""Vision towers in Hugging Face folders: SigLIP, CLIP (and TinyCLIP), DINOv2, ViT, and through transformers BEiT and Hiera.
+"""Vision towers in Hugging Face folders: SigLIP, CLIP (TinyCLIP), DINOv2, ViT; through transformers BEiT, Hiera.
 
 The first four are one ViT here; a table for each family says where its tensors are found.
 """
@@ -264,7 +264,7 @@ def _vit_weights(
 
 
 def _positions(table: Tensor, rows: int, class_token: bool) -> Tensor:
-    """A learned table of positions (N, d), interpolated to another grid if need be, bicubically as transformers does."""
+    """A learned table of positions (N, d); for another grid interpolated bicubically, as transformers does."""
     table = table.reshape(-1, table.shape[-1])
     if len(table) == rows:
         return table

@@ -70,7 +70,7 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise BackendMissing("matplotlib", "train") from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     numbers = [layer["layer"] for layer in result["layers"]]
@@ -84,7 +84,7 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("decoder layer")
     axes.set_ylabel("cosine similarity of its input and output")
     axes.set_title(f"{Path(result['model']).name}: {result['images']} images, {result['vision_tokens']} tokens each")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120, format="png")

@@ -18,7 +18,7 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 @click.option("--vanilla", is_flag=True, help="Add a LLaVA-style connector instead of HiMix's injection.")
 @click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: all]")
 @click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
-              help="Injection weights per layer, one for all, or one with a connector for each feature level.")  # fmt: skip
+              help="Injection weights: per layer, one for all, or one with a connector per feature level.")  # fmt: skip
 @click.option("--feature-layers", default="-2", show_default=True, metavar="I,J,...", help="Tower states to inject.")
 @click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels of a side. [default: the tower's]")

@@ -8,8 +8,8 @@ from rich.progress import track
 
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.data import load_dataset
-from himix_edge.evaluation.perplexity import perplexity, read_text
 from himix_edge.evaluation.exact import Score, ask_all
+from himix_edge.evaluation.perplexity import perplexity, read_text
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import open_bundle, open_checkpoint
 
@@ -39,7 +39,9 @@ def evaluate(
     content = read_text(text) if text else ""
     session = open_bundle(bundle) if bundle else open_checkpoint(model)
     if text:
-        value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}", console=progress_console))
+        value, count = perplexity(
+            session, content, max_tokens, lambda r: track(r, f"reading {text.name}", console=progress_console)
+        )
         if as_json:
             print_json({"model": str(bundle or model), "text": str(text), "tokens": count, "perplexity": value})
         else:

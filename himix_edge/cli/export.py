@@ -13,14 +13,22 @@ from himix_edge.presets import DEFAULT_MODEL
 @click.command()
 @click.option("--target", required=True, help="Runtime to export for: onnx.")
 @click.option("--quant", "precision", default="int8", show_default=True, help="Weights: none, int8 or int4.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model, a checkpoint folder or a .gguf.")
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model, a checkpoint folder or a .gguf."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Bundle folder. [default: bundles/MODEL-TARGET-QUANT]")
 @click.option("--group-size", default=32, show_default=True, help="Columns that share a 4-bit scale: 32, 64 or 128.")
-@click.option("--capacity", type=int, help="KV-cache slots, vision and text together. [default: the model's maximum, at most 2048]")
+@click.option(
+    "--capacity",
+    type=int,
+    help="KV-cache slots, vision and text together. [default: the model's maximum, at most 2048]",
+)
 @click.option("--activations", type=click.Choice(["int8", "float"]), help="[default: int8 where weights are quantised]")
 @click.option("--probe", type=click.Path(path_type=Path), help="LLaVA-format JSON of images and prompts for the gate.")
 @click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: by model size]")
-@click.option("--random-weights", is_flag=True, help="MODEL is a preset: build it at its real size without a checkpoint.")
+@click.option(
+    "--random-weights", is_flag=True, help="MODEL is a preset: build it at its real size without a checkpoint."
+)
 @click.option("--tower", help="With --random-weights: another tower than the preset's.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--dry-run", is_flag=True, help="Check everything, predict size, memory and disk, write nothing.")

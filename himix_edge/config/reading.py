@@ -35,7 +35,7 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> Any:
 
 
 def refuse_absurd(value: Any, where: str, name: str = "") -> None:
-    """Raises InputError for a size that no model has. Below a field called `config` 0 and negative numbers may stand."""
+    """Raises InputError for a size that no model has. Below a field called `config`, 0 and negatives may stand."""
     if isinstance(value, dict):
         for key, item in value.items():
             refuse_absurd(item, where, f"{name}.{key}" if name else key)

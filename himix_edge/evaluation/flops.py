@@ -1,12 +1,13 @@
 """FLOPs and bytes of a model, counted from the model that is actually built, HiMix beside vanilla.
 
-The model is built on the meta device and run under torch's FLOP counter, so nothing is computed and no formula of ours is
+The model is built on the meta device and run under torch's FLOP counter: nothing is computed, and no formula of ours is
 involved. A multiplication and an addition are two FLOPs; attention counts every query against every key, masked or not,
 as the paper does.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Flops:
         vision_encoder: the tower.
         vision_injector: HiMix: the image's keys and values. Vanilla: the connector.
         prefill: what the runtimes here do: logits of the last position only.
-        paper_prefill: as the paper counts: logits at every position that runs through the decoder, and HiMix's injection.
+        paper_prefill: as the paper counts: logits at every position that runs through the decoder; with the injection.
         token: one further token behind the N + M cached ones.
     """
 
@@ -61,7 +62,8 @@ def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Fl
     one = ids[:, :1]
     tower = _counted(lambda: model.encode_image(pixels))
     if config.architecture == "vanilla":
-        injector = _counted(lambda: model.connector(features))
+        connector: Any = model.connector
+        injector = _counted(lambda: connector(features))
         embeddings = torch.zeros(1, tokens + text_tokens, hidden, device="meta")
         states, cache = model.model.run(embeddings, None)
         through = _counted(lambda: model.model.run(embeddings, None))

@@ -43,7 +43,8 @@ def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: 
     try:
         with torch.inference_mode():
             text = model.model.embed_tokens(input_ids)
-            model.model.run(torch.cat([model.connector(features), text], dim=1), None)
+            connector: Any = model.connector
+            model.model.run(torch.cat([connector(features), text], dim=1), None)
     finally:
         for hook in hooks:
             hook.remove()

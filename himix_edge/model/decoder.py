@@ -20,8 +20,9 @@ from himix_edge.config import DecoderConfig
 class KVCache:
     """Keys and values that the next tokens attend to, one (B, G, P, h) tensor per layer.
 
-    P may differ by layer: without the image, a layer's cache starts empty. `position` is the rotary position of the next text token. HiMix's vision slots have no position, so it
-    starts at 0 behind them; the vanilla model's image tokens are ordinary tokens, so it starts at N.
+    P may differ by layer: without the image, a layer's cache starts empty. `position` is the rotary position of the
+    next text token. HiMix's vision slots have no position, so it starts at 0 behind them; the vanilla model's image
+    tokens are ordinary tokens, so it starts at N.
     """
 
     key: list[Tensor]
@@ -170,9 +171,9 @@ class DecoderStack(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([
-            DecoderLayer(config, vision_size if i in injected else None) for i in range(config.num_hidden_layers)
-        ])
+        self.layers = nn.ModuleList(
+            [DecoderLayer(config, vision_size if i in injected else None) for i in range(config.num_hidden_layers)]
+        )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def run(self, x: Tensor, past: KVCache | None) -> tuple[Tensor, KVCache]:

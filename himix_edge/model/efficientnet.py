@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, the Lite variant): ReLU6, no squeeze-and-excitation, fixed stem and head.
+"""EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946; Lite): ReLU6, no squeeze-and-excitation, fixed stem and head.
 
 Batch normalisation is folded into the convolutions, so the tower is convolutions with biases and nothing else.
 """
@@ -24,7 +24,7 @@ STEM, HEAD = 32, 1280
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding: the output has ceil(size / stride) cells, odd padding at the end."""
+    """A convolution with TensorFlow's SAME padding: ceil(size / stride) cells come out, odd padding is at the end."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(channels, out, kernel, stride, groups=groups)

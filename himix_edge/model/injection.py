@@ -18,9 +18,12 @@ class SharedInjection(nn.Module):
         super().__init__()
         size = vision_size // levels
         self.levels, self.kv_heads = levels, config.num_key_value_heads
-        self.connectors = nn.ModuleList([
-            nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size)) for _ in range(levels * (levels > 1))
-        ])
+        self.connectors = nn.ModuleList(
+            [
+                nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Linear(size, size))
+                for _ in range(levels * (levels > 1))
+            ]
+        )
         self.input_layernorm_img = RMSNorm(size, config.rms_norm_eps)
         self.k_proj_img = nn.Linear(size, config.kv_size, bias=config.qkv_bias)
         self.v_proj_img = nn.Linear(size, config.kv_size, bias=config.qkv_bias)

@@ -56,7 +56,9 @@ def transformers_config(hf_config: dict[str, Any], where: str, **fields: Any) ->
     except BackendMissing:
         raise
     except Exception as error:  # whatever transformers raises for a configuration that is wrong
-        raise InputError(f"{where}: transformers cannot build this {hf_config.get('model_type')} tower ({error})") from None
+        raise InputError(
+            f"{where}: transformers cannot build this {hf_config.get('model_type')} tower ({error})"
+        ) from None
     return TransformersVisionConfig(hf_config, num_tokens=shape[1], feature_size=shape[2], **fields)
 
 

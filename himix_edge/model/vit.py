@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from himix_edge.config import ViTConfig
 
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -60,10 +59,9 @@ class VisionBlock(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
-        if config.layer_scale:
-            self.scale1, self.scale2 = LayerScale(config.hidden_size), LayerScale(config.hidden_size)
-        else:
-            self.scale1, self.scale2 = nn.Identity(), nn.Identity()
+        self.scale1, self.scale2 = (
+            LayerScale(config.hidden_size) if config.layer_scale else nn.Identity() for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.scale1(self.self_attn(self.layer_norm1(x)))

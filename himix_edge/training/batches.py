@@ -36,7 +36,9 @@ class Batch:
 class BatchMaker:
     """Draws, augments and tokenises the batches of one training run."""
 
-    def __init__(self, samples: tuple[Sample, ...], text: TextProcessor, recipe: Recipe, vision: VisionConfig, seed: int):
+    def __init__(
+        self, samples: tuple[Sample, ...], text: TextProcessor, recipe: Recipe, vision: VisionConfig, seed: int
+    ):
         self.samples, self.text, self.recipe, self.seed = samples, text, recipe, seed
         self.load = cached_images(vision)
         self.encode = lru_cache(maxsize=65536)(text.encode_conversation)
