@@ -46,8 +46,8 @@ def forecast(config: ModelConfig, policy: Policy) -> Forecast:
     # the reference: integers at a byte each, or floats; and what is made of the largest weight
     held = sum(math.prod(shape) * (1 if bits <= 8 else 4) for shape, bits in matrices)
     largest = max(math.prod(shape) for shape, _ in matrices)
-    # and the bundle several times: packed, written, and opened by the runtime, which lays it out anew. Fitted to the peaks
-    # of four exports of 0.9 to 3.7 billion parameters, with a margin of some percent
+    # and the bundle several times: packed, written, and opened by the runtime, which lays it out anew. Fitted to the
+    # peaks of four exports of 0.9 to 3.7 billion parameters, with a margin of some percent
     memory = BASE_MEMORY + held + 2 * largest + 9 * bundle // 2
     return Forecast(weights, bundle, memory, 2 * bundle)
 

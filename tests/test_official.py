@@ -211,6 +211,8 @@ def test_convert_adds_a_tower_and_fresh_injection_weights(tmp_path, sharded, par
     (["--tower", "TOWER", "--injection-layers", "x"], "numbers separated by commas"),
     (["--tower", "TOWER", "--feature-layers", "-9"], "must be in -3..-1"),
     (["--tower", "TOWER", "--pooling", "3"], "must divide"),
+    (["--tower", "efficientnet-lite0", "--pooling", "2"], "must divide the 7 cells"),
+    (["--tower", "efficientnet-lite0", "--feature-layers", "-3"], "its last feature map"),
     (["--tower", "TOWER", "--chat-template", "klingon"], "one of chatml"),
 ])  # fmt: skip
 def test_convert_refuses_what_does_not_fit(tmp_path, sharded, parts, arguments, message):

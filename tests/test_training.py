@@ -109,22 +109,22 @@ def test_it_learns_and_records_how(tmp_path, data):
 
 
 def test_batches_depend_on_seed_and_step_alone(data, text):
-    one, two = (BatchMaker(data.samples, text, RECIPE, 32, seed=1) for _ in range(2))
+    one, two = (BatchMaker(data.samples, text, RECIPE, TINY.vision, seed=1) for _ in range(2))
     two.batch(0)
     for a, b in zip(vars(one.batch(5)).values(), vars(two.batch(5)).values(), strict=True):
         assert torch.equal(a, b)
-    other = BatchMaker(data.samples, text, RECIPE, 32, seed=2).batch(5)
+    other = BatchMaker(data.samples, text, RECIPE, TINY.vision, seed=2).batch(5)
     assert not torch.equal(one.batch(5).pixels, other.pixels)
 
 
 def test_an_epoch_shows_every_image_once(data, text):
-    maker = BatchMaker(data.samples, text, RECIPE, 32, seed=1)
+    maker = BatchMaker(data.samples, text, RECIPE, TINY.vision, seed=1)
     drawn = [sample.image for step in range(10) for sample in maker._draw(step)]
     assert sorted(drawn) == sorted(sample.image for sample in data.samples)
 
 
 def test_labels_are_the_next_tokens_of_answers(data, text):
-    batch = BatchMaker(data.samples, text, RECIPE, 32, seed=1).batch(0)
+    batch = BatchMaker(data.samples, text, RECIPE, TINY.vision, seed=1).batch(0)
     row, stop = 0, next(iter(text.stop_ids))
     said = [int(t) for t in batch.labels[row] if t != IGNORED]
     assert said[-1] == stop

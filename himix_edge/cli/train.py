@@ -48,8 +48,8 @@ def train(
     from himix_edge.training.trainer import Run
     from himix_edge.training.trainer import train as run_training
 
-    config = dataclasses.replace(find_preset(preset), architecture="vanilla" if vanilla else "himix")
     chosen = _with_settings(recipe(preset), settings, Recipe)
+    config = dataclasses.replace(find_preset(preset), architecture="vanilla" if vanilla else "himix")
     train_data = load_dataset(data, "train", image_folder)
     if data == "easy-vqa":
         train_data = with_phrasings(train_data, seed)

@@ -30,7 +30,7 @@ class VisionLanguageModel(nn.Module):
         """Decoder layers in `injected` own a projection of the image's features."""
         super().__init__()
         self.config = config
-        self.vision_tower: Any = build_tower(config.vision) if config.vision else None  # a Tower
+        self.vision_tower: Any = build_tower(config.vision) if config.vision else None
         self.model = DecoderStack(config.decoder, config.vision_hidden_size, injected)
         if not config.decoder.tie_word_embeddings:
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
