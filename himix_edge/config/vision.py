@@ -1,5 +1,6 @@
 """The vision towers' configurations. Every kind gives `image_size`, `num_tokens` (N) and `feature_size` (d_v)."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,11 @@ from pydantic import ConfigDict, Discriminator, Tag
 
 Resample = Literal["bilinear", "bicubic"]
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error
+
+
+def _check_deviation(image_std: tuple[float, float, float]) -> None:
+    if not all(0 < value < math.inf for value in image_std):
+        raise ValueError(f"image_std {image_std} must be positive")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class ViTConfig:
         return self.num_hidden_layers + 1 + max(self.feature_layers)
 
     def __post_init__(self) -> None:
+        _check_deviation(self.image_std)
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size ({self.image_size}) must be at least patch_size ({self.patch_size})")
         if self.stem_channels and self.patch_size != 2 ** len(self.stem_channels):
@@ -115,6 +122,7 @@ class CNNConfig:
         return 1280
 
     def __post_init__(self) -> None:
+        _check_deviation(self.image_std)
         if self.pooling < 1 or self.grid % self.pooling:
             raise ValueError(f"pooling ({self.pooling}) must divide the {self.grid} cells of a side")
 
@@ -138,6 +146,9 @@ class TransformersVisionConfig:
     resample: Resample = "bicubic"
     kind: Literal["transformers"] = "transformers"
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        _check_deviation(self.image_std)
 
 
 def _kind(value: Any) -> Any:

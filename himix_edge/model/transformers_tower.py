@@ -20,7 +20,7 @@ class TransformersTower(nn.Module):
     def __init__(self, config: TransformersVisionConfig):
         super().__init__()
         self.config = config
-        self.inner = _module(config.config)
+        self.inner = _module(config)
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
@@ -29,40 +29,45 @@ class TransformersTower(nn.Module):
         self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
         tables = {name for name, buffer in self.inner.named_buffers() if buffer.is_meta}
         if tables and not self.mean.is_meta:
-            fresh = dict(_module(self.config.config).named_buffers())
+            fresh = dict(_module(self.config).named_buffers())
             for name in tables:
                 parent, _, leaf = name.rpartition(".")
                 setattr(self.inner.get_submodule(parent), leaf, fresh[name])
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = ((pixels.to(self.mean.dtype) - self.mean) / self.std).permute(0, 3, 1, 2)
-        states = self.inner(x, output_hidden_states=True).hidden_states
-        features: Tensor = states[self.config.feature_layer]
+        features: Tensor = self.inner(x, return_dict=True).last_hidden_state
         return features[:, 1:] if self.config.drop_first_token else features
 
 
 def transformers_config(hf_config: dict[str, Any], where: str, **fields: Any) -> TransformersVisionConfig:
-    """A configuration whose `num_tokens` and `feature_size` are those of the module, found without computing anything.
+    """A configuration whose `num_tokens` and `feature_size` are those of the module.
 
     Raises:
         InputError: the module cannot be built from `hf_config`, or has no such feature layer.
         BackendMissing: transformers is not installed.
     """
-    draft = TransformersVisionConfig(hf_config, num_tokens=1, feature_size=1, **fields)
+    tokens, size = feature_shape(TransformersVisionConfig(hf_config, num_tokens=1, feature_size=1, **fields), where)
+    return TransformersVisionConfig(hf_config, num_tokens=tokens, feature_size=size, **fields)
+
+
+def feature_shape(config: TransformersVisionConfig, where: str) -> tuple[int, int]:
+    """(N, d_v) of the features, found without computing anything. Raises as `transformers_config` does."""
     try:
         with torch.device("meta"):
-            tower = TransformersTower(draft)
-            shape = tower(torch.zeros(1, draft.image_size, draft.image_size, 3, dtype=torch.uint8)).shape
+            tower = TransformersTower(config)
+            shape = tower(torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8)).shape
     except BackendMissing:
         raise
     except Exception as error:  # whatever transformers raises for a configuration that is wrong
-        raise InputError(
-            f"{where}: transformers cannot build this {hf_config.get('model_type')} tower ({error})"
-        ) from None
-    return TransformersVisionConfig(hf_config, num_tokens=shape[1], feature_size=shape[2], **fields)
+        kind = config.config.get("model_type")
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: transformers cannot build this {kind} tower ({reason})") from None
+    return int(shape[1]), int(shape[2])
 
 
-def _module(config: dict[str, Any]) -> nn.Module:
+def _module(config: TransformersVisionConfig) -> nn.Module:
+    """Embeddings and the blocks (of Hiera: stages) up to the feature layer; what would never run is left out."""
     try:
         import transformers
     except ImportError:
@@ -71,10 +76,18 @@ def _module(config: dict[str, Any]) -> nn.Module:
         "beit": (transformers.BeitConfig, transformers.BeitModel),
         "hiera": (transformers.HieraConfig, transformers.HieraModel),
     }
-    config_type, model_type = kinds[config["model_type"]]
-    made = config_type(**{name: value for name, value in config.items() if name != "model_type"})
+    config_type, model_type = kinds[config.config["model_type"]]
+    made = config_type(**{name: value for name, value in config.config.items() if name != "model_type"})
     made._attn_implementation = "eager"
-    module: nn.Module = model_type(made, add_pooling_layer=False)
+    module = model_type(made, add_pooling_layer=False)
+    blocks = "layer" if hasattr(module.encoder, "layer") else "stages"
+    built: nn.ModuleList = getattr(module.encoder, blocks)
+    if not -len(built) <= config.feature_layer <= -1:
+        raise ValueError(f"feature_layer {config.feature_layer} must be in -{len(built)}..-1")
+    setattr(module.encoder, blocks, built[: len(built) + 1 + config.feature_layer])
     if hasattr(module, "layernorm"):
         module.layernorm = nn.Identity()
-    return module
+    if getattr(module.embeddings, "mask_token", None) is not None:
+        module.embeddings.mask_token = None
+    inner: nn.Module = module
+    return inner

@@ -1,0 +1,156 @@
+"""The configurations of vision towers in Hugging Face folders: config.json and preprocessor_config.json."""
+
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig, first_problem, read_json
+from himix_edge.config.reading import refuse_absurd
+from himix_edge.errors import InputError
+from himix_edge.model.transformers_tower import KINDS, transformers_config
+from himix_edge.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+
+T = TypeVar("T")
+HALF = (0.5, 0.5, 0.5)
+FAMILY_OF = {
+    "siglip": "siglip", "siglip_vision_model": "siglip", "clip": "clip", "clip_vision_model": "clip",
+    "dinov2": "dinov2", "vit": "vit", "beit": "beit", "hiera": "hiera",
+}  # fmt: skip
+# transformers' defaults, for what a config.json leaves out
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "siglip": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+               "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
+    "clip": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+             "image_size": 224, "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
+    "dinov2": {"hidden_size": 768, "mlp_ratio": 4, "num_hidden_layers": 12, "num_attention_heads": 12,
+               "image_size": 224, "patch_size": 14, "layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+    "vit": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-12, "hidden_act": "gelu"},
+}  # fmt: skip
+ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+NORMALISATION = {
+    "siglip": (HALF, HALF), "clip": (CLIP_MEAN, CLIP_STD), "dinov2": (IMAGENET_MEAN, IMAGENET_STD), "vit": (HALF, HALF),
+    "beit": (HALF, HALF), "hiera": (IMAGENET_MEAN, IMAGENET_STD),
+}  # fmt: skip
+
+
+def tower_config(folder: Path, **options: Any) -> VisionConfig:
+    """The configuration of a tower in a Hugging Face folder; `options` as in `tower_config_from`."""
+    preprocessor = folder / "preprocessor_config.json"
+    settings = read_json(preprocessor) if preprocessor.is_file() else {}
+    return tower_config_from(read_json(folder / "config.json"), str(folder / "config.json"), settings, **options)
+
+
+def tower_config_from(
+    raw: dict[str, Any],
+    where: str,
+    preprocessor: dict[str, Any] | None = None,
+    *,
+    feature_layers: tuple[int, ...] = (-2,),
+    drop_first_token: bool | None = None,
+    pooling: int = 1,
+    image_size: int | None = None,
+) -> VisionConfig:
+    """The configuration of a tower from its config.json's content.
+
+    Args:
+        raw: the config; of CLIP and SigLIP the whole model's or the vision part's.
+        where: the file, for messages.
+        preprocessor: preprocessor_config.json's content: mean, deviation and filter are taken from it.
+        feature_layers: indices into the hidden states; BEiT and Hiera take one.
+        drop_first_token: None: where the first is a class token.
+        pooling: see ViTConfig.
+        image_size: pixels; None: the checkpoint's. A table of positions is interpolated to it.
+
+    Raises:
+        InputError: a family or setting that is not supported, or values that contradict each other.
+    """
+    family, values = family_settings(raw, where)
+    shared = {
+        **_preprocessing({} if preprocessor is None else preprocessor, family, where),
+        "drop_first_token": family not in ("siglip", "hiera") if drop_first_token is None else drop_first_token,
+    }
+    if values.get("num_channels", 3) != 3:
+        raise InputError(f"{where}: num_channels {values['num_channels']}; a tower here takes RGB")
+    size = square_side(values.get("image_size", 224), where)
+    if family in KINDS:
+        if len(feature_layers) != 1 or pooling != 1 or image_size not in (None, size):
+            raise InputError(f"{where}: a {family} tower takes one feature layer, no pooling, and its own image size")
+        plain = {**_plain(values), "model_type": family}
+        refuse_absurd({"vision": {"config": plain, "image_size": size}}, where)
+        fields = {**shared, "image_size": size, "feature_layer": feature_layers[0]}
+        draft = {**fields, "config": plain, "num_tokens": 1, "feature_size": 1}
+        _validated(TransformersVisionConfig, draft, where)
+        return transformers_config(plain, where, **fields)
+    if values.get("use_swiglu_ffn"):
+        raise InputError(f"{where}: DINOv2 with use_swiglu_ffn (the giant one) is not supported")
+    act = str(values["hidden_act"])
+    if act not in ACTS:
+        raise InputError(f"{where}: hidden_act {act!r} is not supported; known: {', '.join(ACTS)}")
+    if family == "dinov2":
+        try:
+            values["intermediate_size"] = int(values["hidden_size"] * values["mlp_ratio"])
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(f"{where}: hidden_size or mlp_ratio: {error}") from None
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
+    fields = {
+        **shared, **{name: values[name] for name in names}, "image_size": size if image_size is None else image_size,
+        "patch_size": square_side(values["patch_size"], where), "hidden_act": ACTS[act],
+        "class_token": family != "siglip", "pre_norm": family == "clip", "layer_scale": family == "dinov2",
+        "feature_layers": feature_layers, "pooling": pooling,
+    }  # fmt: skip
+    refuse_absurd(fields, where)
+    return _validated(ViTConfig, fields, where)
+
+
+def family_settings(raw: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """The family, and the vision part's settings over transformers' defaults."""
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
+    family = FAMILY_OF.get(str(raw.get("model_type")))
+    if family is None:
+        raise InputError(f"{where}: model_type {raw.get('model_type')!r} is not a known tower: {', '.join(FAMILY_OF)}")
+    part = raw.get("vision_config") or raw
+    if not isinstance(part, dict):
+        raise InputError(f"{where}: vision_config is not a JSON object")
+    return family, {**DEFAULTS.get(family, {}), **{name: value for name, value in part.items() if value is not None}}
+
+
+def _preprocessing(settings: Any, family: str, where: str) -> dict[str, Any]:
+    """Mean, deviation and filter. Raises InputError for what the tower would silently do otherwise."""
+    if not isinstance(settings, dict):
+        raise InputError(f"{where}: preprocessor_config.json holds no JSON object")
+    mean, std = NORMALISATION[family]
+    mean, std = settings.get("image_mean") or mean, settings.get("image_std") or std
+    if settings.get("do_normalize") is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    factor = settings.get("rescale_factor", 1 / 255)
+    if settings.get("do_rescale") is False or not isinstance(factor, float) or not math.isclose(factor * 255, 1):
+        raise InputError(f"{where}: preprocessor_config.json scales pixels by other than 1/255; not supported")
+    resample = settings.get("resample", 2 if family == "vit" else 3)
+    if resample not in (2, 3):
+        raise InputError(f"{where}: preprocessor_config.json: resample {resample} is not bilinear (2) or bicubic (3)")
+    return {"image_mean": mean, "image_std": std, "resample": "bilinear" if resample == 2 else "bicubic"}
+
+
+def square_side(value: Any, where: str) -> int:
+    """A square's side, given as one number or as two equal ones."""
+    sides = value if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(sides) <= 2 or sides[0] != sides[-1] or type(sides[0]) is not int or sides[0] < 1:
+        raise InputError(f"{where}: {value!r} as image_size or patch_size; only squares are supported")
+    return sides[0]
+
+
+def _validated(kind: type[T], fields: dict[str, Any], where: str) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}") from None
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """What decides a module's shape: without names, label tables and anything that is not data."""
+    dropped = {"architectures", "id2label", "label2id", "torch_dtype", "dtype", "transformers_version", "auto_map"}
+    return {name: value for name, value in values.items() if name not in dropped and not name.startswith("_")}
