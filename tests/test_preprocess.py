@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from himix_edge.errors import InputError
-from himix_edge.preprocess import load_image
+from himix_edge.preprocess import load_image, resize
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -28,6 +28,32 @@ def test_golden_pixels(tmp_path):
     assert pixels.shape == (1, 64, 64, 3)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     assert digest == "b979a86862b5a40c302f13986a7f0ed3e132c275a223a8aec5e3257fb7d00ebd"
+
+
+def test_golden_pixels_bicubic(tmp_path):
+    gradient(301, 97).save(tmp_path / "a.png")
+    for size, expected in (
+        (64, "317dd92d7fe1b351774ba87dc2c2ea0523e39f78642dbe5a8bd080616653de59"),
+        (320, "4762ef2fa7a123ff3770bdac7140f1d4b6dae87e9b87948e18bd523916de8045"),
+    ):  # smaller and larger than the image
+        digest = hashlib.sha256(load_image(tmp_path / "a.png", size, "bicubic").tobytes()).hexdigest()
+        assert digest == expected
+
+
+def test_bicubic_is_keys_cubic_over_a_growing_support():
+    """Against the definition in float64: a = -0.5, the kernel as wide as the reduction, weights that sum to one."""
+    source, size = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8), 16
+
+    def weights(length):
+        scale = max(1.0, length / size)
+        centres = (np.arange(size) + 0.5) * length / size
+        x = np.abs((np.arange(length)[None] + 0.5 - centres[:, None]) / scale)
+        cubic = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+        return cubic / cubic.sum(1, keepdims=True)
+
+    wide = np.einsum("ow,hwc->hoc", weights(56), source.astype(float)).clip(0, 255)
+    expected = np.einsum("oh,hwc->owc", weights(40), wide).clip(0, 255)
+    assert np.abs(resize(Image.fromarray(source), size, "bicubic")[0] - expected).max() <= 1.5
 
 
 def test_one_pixel_is_enough(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from himix_edge.checkpoints import save_source
 from himix_edge.checkpoints.packages import fetch
+from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, ViTConfig
@@ -111,13 +113,63 @@ def test_pooling_averages_cells_of_the_grid(folders):
     assert torch.allclose(pooled, expected, rtol=0, atol=1e-6)
 
 
-def test_another_image_size_interpolates_positions_as_transformers_does(folders):
-    folder, reference = folders["dinov2"]
-    tower = load(folder, image_size=42)
-    pixels = torch.randint(256, (1, 42, 42, 3), dtype=torch.uint8)
+@pytest.mark.parametrize("size", [21, 45])
+@pytest.mark.parametrize("family", ["siglip", "clip", "dinov2", "vit"])
+def test_another_image_size_interpolates_positions_as_transformers_does(folders, family, size):
+    folder, reference = folders[family]
+    tower = load(folder, image_size=size, drop_first_token=False)
+    pixels = torch.randint(256, (1, size, size, 3), dtype=torch.uint8)
+    options = {} if family == "dinov2" else {"interpolate_pos_encoding": True}
     with torch.no_grad():
-        expected = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[-2][:, 1:]
+        states = reference(normalised(pixels, tower.config), output_hidden_states=True, **options).hidden_states
+        assert tower.config.num_tokens == (size // 7) ** 2 + (family != "siglip")
+        assert torch.allclose(tower(pixels), states[-2], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("config_type", "model_type", "family"), [
+    (transformers.CLIPConfig, transformers.CLIPModel, "clip"),
+    (transformers.SiglipConfig, transformers.SiglipModel, "siglip"),
+])  # fmt: skip
+def test_the_vision_half_of_a_whole_model(config_type, model_type, family, tmp_path):
+    torch.manual_seed(0)
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 9,
+    }
+    model_type(config_type(text_config=text, vision_config=CASES[family][2])).save_pretrained(tmp_path)
+    reference = CASES[family][1].from_pretrained(tmp_path).eval()
+    tower = load(tmp_path, drop_first_token=False)
+    pixels = torch.randint(256, (1, 30, 30, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[-2]
         assert torch.allclose(tower(pixels), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("settings", [
+    {"use_mask_token": True}, {"use_relative_position_bias": False, "use_shared_relative_position_bias": True},
+    {"use_absolute_position_embeddings": True},
+])  # fmt: skip
+def test_the_variants_of_beit(tmp_path, settings):
+    torch.manual_seed(0)
+    config_type, model_type, shared = CASES["beit"]
+    reference = model_type(config_type(**{**shared, **settings})).eval()
+    reference.save_pretrained(tmp_path)
+    tower = load(tmp_path)
+    pixels = torch.randint(256, (1, 28, 28, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states
+        assert torch.allclose(tower(pixels), states[-2][:, 1:], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_blocks_behind_the_feature_layer_are_not_built(folders, family):
+    depth = 4
+    names = set(load(folders[family][0], feature_layers=(-3,)).state_dict())
+    block = re.compile(r"^(?:blocks|inner\.encoder\.(?:layer|stages))\.(\d+)\.")
+    assert {int(found[1]) for found in map(block.match, names) if found} == set(range(depth - 2))
 
 
 def test_preprocessor_config_is_followed(folders, tmp_path):
@@ -128,6 +180,16 @@ def test_preprocessor_config_is_followed(folders, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     config = tower_config(tmp_path)
     assert (config.image_mean, config.image_std, config.resample) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    config = tower_config(tmp_path)
+    assert (config.image_mean, config.image_std) == ((0, 0, 0), (1, 1, 1))
+    for settings, message in (
+        ({"resample": 1}, "resample 1"), ({"rescale_factor": 1.0}, "other than 1/255"), ([], "no JSON object"),
+        ({"image_std": [0, 1, 1]}, "image_std"), ({"image_mean": [0.5]}, "image_mean"),
+    ):  # fmt: skip
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+        with pytest.raises(InputError, match=message):
+            tower_config(tmp_path)
 
 
 @pytest.mark.parametrize("family", [*CASES, "cnn", "stem"])
@@ -198,6 +260,15 @@ def damaged(folder, tmp_path, change):
     ("vit", lambda t: t.update({"encoder.layer.0.extra": torch.zeros(1)}), r"surplus encoder\.layer\.0\.extra"),
     ("beit", lambda t: t.update(mystery=torch.zeros(1)), "surplus inner.mystery"),
     ("siglip", lambda t: t.update({"vision_model.encoder.layers.0.mlp.fc1.bias": torch.zeros(9)}), "has shape"),
+    ("clip", lambda t: t.update({"vision_model.embeddings.patch_embedding.weight": torch.zeros(32, 7, 7, 3)}),
+     r"patch_embedding.weight has shape \(32, 7, 7, 3\), config.json says \(32, 3, 7, 7\)"),
+    ("vit", lambda t: t.update({"embeddings.position_embeddings": torch.zeros(1, 10, 32)}),
+     r"config.json says \(17, 32\)"),
+    ("dinov2", lambda t: t.update({"embeddings.cls_token": torch.zeros(1, 1, 5)}), "cls_token has shape"),
+    ("clip", lambda t: t.update({"vision_model.encoder.layers.4.layer_norm1.bias": torch.zeros(32)}),
+     r"surplus encoder\.layers\.4"),
+    ("beit", lambda t: t.update({"encoder.layer.4.layernorm_before.bias": torch.zeros(32)}),
+     r"surplus inner\.encoder\.layer\.4"),
 ])  # fmt: skip
 def test_weights_that_do_not_fit_are_named(folders, tmp_path, family, change, message):
     folder = damaged(folders[family][0], tmp_path, change)
@@ -210,6 +281,15 @@ def test_weights_that_do_not_fit_are_named(folders, tmp_path, family, change, me
     ({"hidden_act": "relu"}, "hidden_act 'relu'"),
     ({"num_attention_heads": 5}, "multiple of"),
     ({"model_type": "dinov2", "use_swiglu_ffn": True}, "swiglu"),
+    ({"patch_size": 0}, "only squares"),
+    ({"image_size": [30, 40]}, "only squares"),
+    ({"hidden_size": -32}, "hidden_size = -32"),
+    ({"hidden_size": "wide"}, "hidden_size: "),
+    ({"hidden_size": 1 << 40}, "out of range"),
+    ({"num_channels": 1}, "RGB"),
+    ({"vision_config": [1]}, "no(t)? (a )?JSON object"),
+    ({"model_type": "hiera", "depths": []}, "transformers cannot build this hiera"),
+    ({"model_type": "beit", "num_hidden_layers": 1}, r"feature_layer -2 must be in -1\.\.-1"),
 ])  # fmt: skip
 def test_configs_that_are_not_supported(folders, tmp_path, changes, message):
     folder = folders["siglip"][0]
@@ -217,6 +297,27 @@ def test_configs_that_are_not_supported(folders, tmp_path, changes, message):
     (tmp_path / "config.json").write_text(json.dumps({**raw, **changes}))
     with pytest.raises(InputError, match=message):
         tower_config(tmp_path)
+
+
+def test_a_transformers_tower_must_give_what_its_config_says():
+    with pytest.raises(InputError, match=r"\(9, 384\), but the module gives \(196, 384\)"):
+        build_tower(dataclasses.replace(TOWERS["hiera-tiny"], num_tokens=9))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda shard, index: shard.write_bytes(shard.read_bytes()[:-7]), "model-00002.*: damaged"),
+    (lambda shard, index: shard.unlink(), "model-00002.*: missing"),
+    (lambda shard, index: save_file({"other": torch.zeros(1)}, shard), "model-00002.*: no tensor"),
+    (lambda shard, index: index.write_text(index.read_text().replace(shard.name, f"../{shard.name}")), "outside"),
+    (lambda shard, index: (index.rename(index.with_name("pytorch_model.bin"))), "never opened; convert"),
+])  # fmt: skip
+def test_shards_that_are_broken_are_named(folders, tmp_path, change, message):
+    folders["vit"][1].save_pretrained(tmp_path, max_shard_size="40KB")
+    index = tmp_path / "model.safetensors.index.json"
+    assert set(folder_weights(tmp_path)) == set(json.loads(index.read_text())["weight_map"])
+    change(sorted(tmp_path.glob("model-00002*"))[0], index)
+    with pytest.raises(InputError, match=message):
+        folder_weights(tmp_path)
 
 
 def test_named_towers_have_their_published_sizes():
@@ -237,6 +338,7 @@ def test_named_towers_have_their_published_sizes():
         ours = sum(p.numel() for p in build_tower(full).parameters())
     assert ours == sum(p.numel() for p in model.parameters()) - 2 * 1152
     assert counts["efficientnet-lite0"] < 3.5e6
+    assert (sizes["beit-base"], sizes["hiera-tiny"]) == ((196, 768), (196, 384))
 
 
 def test_no_wheel_is_unpickled():

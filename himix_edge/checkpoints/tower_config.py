@@ -95,13 +95,15 @@ def tower_config_from(
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"{where}: hidden_size or mlp_ratio: {error}") from None
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
-    fields = {
-        **shared, **{name: values[name] for name in names}, "image_size": size if image_size is None else image_size,
-        "patch_size": square_side(values["patch_size"], where), "hidden_act": ACTS[act],
-        "class_token": family != "siglip", "pre_norm": family == "clip", "layer_scale": family == "dinov2",
-        "feature_layers": feature_layers, "pooling": pooling,
+    sizes = {
+        **{name: values[name] for name in names}, "image_size": size if image_size is None else image_size,
+        "patch_size": square_side(values["patch_size"], where), "pooling": pooling,
     }  # fmt: skip
-    refuse_absurd(fields, where)
+    refuse_absurd(sizes, where)
+    fields = {
+        **shared, **sizes, "hidden_act": ACTS[act], "class_token": family != "siglip", "pre_norm": family == "clip",
+        "layer_scale": family == "dinov2", "feature_layers": feature_layers,
+    }  # fmt: skip
     return _validated(ViTConfig, fields, where)
 
 
@@ -147,7 +149,7 @@ def _validated(kind: type[T], fields: dict[str, Any], where: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
-        raise InputError(f"{where}: {first_problem(error)}") from None
+        raise InputError(f"{where}: {first_problem(error).removeprefix('Value error, ')}") from None
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
