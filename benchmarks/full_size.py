@@ -147,7 +147,7 @@ def worker(kind: str, folder: Path) -> None:
         config = bundle.config
         rows = (config.num_vision_rows, config.decoder.num_key_value_heads, config.decoder.head_dim)
         cases = our_timings(load_engine(bundle), rows, config.decoder.vocab_size)
-    print(json.dumps({case: [run() for _ in range(4)][1:] for case, run in cases.items()}))
+    print(json.dumps({case: [run() for _ in range(5)][2:] for case, run in cases.items()}))
 
 
 def timed_apart(kind: str, folder: Path) -> dict[str, list[float]]:
