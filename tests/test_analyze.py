@@ -50,11 +50,46 @@ def test_it_writes_numbers_and_a_plot(tmp_path, text):
     result = json.loads((tmp_path / "figure2" / "similarity.json").read_text())
     assert [layer["layer"] for layer in result["layers"]] == [0, 1]
     assert result["images"] == 2
+    assert result["text_tokens"] > result["prompts"] >= 2
     for layer in result["layers"]:
         assert -1 <= layer["vision_mean"] <= 1
         assert layer["text_std"] > 0
     with Image.open(tmp_path / "figure2" / "similarity.png") as image:
         assert image.width > 600
+
+
+def records(folder, *images):
+    """A LLaVA-format file with one record for each of `images`; None: text only."""
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a"}]
+    file = folder / "data.json"
+    file.write_text(json.dumps([{"conversations": talk, **({"image": i} if i else {})} for i in images]))
+    return str(file)
+
+
+def test_records_without_an_image_do_not_count(tmp_path, text, probe_image, capsys):
+    save_checkpoint(tmp_path / "vanilla", build_model(VANILLA), text)
+    data = records(tmp_path, None, probe_image.name, None, probe_image.name)
+    arguments = ["--model", str(tmp_path / "vanilla"), "--data", data, "--image-folder", str(probe_image.parent)]
+    for limit, images in ((["--limit", "1"], 1), ([], 2)):
+        himix.main(["analyze", *arguments, *limit, "--json"], standalone_mode=False)
+        result = json.loads(capsys.readouterr().out)
+        assert (result["images"], result["prompts"]) == (images, images)
+    with pytest.raises(InputError, match="no sample has an image"):
+        himix.main(
+            ["analyze", "--model", str(tmp_path / "vanilla"), "--data", records(tmp_path, None)], standalone_mode=False
+        )
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, text):
+    save_checkpoint(tmp_path / "vanilla", build_model(VANILLA), text)
+    out = tmp_path / "figure2"
+    arguments = ["analyze", "--model", str(tmp_path / "vanilla"), "--limit", "1", "--out", str(out)]
+    himix.main(arguments, standalone_mode=False)
+    himix.main(arguments, standalone_mode=False)  # an earlier result is replaced
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else"):
+        himix.main(arguments, standalone_mode=False)
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_a_himix_model_has_no_vision_sequence():

@@ -7,12 +7,15 @@ from itertools import pairwise
 import pytest
 import torch
 
+from himix_edge.checkpoints import save_checkpoint
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.cli import himix
 from himix_edge.config import Injection
 from himix_edge.errors import InputError
-from himix_edge.evaluation.flops import count_flops, kv_bytes, vanilla_of
+from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, parameters, vanilla_of
+from himix_edge.model import build_model
 from himix_edge.presets import preset
+from tests.conftest import TINY
 
 # arXiv 2501.10318: GFLOPs of the language decoder, vanilla and HiMix, as printed
 PAPER = {
@@ -58,6 +61,15 @@ def test_tower_and_token(counted):
         assert vanilla.prefill / ours.prefill > 9
 
 
+@pytest.mark.parametrize(("name", "published"), [
+    ("smollm2-135m", 134_515_008), ("smollm2-360m", 361_821_120), ("qwen2-0.5b", 494_032_768),
+    ("tinyllama-1.1b", 1_100_048_384), ("llama-3.2-1b", 1_235_814_400), ("llama-3.2-3b", 3_212_749_824),
+    ("vicuna-7b", 6_738_415_616),
+])  # fmt: skip
+def test_decoders_have_the_published_number_of_parameters(name, published):
+    assert parameters(preset(name, "nano"))["decoder"] == published
+
+
 def test_variants_cost_what_they_should():
     config = preset("nano")
     full = count_flops(config)
@@ -65,6 +77,12 @@ def test_variants_cost_what_they_should():
     uniform = count_flops(dataclasses.replace(config, injection=Injection(sharing="uniform")))
     assert half.vision_injector * 2 == uniform.vision_injector * 4 == full.vision_injector
     assert uniform.prefill == full.prefill > half.prefill
+    two = dataclasses.replace(config.vision, feature_layers=(-1, -2))
+    levels = dataclasses.replace(
+        config, vision=two, vision_hidden_size=two.feature_size, injection=Injection(sharing="levels")
+    )
+    # per level, 64 tokens through a connector of two 128 x 128 layers, then to keys and values of 2 x 64 each
+    assert count_flops(levels).vision_injector == 2 * 64 * (2 * 2 * 128 * 128 + 2 * 2 * 128 * 128)
     pooled = dataclasses.replace(config, vision=dataclasses.replace(config.vision, pooling=2))
     assert count_flops(pooled).vision_injector * 4 == full.vision_injector
     assert kv_bytes(pooled, 0)[0] * 4 == kv_bytes(config, 0)[0] == 2 * 4 * 2 * 64 * 64 * 4
@@ -83,10 +101,25 @@ def test_info_prints_each_part(capsys):
     himix.main(["info", "--list"], standalone_mode=False)
     listed = capsys.readouterr().out
     assert all(name in listed for name in PAPER)
+    layer = 4 * (1152**2 + 1152) + 2 * 1152 * 4304 + 4304 + 1152 + 4 * 1152
+    siglip = 26 * layer + (3 * 14**2 + 1) * 1152 + 729 * 1152  # the penultimate state needs 26 of its 27 layers
+    assert f"{siglip / 1e6:.1f} M" in listed
+
+
+def test_a_vanilla_checkpoint_stands_beside_its_himix(capsys, tmp_path, text):
+    vanilla = vanilla_of(TINY)
+    save_checkpoint(tmp_path / "vanilla", build_model(vanilla), text)
+    himix.main(["info", str(tmp_path / "vanilla"), "--flops", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert himix_of(vanilla) == TINY
+    assert facts["architecture"] == "vanilla"
+    assert facts["flops"] == vars(count_flops(TINY))
+    assert facts["vanilla_flops"] == vars(count_flops(vanilla))
+    assert facts["flops"]["prefill"] < facts["vanilla_flops"]["prefill"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["nonsense", "--flops"], "presets: nano"), (["nano", "--tower", "no"], "unknown tower"),
+    (["nonsense", "--flops"], "presets: nano.*; towers: .*siglip-so400m"), (["nano", "--tower", "no"], "unknown tower"),
 ])  # fmt: skip
 def test_unknown_names_list_the_known(arguments, message):
     with pytest.raises(InputError, match=message):

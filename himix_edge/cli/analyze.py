@@ -37,17 +37,21 @@ def analyze(
     from himix_edge.checkpoints import open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.data.llava import load_llava
-    from himix_edge.evaluation.similarity import analyse
+    from himix_edge.evaluation.similarity import analyse, require_vision_sequence
     from himix_edge.presets import SHIPPED
 
-    if out and out.exists() and not (out / FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and holds something else; choose another --out")
-    samples = load_llava(data or SHIPPED / "probe" / "probe.json", image_folder).samples[:limit]
+    if out:
+        _check_out(out)
     source = open_source(model)
+    require_vision_sequence(source.config)  # before the weights are read
+    records = load_llava(data or SHIPPED / "probe" / "probe.json", image_folder).samples
+    samples = [sample for sample in records if sample.image][:limit]
     with progress_console.status("running the model"):
-        layers = analyse(assemble(source.config, source.weights, source.where), source.load_text(), samples)
+        found = analyse(assemble(source.config, source.weights, source.where), source.load_text(), samples)
+    layers = found.layers
     result = {
-        "model": model, "images": len(samples), "vision_tokens": source.config.vision.num_tokens,  # type: ignore[union-attr]
+        "model": model, "images": found.images, "prompts": found.prompts,
+        "vision_tokens": source.config.vision.num_tokens, "text_tokens": found.text_tokens,  # type: ignore[union-attr]
         "data": str(data or "probe"), "tools": {"himix-edge": version("himix-edge"), "torch": torch.__version__},
         "layers": [dataclasses.asdict(layer) for layer in layers],
     }  # fmt: skip
@@ -64,11 +68,19 @@ def analyze(
         click.echo(f"{out / FILE}, {out / PLOT}")
 
 
-def _plot(result: dict[str, Any], path: Path) -> None:
+def _check_out(out: Path) -> None:
+    """Before any work: `out` is replaced as a whole, so it must hold nothing but an earlier result."""
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ImportError:
         raise BackendMissing("matplotlib", "train") from None
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {FILE, PLOT}):
+        raise InputError(f"{out}: exists and holds something else; choose another --out")
+
+
+def _plot(result: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
@@ -83,7 +95,8 @@ def _plot(result: dict[str, Any], path: Path) -> None:
         axes.fill_between(numbers, low, high, alpha=0.2, color=color)
     axes.set_xlabel("decoder layer")
     axes.set_ylabel("cosine similarity of its input and output")
-    axes.set_title(f"{Path(result['model']).name}: {result['images']} images, {result['vision_tokens']} tokens each")
+    many = "image" if result["images"] == 1 else "images"
+    axes.set_title(f"{Path(result['model']).name}: {result['images']} {many}, {result['vision_tokens']} tokens each")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -68,7 +68,7 @@ def _config(what: str, tower: str | None) -> ModelConfig:
     except InputError as error:
         if Path(what).exists() or "/" in what:
             raise
-        raise InputError(f"{error}; presets: {', '.join(DECODERS)}") from None
+        raise InputError(f"{error}; presets: {', '.join(DECODERS)}; towers: {', '.join(TOWERS)}") from None
 
 
 def _model_facts(what: str, tower: str | None) -> dict[str, Any]:
@@ -113,14 +113,38 @@ def _tower_words(tower: Any) -> str:
 
 
 def _list(as_json: bool) -> None:
-    decoders = {name: {"decoder": _decoder_words(preset(name)), "tower": DEFAULT_TOWERS.get(name, "siglip-so400m")}
-                for name in DECODERS}  # fmt: skip
-    towers = {name: _tower_words(config) for name, config in TOWERS.items()}
+    decoders = {
+        name: {
+            "decoder": _decoder_words(preset(name)), "tower": DEFAULT_TOWERS.get(name, "siglip-so400m"),
+            "parameters": _parameters(preset(name, "nano"), "decoder"),
+        }
+        for name in DECODERS
+    }  # fmt: skip
+    towers = {name: {"tower": _tower_words(config), "parameters": _parameters(preset("nano", name), "vision_encoder")}
+              for name, config in TOWERS.items()}  # fmt: skip
     if as_json:
         print_json({"presets": decoders, "towers": towers})
         return
-    print_table("Presets", ("name", "decoder", "tower"), [(n, d["decoder"], d["tower"]) for n, d in decoders.items()])
-    print_table("Towers", ("name", "what"), list(towers.items()))
+    print_table("Presets", ("name", "decoder", "parameters", "usual tower"), [
+        (name, facts["decoder"], _millions(facts["parameters"]), facts["tower"]) for name, facts in decoders.items()
+    ])  # fmt: skip
+    print_table("Towers", ("name", "what", "parameters"), [
+        (name, facts["tower"], _millions(facts["parameters"])) for name, facts in towers.items()
+    ])  # fmt: skip
+
+
+def _parameters(config: ModelConfig, role: str) -> int | None:
+    """Counted from the model as built; None without torch, or without what the tower needs."""
+    try:
+        from himix_edge.evaluation.flops import parameters
+
+        return parameters(config)[role]
+    except (ImportError, BackendMissing):
+        return None
+
+
+def _millions(count: Any) -> str:
+    return "unknown" if count is None else f"{count / 1e6:.1f} M"
 
 
 def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> None:
@@ -128,19 +152,22 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
     if config.vision is None:
         raise InputError(f"{what}: no vision tower; --flops compares what an image costs")
     try:
-        from himix_edge.evaluation.flops import count_flops, kv_bytes, vanilla_of
+        from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, vanilla_of
         from himix_edge.export.preflight import forecast
         from himix_edge.export.quantisation import POLICIES
     except ImportError:
         raise BackendMissing("torch", "onnx") from None
-    ours, vanilla = count_flops(config, text_tokens), count_flops(vanilla_of(config), text_tokens)
+    ours, vanilla = count_flops(himix_of(config), text_tokens), count_flops(vanilla_of(config), text_tokens)
     tokens = config.vision.num_tokens
-    image, cache = kv_bytes(config, tokens + text_tokens)
+    slots = tokens + text_tokens
+    (image, cache), (half_image, half_cache) = (kv_bytes(himix_of(config), slots, width) for width in (4, 2))
+    (vanilla_image, _), (half_vanilla_image, _) = (kv_bytes(vanilla_of(config), slots, width) for width in (4, 2))
     weights = {name: forecast(config, policy).weights for name, policy in POLICIES.items()}
     if as_json:
         print_json({
-            "model": what, "vision_tokens": tokens, "text_tokens": text_tokens, "flops": vars(ours),
-            "vanilla_flops": vars(vanilla), "image_kv_bytes": image, "cache_bytes": cache, "weight_bytes": weights,
+            "model": what, "architecture": config.architecture, "vision_tokens": tokens, "text_tokens": text_tokens,
+            "flops": vars(ours), "vanilla_flops": vars(vanilla), "image_kv_bytes": image,
+            "vanilla_image_kv_bytes": vanilla_image, "cache_bytes": cache, "weight_bytes": weights,
         })  # fmt: skip
         return
     rows = [
@@ -148,16 +175,17 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
         ("vision_injector (vanilla: connector)", ours.vision_injector, vanilla.vision_injector),
         ("prefill, logits of the last position", ours.prefill, vanilla.prefill),
         ("prefill as the paper counts it", ours.paper_prefill, vanilla.paper_prefill),
-        (f"a token behind {tokens + text_tokens}", ours.token, vanilla.token),
+        (f"a token behind {slots}", ours.token, vanilla.token),
     ]
     giga = [(name, f"{a / 1e9:.4g}", f"{b / 1e9:.4g}", f"{b / max(a, 1):.2f}") for name, a, b in rows]
     title = f"{what}: GFLOPs, {tokens} vision tokens and {text_tokens} of text"
-    own = "HiMix" if config.architecture == "himix" else "this (vanilla)"
-    print_table(title, ("part", own, "vanilla", "vanilla / HiMix"), giga)
-    print_table("Keys and values, float32", ("", "bytes"), [
-        ("a kept image", size(image)), (f"the cache at {tokens + text_tokens} slots (vanilla: the same)", size(cache)),
+    print_table(title, ("part", "HiMix", "vanilla", "vanilla / HiMix"), giga)
+    print_table("Keys and values", ("", "float32, as the runtimes hold them", "in 2 bytes each"), [
+        ("a kept image, HiMix", size(image), size(half_image)),
+        ("a kept image, vanilla", size(vanilla_image), size(half_vanilla_image)),
+        (f"the cache at {slots} slots, both", size(cache), size(half_cache)),
     ])  # fmt: skip
-    print_table("Weights", ("precision", *weights["none"], "together"), [
+    print_table(f"Weights of the {config.architecture} model", ("precision", *weights["none"], "together"), [
         (name, *(size(count) for count in roles.values()), size(sum(roles.values()))) for name, roles in weights.items()
     ])  # fmt: skip
 

@@ -45,6 +45,11 @@ def vanilla_of(config: ModelConfig) -> ModelConfig:
     return replace(config, architecture="vanilla", injection=Injection())
 
 
+def himix_of(config: ModelConfig) -> ModelConfig:
+    """HiMix on the same decoder and tower, `config` itself if it is one; a vanilla model's has every layer injected."""
+    return replace(config, architecture="himix")
+
+
 def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Flops:
     """Count the parts of `config`'s model for one image and `text_tokens` of text.
 
@@ -78,8 +83,28 @@ def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Fl
     return Flops(tower, injector, through + head, paper, _counted(lambda: model.decode(one, cache)))
 
 
+def parameters(config: ModelConfig) -> dict[str, int]:
+    """How many parameters the tower, the injection (vanilla: the connector) and the decoder have, tied ones once.
+
+    Raises:
+        BackendMissing: the tower needs a package that is not installed.
+    """
+    counts = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
+    for name, parameter in meta_model(config).named_parameters():
+        if name.startswith("vision_tower."):
+            role = "vision_encoder"
+        else:
+            injects = "_img." in name or name.startswith(("connector.", "shared_injection."))
+            role = "vision_injector" if injects else "decoder"
+        counts[role] += parameter.numel()
+    return counts
+
+
 def kv_bytes(config: ModelConfig, slots: int, bytes_each: int = 4) -> tuple[int, int]:
-    """Bytes of one image's kept keys and values, and of the decoder's cache of `slots` slots a layer."""
+    """Bytes of one image's kept keys and values, and of the decoder's cache of `slots` slots a layer.
+
+    The runtimes hold float32. Their caches have the same slots in every layer, whether or not the image enters it.
+    """
     assert config.vision is not None
     per_slot = 2 * config.decoder.kv_size * bytes_each
     image = config.num_vision_rows * config.vision.num_tokens * per_slot

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel
@@ -24,6 +25,25 @@ class Similarity:
     vision_std: float
     text_mean: float
     text_std: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was measured, and over how much: text_tokens are those of all prompts together."""
+
+    layers: tuple[Similarity, ...]
+    images: int
+    prompts: int
+    text_tokens: int
+
+
+def require_vision_sequence(config: ModelConfig) -> None:
+    """Raises InputError for a model whose decoder no image tokens run through: HiMix, or a plain decoder."""
+    if config.architecture != "vanilla" or config.vision is None:
+        raise InputError(
+            "only a vanilla model has a vision sequence in its decoder; train one with `himix train --vanilla` or make "
+            "one with `himix convert --vanilla`"
+        )
 
 
 def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,23 +72,24 @@ def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: 
     return stacked[:, : features.shape[1]], stacked[:, features.shape[1] :]
 
 
-def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[Sample]) -> list[Similarity]:
+def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[Sample]) -> Analysis:
     """Similarities over real images and the first question of each conversation about them.
+
+    Samples without an image are passed over.
 
     Raises:
         InputError: a model without a vision sequence (HiMix, or a plain decoder), or no image among the samples.
     """
-    if model.config.architecture != "vanilla" or model.config.vision is None:
-        raise InputError(
-            "only a vanilla model has a vision sequence in its decoder; train one with `himix train --vanilla` or make "
-            "one with `himix convert --vanilla`"
-        )
+    config = model.config.vision
+    require_vision_sequence(model.config)
+    assert config is not None
     vision: list[Tensor] = []
     language: list[Tensor] = []
+    images = 0
     for sample in samples:
         if sample.image is None:
             continue
-        config = model.config.vision
+        images += 1
         pixels = load_image(sample.image, config.image_size, config.resample)
         with torch.inference_mode():
             features = model.encode_image(torch.from_numpy(pixels.copy()))
@@ -80,7 +101,8 @@ def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[S
     if not vision:
         raise InputError("no sample has an image")
     over_image, over_text = torch.cat(vision, dim=1), torch.cat(language, dim=1)
-    return [
+    layers = tuple(
         Similarity(i, float(v.mean()), float(v.std()), float(t.mean()), float(t.std()))
         for i, (v, t) in enumerate(zip(over_image, over_text, strict=True))
-    ]
+    )
+    return Analysis(layers, images, len(language), over_text.shape[1])
