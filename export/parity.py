@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from himix_edge.bundle import ParityResult
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import QuantizedModel
+from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor, digest
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
@@ -111,6 +111,15 @@ class Gate:
                 off += 1
                 self._at_most("quantised", name, "max rounding steps", steps, limit)
         self._at_most("quantised", "all", f"weights off, of {len(self.model.tensors)}", float(off), 0.0)
+
+    def check_weights(self, stored: dict[str, QuantizedTensor]) -> None:
+        """Stage "weights": what is stored in the exported files against what was quantised."""
+        off = 0
+        for name, tensor in self.model.tensors.items():
+            if name not in stored or digest(stored[name]) != digest(tensor):
+                off += 1
+                self._add("weights", name, "stored as quantised", 0.0, 1.0, False)
+        self._at_most("weights", "all", f"tensors off, of {len(self.model.tensors)}", float(off), 0.0)
 
     def check_engine(self, stage: str, tolerance: str, engine: Engine) -> None:
         """Each role by itself on the reference's input, then end to end on the engine's own tokens."""

@@ -43,7 +43,7 @@ from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
 from himix_edge.export.parity import Gate, Question
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, Precision, QuantizedModel, quantise
+from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, Precision, QuantizedModel, digest, quantise
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import disk_errors, publish_folder, sha256
 from himix_edge.presets import SHIPPED, preset
@@ -208,7 +208,7 @@ def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
         selftest = _write_selftest(gate.most_certain(), text, staging)
         text.tokenizer.save(str(staging / TOKENIZER))
         manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
-        _run_gate(plan, gate, Bundle(staging, manifest), roles, report)
+        _run_gate(plan, gate, Bundle(staging, manifest), report)
         write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
         (staging / STAGES).unlink()
         report("publishing")
@@ -261,7 +261,7 @@ def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Repor
     if (staging / STAGES).is_file():
         earlier = json.loads((staging / STAGES).read_text())
         done = earlier["roles"] if earlier["key"] == plan.key else {}
-    kept = {record["path"] for records in done.values() for record in records} | {STAGES}
+    kept = {Path(record["path"]).parts[0] for records in done.values() for record in records} | {STAGES}
     for leftover in staging.iterdir():
         if leftover.name not in kept or not done:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -341,6 +341,7 @@ def _manifest(
         image_kv_id=image_kv_id(model.reference),
         tools=plan.tools,
         provenance=provenance,
+        weights={name: digest(tensor) for name, tensor in model.tensors.items()},
         parity=parity,
         selftest=selftest,
     )
@@ -354,11 +355,12 @@ def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
     return bits
 
 
-def _run_gate(plan: Plan, gate: Gate, bundle: Bundle, roles: dict[str, list[Path]], report: Report) -> None:
-    report("gate: packed weights with float activations")
+def _run_gate(plan: Plan, gate: Gate, bundle: Bundle, report: Report) -> None:
+    report("gate: stored weights")
+    gate.check_weights(plan.target.read_weights(bundle))
+    report("gate: in float")
     with tempfile.TemporaryDirectory(prefix=".float-", dir=plan.staging) as scratch:
-        twin = plan.target.with_float_activations(plan.staging, roles, Path(scratch))
-        gate.check_engine("packed", "float32", load_engine(bundle, role_files=twin))
+        gate.check_engine("packed", "float32", plan.target.exact_engine(bundle, Path(scratch)))
     if plan.options.int8_activations:
         report("gate: as it ships")
         gate.check_engine("runtime", "int8_activations", load_engine(bundle))

@@ -5,6 +5,7 @@ channel. Scales are bf16-representable and inside fp16's normal range, so every 
 exactly. The model with the dequantised weights is the reference for every runtime.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,7 @@ class QuantizedModule(nn.Module):
 
     values: Tensor
     scale: Tensor
+    name: str = ""  # of the parameter in the checkpoint; targets store it under this name
 
     def __init__(self, quantised: QuantizedTensor):
         super().__init__()
@@ -181,10 +183,11 @@ def quantise(source: Source, policy: Policy) -> QuantizedModel:
         tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised)
         del weight
         if isinstance(module, nn.Embedding):
-            replacement: nn.Module = QuantizedEmbedding(quantised)
+            replacement: QuantizedModule = QuantizedEmbedding(quantised)
         else:
             bias = None if module.bias is None else source.weights[f"{name}.bias"].read().float()
             replacement = QuantizedLinear(quantised, bias)
+        replacement.name = weight_name
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, replacement)
     rest = {name: source.weights[name].read().float() for name, p in model.named_parameters() if p.is_meta}
@@ -203,6 +206,20 @@ def deviation(weight: Tensor, quantised: QuantizedTensor) -> float:
         off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / scale[..., None]
         worst = max(worst, float(off.abs().max()))
     return worst
+
+
+def digest(tensor: QuantizedTensor) -> str:
+    """SHA-256 of integers and scales, the same however a format stores them.
+
+    A scale that a format repeats along a row counts once.
+    """
+    scale = tensor.scale.contiguous()
+    if bool((scale == scale[:, :1]).all()):
+        scale = scale[:, :1].contiguous()
+    made = hashlib.sha256(repr((tuple(tensor.values.shape), tuple(scale.shape))).encode())
+    made.update(tensor.values.contiguous().numpy().data)
+    made.update(scale.float().numpy().data)
+    return made.hexdigest()
 
 
 def role_bits(module_name: str, policy: Policy) -> int:

@@ -99,6 +99,7 @@ class Manifest(Record):
     image_kv_id: str
     tools: dict[str, str]
     provenance: dict[str, Any]
+    weights: dict[str, str] = {}  # quantised parameter -> digest of its integers and scales, see export.quantisation
     parity: list[ParityResult]
     selftest: SelfTest
 
@@ -174,7 +175,9 @@ def file_record(folder: Path, path: Path) -> FileRecord:
 
 
 def _all_files(manifest: Manifest) -> list[FileRecord]:
-    return [*(record for records in manifest.roles.values() for record in records), *manifest.files]
+    """Every file once: a program may serve several roles."""
+    records = [*(record for records in manifest.roles.values() for record in records), *manifest.files]
+    return list({record.path: record for record in records}.values())
 
 
 def _check_path(manifest: Path, name: str) -> None:

@@ -44,13 +44,19 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(bundle: Bundle, threads: int | None = None, role_files: dict[str, Path] | None = None) -> Engine:
+def load_engine(
+    bundle: Bundle,
+    threads: int | None = None,
+    role_files: dict[str, Path] | None = None,
+    activations: str | None = None,
+) -> Engine:
     """Open a bundle's graphs in the runtime of its target.
 
     Args:
         bundle: a verified bundle.
         threads: CPU threads; None leaves the choice to the runtime.
         role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
+        activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
 
     Raises:
         InputError: this installation has no runtime for the bundle's target.
@@ -62,4 +68,5 @@ def load_engine(bundle: Bundle, threads: int | None = None, role_files: dict[str
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
     load: Callable[..., Engine] = import_module(f"himix_edge.runtimes.{target}_engine").load
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
-    return load(files, bundle.config, bundle.manifest.context_capacity, threads)
+    activations = activations or bundle.manifest.quantisation.activations
+    return load(files, bundle.config, bundle.manifest.context_capacity, threads, activations)

@@ -76,8 +76,13 @@ class OnnxEngine:
         return self._logits[0].copy()
 
 
-def load(files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None) -> OnnxEngine:
-    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file."""
+def load(
+    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+) -> OnnxEngine:
+    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file.
+
+    `activations` is written into these graphs, node by node; it is not decided here.
+    """
     return OnnxEngine(files, config, capacity, threads)
 
 

@@ -60,7 +60,7 @@ def test_graphs_are_fused(nano_bundles, precision):
     heads = [
         n for n, i in initializers.items() if i.dims and i.dims[0] == 512 and i.data_type == onnx.TensorProto.UINT8
     ]
-    tables = [n for n in heads if n.startswith("head")]
+    tables = [n for n in heads if n.startswith("model.embed_tokens")]
     assert len(tables) == 1, "the tied embedding is stored once"
 
 
@@ -68,10 +68,10 @@ def test_the_stored_integers_are_the_quantisers(nano_bundles):
     quantised = quantise(open_source("nano"), POLICIES["int4"])
     _, initializers = operators(nano_bundles["int4"] / "decoder.onnx")
     expected = quantised.tensors["model.layers.1.mlp.down_proj.weight"]
-    packed = onnx.numpy_helper.to_array(initializers["stack.layers.1.mlp.down_proj.packed"])
+    packed = onnx.numpy_helper.to_array(initializers["model.layers.1.mlp.down_proj.weight.packed"])
     values = np.stack([packed & 15, packed >> 4], -1).reshape(expected.values.shape).astype(int) - 8
     assert (values == expected.values.numpy()).all()
-    scale = onnx.numpy_helper.to_array(initializers["stack.layers.1.mlp.down_proj.scale"])
+    scale = onnx.numpy_helper.to_array(initializers["model.layers.1.mlp.down_proj.weight.scale"])
     assert scale.dtype == np.float16, "the size of llama.cpp's Q4_0"
     assert (scale == expected.scale.numpy()).all()
 
@@ -87,7 +87,7 @@ def test_sizes_and_their_forecast(nano_bundles):
 def test_manifest_records_what_was_made(nano_bundles):
     manifest = open_verified(nano_bundles["int4"]).manifest
     assert manifest.quantisation.bits == {"vision_encoder": 8, "vision_injector": 8, "decoder": 4, "embedding": 4}
-    assert {r.stage for r in manifest.parity} == {"subgraphs", "quantised", "packed", "runtime"}
+    assert {r.stage for r in manifest.parity} == {"subgraphs", "quantised", "weights", "packed", "runtime"}
     assert all(r.passed for r in manifest.parity)
     assert manifest.provenance["training"]["data"]["licence"] == "MIT"
     assert manifest.tools["onnxruntime"]

@@ -33,7 +33,7 @@ def edit_graph(role, change):
 
 
 def double_one_scale(graph):
-    tensor = next(i for i in graph.initializer if i.name == "stack.layers.1.mlp.up_proj.scale")
+    tensor = next(i for i in graph.initializer if i.name == "model.layers.1.mlp.up_proj.weight.scale")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, tensor.name))
 
 

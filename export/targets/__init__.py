@@ -7,8 +7,11 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Protocol
 
+from himix_edge.bundle import Bundle
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import QuantizedModel
+from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
+from himix_edge.model import VisionLanguageModel
+from himix_edge.runtimes.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,19 @@ class Target(Protocol):
         """Role -> function that writes the role's files into a folder and returns them, main file first."""
         ...
 
-    def with_float_activations(self, folder: Path, roles: dict[str, list[Path]], scratch: Path) -> dict[str, Path]:
-        """Role -> file that computes with the same stored weights but float activations, made in `scratch`."""
+    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
+        """The exported files in a mode that has to equal `exact_reference` closely; `scratch` is for helper files.
+
+        Raises GateRefused if the runtime does not run them as intended.
+        """
+        ...
+
+    def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
+        """What `exact_engine` computes: the reference, with whatever rounding the format cannot avoid."""
+        ...
+
+    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+        """Parameter name -> integers and scales, read back out of the exported files."""
         ...
 
 

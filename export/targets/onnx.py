@@ -5,13 +5,9 @@ embedding are swapped for ONNX Runtime's fused operators. GroupQueryAttention ta
 HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate by the past's length).
 """
 
-import contextlib
-import copy
 import importlib.metadata
-import logging
 import os
-import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
+from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
 from himix_edge.errors import BackendMissing
+from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
 from himix_edge.export.quantisation import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -32,8 +30,10 @@ from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
+from himix_edge.runtimes.engine import Engine, load_engine
 
 OPSET = 23
+PACKED, SCALE = ".packed", ".scale"
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
 
 
@@ -44,8 +44,9 @@ class MatMulNBits(nn.Module):
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
+    def __init__(self, name: str, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
         super().__init__()
+        self.name = name
         packed, scale, self.block = pack_blocks(weight)
         self.rows, self.columns = weight.values.shape
         self.bits, self.accuracy_level = weight.bits, accuracy_level
@@ -91,18 +92,6 @@ class FusedVisionAttention(nn.Module):
         a = self.inner
         qkv = [a.q_proj(x), a.k_proj(x), a.v_proj(x)]
         return a.out_proj(_contrib("MultiHeadAttention", qkv, {"num_heads": self.heads}, x.dtype, x.shape))
-
-
-class VisionInjector(nn.Module):
-    """HiMix: vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `vision_rows`."""
-
-    def __init__(self, model: VisionLanguageModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.model.project_image(vision_features)
-        return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
 
 
 class FusedStack(nn.Module):
@@ -219,12 +208,16 @@ class OnnxTarget:
             "decoder": lambda folder: self._decoder(model, options, folder),
         }
 
-    def with_float_activations(self, folder: Path, roles: dict[str, list[Path]], scratch: Path) -> dict[str, Path]:
+    def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
+        return model.reference
+
+    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
         """The same files with MatMulNBits' accuracy_level set to 0: an attribute, no weight is touched."""
         import onnx
 
         paths = {}
-        for role, files in roles.items():
+        for role, records in bundle.manifest.roles.items():
+            files = [bundle.folder / record.path for record in records]
             graph = onnx.load(files[0], load_external_data=False)
             for node in graph.graph.node:
                 for attribute in node.attribute:
@@ -234,37 +227,53 @@ class OnnxTarget:
                 os.link(extra, scratch / extra.name)  # ONNX Runtime refuses data behind a link that leaves the folder
             paths[role] = scratch / files[0].name
             onnx.save(graph, paths[role])
-        return paths
+        return load_engine(bundle, role_files=paths)
+
+    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+        import onnx
+
+        found = {}
+        for role in bundle.manifest.roles:
+            graph = onnx.load(bundle.role_path(role)).graph
+            stored = {tensor.name: tensor for tensor in graph.initializer}
+            for name in stored:
+                if name.endswith(PACKED):
+                    scale = stored[name.removesuffix(PACKED) + SCALE]
+                    packed, scales = (onnx.numpy_helper.to_array(stored[n]) for n in (name, scale.name))
+                    node = next(n for n in graph.node if n.op_type == "MatMulNBits" and n.input[1] == name)
+                    shape = {a.name: a.i for a in node.attribute}
+                    found[name.removesuffix(PACKED)] = unpack_blocks(packed, scales, shape["K"], shape["bits"])
+        return found
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
         assert vision is not None
-        tower = _swap(_own(model.reference).vision_tower, options)
+        tower = _swap(owned(model.reference).vision_tower, options)
         for name, child in list(tower.named_modules()):
             if isinstance(child, VisionAttention):
-                _replace(tower, name, FusedVisionAttention(child))
+                replace_module(tower, name, FusedVisionAttention(child))
         pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
         return _export(tower, (pixels,), ["image"], ["vision_features"], None, folder / "vision_encoder.onnx")
 
     def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
-        owned = _swap(_own(model.reference), options)
+        own = _swap(owned(model.reference), options)
         if config.architecture == "himix":
-            injector: nn.Module = VisionInjector(owned)
+            injector: nn.Module = VisionInjector(own)
         else:
-            stack = FusedStack(owned.model, options.capacity)
-            injector = VanillaInjector(owned.connector, stack, config.vision.num_tokens)
+            stack = FusedStack(own.model, options.capacity)
+            injector = VanillaInjector(own.connector, stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         names = ["vision_key", "vision_value"]
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
 
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config.decoder
-        owned = _own(model.reference)
-        embedding, head = _embedding_and_head(owned, options)
+        own = owned(model.reference)
+        embedding, head = _embedding_and_head(own, options)
         plain = [i for i, row in enumerate(model.reference.config.vision_rows) if row is None]
-        stack = FusedStack(_swap(owned.model, options), options.capacity, plain)
+        stack = FusedStack(_swap(own.model, options), options.capacity, plain)
         decoder = Decoder(embedding, stack, head)
         cache = (1, config.num_key_value_heads, options.capacity, config.head_dim)
         layers = range(config.num_hidden_layers)
@@ -302,6 +311,15 @@ def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:
     return packed.contiguous(), scale.contiguous(), block
 
 
+def unpack_blocks(packed: Any, scales: Any, columns: int, bits: int) -> QuantizedTensor:
+    """The inverse of `pack_blocks`; a scale that was repeated for a whole row stays repeated."""
+    integers = torch.from_numpy(packed.copy())
+    if bits == 4:
+        integers = torch.stack([integers & 15, integers >> 4], dim=-1).flatten(2)
+    values = (integers.to(torch.int16) - (8 if bits == 4 else 128)).to(torch.int8)
+    return QuantizedTensor(values.flatten(1)[:, :columns], torch.from_numpy(scales.astype("float32")), bits)
+
+
 def row_block(columns: int) -> int:
     """MatMulNBits' block size for a row with one scale: 64 where it divides `columns`, 16 (with padding) if none does.
 
@@ -314,53 +332,40 @@ def _contrib(op: str, inputs: list[Tensor | None], attributes: dict[str, Any], d
     return symbolic(f"com.microsoft::{op}", inputs, attributes, dtype=dtype, shape=shape, version=1)
 
 
-def _own(model: VisionLanguageModel) -> Any:
-    """A copy whose modules can be replaced; parameters are shared with the original."""
-    return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
-
-
 def _swap(module: nn.Module, options: ExportOptions) -> Any:
-    """Replace every QuantizedLinear below `module` by MatMulNBits, in place."""
-    for name, child in list(module.named_modules()):
-        if isinstance(child, QuantizedLinear):
-            _replace(module, name, _matmul(child, options))
-    return module
-
-
-def _replace(module: nn.Module, name: str, child: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, child)
+    return swap_linears(module, lambda linear: _matmul(linear, options))
 
 
 def _matmul(linear: QuantizedModule, options: ExportOptions) -> MatMulNBits:
     bias = linear.bias if isinstance(linear, QuantizedLinear) else None
-    return MatMulNBits(linear.quantised, bias, 4 if options.int8_activations else 0)
+    return MatMulNBits(linear.name, linear.quantised, bias, 4 if options.int8_activations else 0)
 
 
-def _embedding_and_head(owned: Any, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
+def _embedding_and_head(own: Any, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
     """Token embedding and head; a tied pair shares one stored tensor."""
-    config, table = owned.config.decoder, owned.model.embed_tokens
+    config, table = own.config.decoder, own.model.embed_tokens
     if not isinstance(table, QuantizedEmbedding):
         head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
-        head.weight = table.weight if config.tie_word_embeddings else owned.lm_head.weight
+        head.weight = table.weight if config.tie_word_embeddings else own.lm_head.weight
         return table, head
     stored = _matmul(table, options)
     if config.tie_word_embeddings:
         return GatherBlockQuantized(stored), stored
-    return GatherBlockQuantized(stored), _matmul(owned.lm_head, options)
+    return GatherBlockQuantized(stored), _matmul(own.lm_head, options)
 
 
 def _export(
     module: nn.Module, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any, path: Path
 ) -> list[Path]:
     """Trace and write one graph; returns its files."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(), arguments, dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs,
             dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
         assert program is not None
         _halve_scales(program.model.graph)
+        _name_weights(program.model.graph, module)
         initializers: Any = program.model.graph.initializers.values()
         size = sum(value.const_value.nbytes for value in initializers)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
@@ -392,13 +397,12 @@ def _halve_scales(graph: Any) -> None:
         graph.register_initializer(half)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter logs about torchvision and warns about its own internals; neither helps a user."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _name_weights(graph: Any, module: nn.Module) -> None:
+    """Call integers and scales by their parameter instead of by their place in the traced module."""
+    for place, child in module.named_modules(remove_duplicate=False):  # a tied head has two places
+        if isinstance(child, MatMulNBits):
+            for kind in (PACKED, SCALE):
+                if place + kind in graph.initializers:
+                    value = graph.initializers.pop(place + kind)
+                    value.name = child.name + kind
+                    graph.register_initializer(value)

@@ -1,0 +1,99 @@
+"""What the targets trace: the model's own modules, with quantised linears and attention swapped for a target's."""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from himix_edge.export.quantisation import QuantizedLinear
+from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+class VisionInjector(nn.Module):
+    """vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `ModelConfig.vision_rows`."""
+
+    def __init__(self, model: VisionLanguageModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.model.project_image(vision_features)
+        return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
+
+
+class RotaryTable(nn.Module):
+    """cos and sin of every position below `rows`, looked up."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, stack: DecoderStack, rows: int):
+        super().__init__()
+        cos, sin = rope_tables(stack.config, torch.arange(rows))
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (B, T) -> cos, sin (B, 1, T, h/2)."""
+        cos, sin = (torch.nn.functional.embedding(position_ids, table)[:, None] for table in (self.cos, self.sin))
+        return cos, sin
+
+
+def run_layers(stack: Any, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    """Embeddings (B, T, d) through all layers -> states (B, T, d) before the final norm.
+
+    `attend(layer, query (B, H, T, h), key, value (B, G, T, h)) -> (B, H, T, h)` is the target's attention behind its
+    cache; query and key are rotated already.
+    """
+    for i, layer in enumerate(stack.layers):
+        attn, normed = layer.self_attn, layer.input_layernorm(x)
+        query = rotate(attn.split(attn.q_proj(normed), attn.heads), cos, sin)
+        key = rotate(attn.split(attn.k_proj(normed), attn.kv_heads), cos, sin)
+        attended = attend(i, query, key, attn.split(attn.v_proj(normed), attn.kv_heads))
+        x = x + attn.o_proj(attended.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return x
+
+
+def causal_mask(new: Any, past: Any) -> Tensor:
+    """Boolean (T, P+T) from (symbolic) sizes, bottom-right aligned: every query sees all P cached slots."""
+    return torch.arange(past + new)[None, :] <= torch.arange(new)[:, None] + past
+
+
+def owned(model: VisionLanguageModel) -> Any:
+    """A copy whose modules can be replaced; parameters are shared with the original."""
+    return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
+
+
+def swap_linears(module: nn.Module, make: Callable[[QuantizedLinear], nn.Module]) -> Any:
+    """Replace every QuantizedLinear below `module` by what `make` makes of it, in place."""
+    for name, child in list(module.named_modules()):
+        if isinstance(child, QuantizedLinear):
+            replace_module(module, name, make(child))
+    return module
+
+
+def replace_module(module: nn.Module, name: str, child: nn.Module) -> None:
+    """Put `child` in the place called `name` below `module`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, child)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters log about what is not installed and warn about their own internals; neither helps a user."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

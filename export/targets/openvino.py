@@ -1,0 +1,309 @@
+"""OpenVINO: a stateful decoder whose cache is fused into attention, integers stored as i4 and i8 constants.
+
+The graphs are traced from the model's own modules by torch.export. Integers pass the converter as int8 and 4-bit ones
+are narrowed behind it; scales are float16, which holds them exactly.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from himix_edge.bundle import Bundle
+from himix_edge.errors import BackendMissing, GateRefused
+from himix_edge.export.graphs import (
+    RotaryTable,
+    VisionInjector,
+    causal_mask,
+    owned,
+    quiet,
+    run_layers,
+    swap_linears,
+)
+from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
+from himix_edge.export.targets import ExportOptions
+from himix_edge.model import VisionLanguageModel
+from himix_edge.runtimes.engine import Engine, load_engine
+
+QUANTISED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantised weight looks in a graph
+
+
+class StoredWeight(nn.Module):
+    """Integers (rows, groups, group) and scales, dequantised in the graph; OpenVINO fuses that into its matmul."""
+
+    values: Tensor
+    scale: Tensor
+
+    def __init__(self, quantised: QuantizedTensor):
+        super().__init__()
+        self.register_buffer("values", quantised.values.unflatten(1, (-1, quantised.group_size)))
+        self.register_buffer("scale", quantised.scale.half()[..., None])
+
+    def forward(self) -> Tensor:
+        return (self.values.half() * self.scale).flatten(1).float()
+
+
+class StoredLinear(nn.Module):
+    """A linear layer on a stored weight."""
+
+    bias: Tensor | None
+
+    def __init__(self, stored: StoredWeight, bias: Tensor | None):
+        super().__init__()
+        self.stored = stored
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.stored(), self.bias)
+
+
+class FloatWeight(nn.Module):
+    """A weight that stays float, in the place of a StoredWeight."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
+class Decoder(nn.Module):
+    """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h) -> logits (B, V) of the last
+    position and the grown K/V. OpenVINO fuses the cache only where `beam_idx` gathers it."""
+
+    def __init__(self, model: Any, capacity: int):
+        super().__init__()
+        self.stack = model.model
+        self.rotary = RotaryTable(model.model, capacity)
+        self.table = _weight(model.model.embed_tokens)
+        self.head = self.table if model.config.decoder.tie_word_embeddings else _weight(model.lm_head)
+        self.first_injected = next(i for i, row in enumerate(model.config.vision_rows) if row is not None)
+        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, beam_idx: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        batch, new = input_ids.shape
+        cos, sin = self.rotary(position_ids)
+        present: list[Tensor] = []
+        kinds = [self.first_injected, *self.plain[:1]]  # layers without the image have a shorter past, and one mask
+        masks = [causal_mask(new, past[2 * layer].shape[2])[None, None] for layer in kinds]
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            key = torch.cat([past[2 * i].index_select(0, beam_idx), key], dim=2)
+            value = torch.cat([past[2 * i + 1].index_select(0, beam_idx), value], dim=2)
+            present.extend((key, value))
+            heads, kv_heads, size = query.shape[1], key.shape[1], key.shape[3]
+            key, value = (
+                x[:, :, None].expand(-1, -1, heads // kv_heads, -1, -1).reshape(batch, heads, -1, size)
+                for x in (key, value)
+            )
+            mask = masks[i in self.plain]
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+        x = run_layers(self.stack, F.embedding(input_ids, self.table()), cos, sin, attend)
+        return (F.linear(self.stack.norm(x[:, -1]), self.head()), *present)
+
+
+class OpenVinoTarget:
+    """Three .xml + .bin pairs for OpenVINO's CPU plugin."""
+
+    name = "openvino"
+    extra = "openvino"
+
+    def tools(self) -> dict[str, str]:
+        try:
+            return {"openvino": importlib.metadata.version("openvino")}
+        except importlib.metadata.PackageNotFoundError:
+            raise BackendMissing("openvino", self.extra) from None
+
+    def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
+        return {
+            "vision_encoder": lambda folder: self._encoder(model, folder),
+            "vision_injector": lambda folder: self._injector(model, folder),
+            "decoder": lambda folder: self._decoder(model, options, folder),
+        }
+
+    def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
+        return model.reference
+
+    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
+        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not fused."""
+        engine: Any = load_engine(bundle, activations="float")
+        layers, fused = bundle.config.decoder.num_hidden_layers, engine.layer_types["ScaledDotProductAttention"]
+        if fused != layers:
+            raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
+        return engine
+
+    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+        import openvino
+
+        found: dict[str, QuantizedTensor] = {}
+        for role in bundle.manifest.roles:
+            graph = openvino.Core().read_model(bundle.role_path(role))
+            for multiply, values, scale in _dequantisations(graph):
+                integers = torch.from_numpy(_integers(values)).flatten(1)
+                scales = torch.from_numpy(scale.get_data().astype(np.float32)).flatten(1)
+                bits = 4 if values.get_output_element_type(0).bitwidth == 4 else 8
+                found[multiply.get_friendly_name()] = QuantizedTensor(integers, scales, bits)
+        return found
+
+    def _encoder(self, model: QuantizedModel, folder: Path) -> list[Path]:
+        vision = model.reference.config.vision
+        assert vision is not None
+        tower = _swap(owned(model.reference).vision_tower)
+        pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
+        graph = _convert(tower, (pixels,), None, ["image"], ["vision_features"], model)
+        return _save(graph, folder / "vision_encoder.xml")
+
+    def _injector(self, model: QuantizedModel, folder: Path) -> list[Path]:
+        config = model.reference.config
+        assert config.vision is not None
+        features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
+        injector = VisionInjector(_swap(owned(model.reference)))
+        names = ["vision_key", "vision_value"]
+        graph = _convert(injector, (features,), None, ["vision_features"], names, model)
+        return _save(graph, folder / "vision_injector.xml")
+
+    def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
+        import openvino
+        from openvino._offline_transformations import apply_make_stateful_transformation
+
+        config, rows = model.reference.config.decoder, model.reference.config.vision_rows
+        module = Decoder(_swap(owned(model.reference)), options.capacity)
+        heads, size = config.num_key_value_heads, config.head_dim
+        batch, time, image_past, text_past = (torch.export.Dim(name) for name in ("b", "t", "p", "q"))
+        past = [f"past.{i}.{kind}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
+        present = [name.replace("past", "present") for name in past]
+        # sizes that differ, so that torch.export takes none for another
+        slots = [4 if rows[i // 2] is None else 5 for i in range(len(past))]
+        arguments = (
+            torch.zeros(2, 3, dtype=torch.int64), torch.arange(3).repeat(2, 1), torch.arange(2, dtype=torch.int32),
+            [torch.zeros(2, heads, n, size) for n in slots],
+        )  # fmt: skip
+        cache = [{0: batch, 2: text_past if n == 4 else image_past} for n in slots]
+        dynamic = ({0: batch, 1: time}, {0: batch, 1: time}, {0: batch}, cache)
+        names = ["input_ids", "position_ids", "beam_idx", *past]
+        graph = _convert(module, arguments, dynamic, names, ["logits", *present], model)
+        graph.reshape({name: openvino.PartialShape([-1, heads, -1, size]) for name in past})
+        apply_make_stateful_transformation(graph, dict(zip(past, present, strict=True)))
+        _start_empty(graph, heads, size)
+        return _save(graph, folder / "decoder.xml")
+
+
+TARGET = OpenVinoTarget()
+
+
+def _weight(module: nn.Module) -> nn.Module:
+    if isinstance(module, StoredLinear):
+        return module.stored
+    return StoredWeight(module.quantised) if isinstance(module, QuantizedModule) else FloatWeight(module.weight)  # type: ignore[arg-type]
+
+
+def _swap(module: nn.Module) -> Any:
+    def make(linear: QuantizedLinear) -> nn.Module:
+        return StoredLinear(StoredWeight(linear.quantised), linear.bias)
+
+    return swap_linears(module, make)
+
+
+def _convert(
+    module: nn.Module, arguments: tuple[Any, ...], dynamic: Any, inputs: list[str], outputs: list[str],
+    model: QuantizedModel,
+) -> Any:  # fmt: skip
+    """Trace and convert; inputs, outputs and quantised weights are named, 4-bit ones narrowed."""
+    import openvino
+
+    with quiet(), torch.no_grad():
+        program = torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic)
+        graph = openvino.convert_model(program)
+    for ports, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    _name_weights(graph, model)
+    return graph
+
+
+def _name_weights(graph: Any, model: QuantizedModel) -> None:
+    """Call each dequantisation by its parameter, found by its integers, and narrow 4-bit integers to i4."""
+    import openvino
+
+    names = {_digest(tensor.values.numpy(), tensor.scale.numpy()): name for name, tensor in model.tensors.items()}
+    kept = []
+    for multiply, values, scale in _dequantisations(graph):
+        integers = values.get_data()
+        name = names[_digest(integers.reshape(integers.shape[0], -1), scale.get_data()[..., 0])]
+        multiply.set_friendly_name(name)
+        if model.tensors[name].bits == 4:
+            packed = (integers[..., 0::2] & 15 | integers[..., 1::2] << 4).astype(np.uint8)
+            tensor = openvino.Tensor(packed, integers.shape, openvino.Type.i4)
+            narrow = openvino.op.Constant(tensor)
+            kept.append((packed, tensor))
+            for user in values.output(0).get_target_inputs():
+                user.replace_source_output(narrow.output(0))
+    _SHARED[id(graph)] = kept
+
+
+_SHARED: dict[int, Any] = {}  # constants use these arrays' memory until their graph is saved
+
+
+def _dequantisations(graph: Any) -> list[tuple[Any, Any, Any]]:
+    """(multiply, integer constant, scale constant) of every quantised weight in a graph."""
+    found = []
+    for node in graph.get_ops():
+        if node.get_type_name() != "Multiply":
+            continue
+        sources = [node.input_value(i).get_node() for i in range(2)]
+        for convert, scale in (sources, sources[::-1]):
+            if convert.get_type_name() != "Convert" or scale.get_type_name() != "Constant":
+                continue
+            values = convert.input_value(0).get_node()
+            if values.get_type_name() == "Constant" and values.get_output_element_type(0).get_type_name() in (
+                "i8",
+                "i4",
+            ):
+                found.append((node, values, scale))
+    return found
+
+
+def _integers(constant: Any) -> np.ndarray[Any, Any]:
+    """An i4 or i8 constant as int8."""
+    shape = list(constant.get_output_shape(0))
+    if constant.get_output_element_type(0).bitwidth == 8:
+        return np.array(constant.get_data())
+    packed = np.array(constant.get_data()).view(np.uint8).reshape(*shape[:-1], shape[-1] // 2)
+    nibbles = np.stack([packed & 15, packed >> 4], axis=-1).astype(np.int8).reshape(shape)
+    return nibbles - 16 * (nibbles > 7).astype(np.int8)
+
+
+def _digest(values: np.ndarray[Any, Any], scale: np.ndarray[Any, Any]) -> bytes:
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes() + scale.astype(np.float32).tobytes()).digest()
+
+
+def _start_empty(graph: Any, heads: int, size: int) -> None:
+    """Give every cache no slots to start with; without an initial value the plugin does not fuse it."""
+    from openvino import opset13
+
+    ids = graph.input("input_ids").get_node().output(0)
+    batch = opset13.gather(opset13.shape_of(ids), opset13.constant(np.array([0])), opset13.constant(0))
+    shape = opset13.concat([batch, opset13.constant(np.array([heads, 0, size]))], 0)
+    empty = opset13.broadcast(opset13.constant(np.float32(0)), shape)
+    for node in graph.get_ops():
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([empty.output(0)])
+    graph.validate_nodes_and_infer_types()
+
+
+def _save(graph: Any, path: Path) -> list[Path]:
+    import openvino
+
+    openvino.save_model(graph, path, compress_to_fp16=False)
+    _SHARED.pop(id(graph), None)
+    return [path, path.with_suffix(".bin")]
