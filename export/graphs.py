@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import io
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from himix_edge.export.quantisation import QuantizedLinear
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
+from himix_edge.model.vit import ACTIVATIONS, VisionBlock
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -68,6 +71,27 @@ def causal_mask(new: Any, past: Any) -> Tensor:
     return torch.arange(past + new)[None, :] <= torch.arange(new)[:, None] + past
 
 
+def slot_mask(steps: Tensor, filled: Tensor, capacity: int) -> Tensor:
+    """Boolean (1, 1, T, C) over a cache of fixed size: new token t sees the `filled` slots, and 0..t of the new."""
+    return (torch.arange(capacity, dtype=torch.int32)[None] <= (filled + steps)[:, None])[None, None]
+
+
+class TanhGelu(nn.Module):
+    """GELU's tanh approximation, spelled out: some converters silently replace the operator by exact GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def spell_out_gelu(tower: nn.Module) -> nn.Module:
+    """Put TanhGelu into every block of `tower` that uses the tanh approximation, in place."""
+    for block in tower.modules():
+        if isinstance(block, VisionBlock) and block.activation is ACTIVATIONS["gelu_tanh"]:
+            del block.activation
+            block.activation = TanhGelu()
+    return tower
+
+
 def owned(model: VisionLanguageModel) -> Any:
     """A copy whose modules can be replaced; parameters are shared with the original."""
     return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
@@ -89,10 +113,11 @@ def replace_module(module: nn.Module, name: str, child: nn.Module) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters log about what is not installed and warn about their own internals; neither helps a user."""
+    """Exporters log about what is not installed, warn about their own internals and draw a bar for each of their
+    passes; none of it helps a user. What goes wrong is raised."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

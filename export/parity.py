@@ -46,7 +46,11 @@ class Tolerance:
 
 # Float activations prove that the right weights are in the right place. int8 activations are judged more loosely: a
 # language model with outlier channels loses much by them (SmolLM2-135M: rms 0.05 to 0.26), a wrong graph far more.
-TOLERANCE = {"float32": Tolerance(2e-4, False, 4e-4), "int8_activations": Tolerance(0.35, True, 1.0)}
+TOLERANCE = {
+    "float32": Tolerance(2e-4, False, 4e-4),
+    "float16 activations": Tolerance(0.02, True, 0.1),
+    "int8 activations": Tolerance(0.35, True, 1.0),
+}
 ROUNDING = 0.5 + 2**-8  # steps by which a rounded weight may be off: half a step, and the scale's own bf16 rounding
 MAX_NEW_TOKENS = 12
 

@@ -208,7 +208,7 @@ def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
         selftest = _write_selftest(gate.most_certain(), text, staging)
         text.tokenizer.save(str(staging / TOKENIZER))
         manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
-        _run_gate(plan, gate, Bundle(staging, manifest), report)
+        _run_gate(plan, model, gate, Bundle(staging, manifest), report)
         write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
         (staging / STAGES).unlink()
         report("publishing")
@@ -332,7 +332,7 @@ def _manifest(
             bits=_bits(plan.policy, model),
             group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
             method="none" if plan.request.precision == "none" else "round-to-nearest",
-            activations="int8" if plan.options.int8_activations else "float",
+            activations=plan.target.activations or ("int8" if plan.options.int8_activations else "float"),
         ),
         chat_template=text.template,
         generation=GenerationDefaults(),
@@ -355,15 +355,16 @@ def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
     return bits
 
 
-def _run_gate(plan: Plan, gate: Gate, bundle: Bundle, report: Report) -> None:
+def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, report: Report) -> None:
     report("gate: stored weights")
     gate.check_weights(plan.target.read_weights(bundle))
     report("gate: in float")
     with tempfile.TemporaryDirectory(prefix=".float-", dir=plan.staging) as scratch:
-        gate.check_engine("packed", "float32", plan.target.exact_engine(bundle, Path(scratch)))
-    if plan.options.int8_activations:
+        gate.check_engine("packed", "float32", plan.target.exact_engine(model, bundle, Path(scratch)))
+    activations = bundle.manifest.quantisation.activations
+    if activations != "float":
         report("gate: as it ships")
-        gate.check_engine("runtime", "int8_activations", load_engine(bundle))
+        gate.check_engine("runtime", f"{activations} activations", load_engine(bundle))
     if gate.failures:
         raise GateRefused("the parity gate refused this export; nothing was published\n" + table(gate.failures))
 

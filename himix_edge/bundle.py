@@ -49,7 +49,7 @@ class Quantisation(Record):
     bits: dict[str, int]
     group_size: int = Field(ge=0)
     method: str
-    activations: Literal["float", "int8"]
+    activations: Literal["float", "float16", "int8"]
 
 
 class GenerationDefaults(Record):

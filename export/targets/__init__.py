@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Protocol
+from typing import Literal, Protocol
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import InputError
@@ -27,6 +27,9 @@ class Target(Protocol):
 
     name: str
     extra: str  # the pip extra that brings its packages
+    activations: (
+        Literal["float16", "int8"] | None
+    )  # what its files always compute in; None: float32, or int8 as ExportOptions says
 
     def tools(self) -> dict[str, str]:
         """Name -> version of the packages that make and run this target. Raises BackendMissing."""
@@ -36,7 +39,7 @@ class Target(Protocol):
         """Role -> function that writes the role's files into a folder and returns them, main file first."""
         ...
 
-    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
+    def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
         """The exported files in a mode that has to equal `exact_reference` closely; `scratch` is for helper files.
 
         Raises GateRefused if the runtime does not run them as intended.

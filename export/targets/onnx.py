@@ -191,6 +191,7 @@ class OnnxTarget:
 
     name = "onnx"
     extra = "onnx"
+    activations: None = None
 
     def tools(self) -> dict[str, str]:
         versions = {}
@@ -211,7 +212,7 @@ class OnnxTarget:
     def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
         return model.reference
 
-    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
+    def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
         """The same files with MatMulNBits' accuracy_level set to 0: an attribute, no weight is touched."""
         import onnx
 

@@ -117,6 +117,7 @@ class OpenVinoTarget:
 
     name = "openvino"
     extra = "openvino"
+    activations: None = None
 
     def tools(self) -> dict[str, str]:
         try:
@@ -134,7 +135,7 @@ class OpenVinoTarget:
     def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
         return model.reference
 
-    def exact_engine(self, bundle: Bundle, scratch: Path) -> Engine:
+    def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
         """The same files, compiled for float32 throughout. Raises GateRefused if attention is not fused."""
         engine: Any = load_engine(bundle, activations="float")
         layers, fused = bundle.config.decoder.num_hidden_layers, engine.layer_types["ScaledDotProductAttention"]

@@ -1,0 +1,311 @@
+"""Core ML: mlprogram packages for iOS 18, integers as constexpr_blockwise_shift_scale, the KV cache as MLState.
+
+The decoder has two functions that share their weights: `prefill` takes PREFILL tokens (padded), `decode` takes one.
+Both compute in float16, as the Neural Engine does. Whatever a weight is dequantised from is stored as quantised.
+"""
+
+import importlib.metadata
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from himix_edge.bundle import Bundle
+from himix_edge.errors import BackendMissing
+from himix_edge.export.graphs import (
+    RotaryTable,
+    VisionInjector,
+    owned,
+    quiet,
+    replace_module,
+    run_layers,
+    slot_mask,
+    spell_out_gelu,
+    swap_linears,
+)
+from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor, digest
+from himix_edge.export.targets import ExportOptions
+from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import RMSNorm
+from himix_edge.runtimes.coreml_engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.mil_interpreter import load_program
+
+
+class ScaledRMSNorm(nn.Module):
+    """RMSNorm whose squares stay inside float16: the largest magnitude is divided out first."""
+
+    def __init__(self, norm: RMSNorm):
+        super().__init__()
+        self.weight, self.root_eps = norm.weight, math.sqrt(norm.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(self.root_eps)
+        scaled = x / largest
+        eps = self.root_eps / largest
+        mean = (scaled * scaled).mean(dim=-1, keepdim=True) + eps * eps
+        return scaled * torch.rsqrt(mean) * self.weight
+
+
+class Encoder(nn.Module):
+    """image (1, 3, S, S) in pixel values, as Core ML hands it over -> vision_features (1, N, d_v)."""
+
+    def __init__(self, tower: nn.Module):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, image: Tensor) -> Tensor:
+        features: Tensor = self.tower(image.permute(0, 2, 3, 1))
+        return features
+
+
+class Decoder(nn.Module):
+    """input_ids (1, T), start, position, last (1,), all int32 -> logits (1, V) of token `last`.
+
+    `start` slots of the cache are filled, the first token has rotary position `position`. State: key_cache and
+    value_cache (L, G, C, h).
+    """
+
+    key_cache: Tensor
+    value_cache: Tensor
+
+    def __init__(self, model: Any, capacity: int):
+        super().__init__()
+        config = model.config.decoder
+        self.capacity, self.stack = capacity, model.model
+        self.rotary = RotaryTable(model.model, capacity)
+        self.table = _weight(model.model.embed_tokens)
+        self.lm_head = None if config.tie_word_embeddings else _weight(model.lm_head)
+        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
+        for name in ("key_cache", "value_cache"):
+            shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, input_ids: Tensor, start: Tensor, position: Tensor, last: Tensor) -> Tensor:
+        steps = torch.arange(input_ids.shape[1], dtype=torch.int32)
+        cos, sin = self.rotary((position + steps)[None])
+        # HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled
+        filled = {True: position, False: start}
+        masks = {kind: slot_mask(steps, first, self.capacity) for kind, first in filled.items()}
+        caches = [self.key_cache, self.value_cache]
+
+        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            plain = i in self.plain
+            for kind, new in enumerate((key, value)):
+                caches[kind] = torch.ops.himix_edge.write_slots(caches[kind], new, i, filled[plain])
+            heads, kv_heads, size = query.shape[1], key.shape[1], key.shape[3]
+            key, value = (
+                cache[i][None, :, None].expand(1, kv_heads, heads // kv_heads, self.capacity, size)
+                .reshape(1, heads, self.capacity, size) for cache in caches
+            )  # fmt: skip
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=masks[plain])
+
+        x = run_layers(self.stack, F.embedding(input_ids, self.table), cos, sin, attend)
+        self.key_cache.copy_(caches[0])
+        self.value_cache.copy_(caches[1])
+        head = self.table if self.lm_head is None else self.lm_head
+        return F.linear(self.stack.norm(x.index_select(1, last)[:, 0]), head)
+
+
+class CoreMlTarget:
+    """Three .mlpackage folders."""
+
+    name = "coreml"
+    extra = "coreml"
+    activations: Literal["float16"] = "float16"
+
+    def tools(self) -> dict[str, str]:
+        versions = {}
+        for package in ("coremltools", "torchao"):
+            try:
+                versions[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                raise BackendMissing(package, self.extra) from None
+        return versions
+
+    def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
+        return {
+            "vision_encoder": lambda folder: _encoder(model, folder, half=True),
+            "vision_injector": lambda folder: _injector(model, folder, half=True),
+            "decoder": lambda folder: _decoder(model, options.capacity, folder, half=True),
+        }
+
+    def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
+        return model.reference
+
+    def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
+        """The same integers and graphs, converted for float32 throughout."""
+        capacity = bundle.manifest.context_capacity
+        files = {
+            "vision_encoder": _encoder(model, scratch, half=False)[0],
+            "vision_injector": _injector(model, scratch, half=False)[0],
+            "decoder": _decoder(model, capacity, scratch, half=False)[0],
+        }
+        return CoreMlEngine(files, bundle.config, capacity, rounding=False)
+
+    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+        names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
+        found = {}
+        for role in bundle.manifest.roles:
+            for function in load_program(bundle.role_path(role).parent).functions.values():
+                for operation in function.operations:
+                    if operation.op_type == "constexpr_blockwise_shift_scale":
+                        tensor = _stored(operation)
+                        found[names.get(digest(tensor), f"{role}: {operation.name}")] = tensor
+        return found
+
+
+TARGET = CoreMlTarget()
+
+
+@torch.library.custom_op("himix_edge::write_slots", mutates_args=())
+def write_slots(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
+    """cache (L, G, C, h) with new (1, G, T, h) at slots start.. of one layer; becomes Core ML's slice_update."""
+    first = int(start[0])
+    written = cache.clone()
+    written[layer, :, first : first + new.shape[2]] = new[0]
+    return written
+
+
+@write_slots.register_fake
+def _(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
+    return torch.empty_like(cache)
+
+
+def _register_write_slots() -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY, register_torch_op
+
+    if "himix_edge_write_slots" in _TORCH_OPS_REGISTRY:
+        return
+
+    @register_torch_op(torch_alias=["himix_edge::write_slots"])  # type: ignore[untyped-decorator]
+    def himix_edge_write_slots(context: Any, node: Any) -> None:
+        cache, new, layer, start = _get_inputs(context, node)
+        index, zero, one = layer.val, np.array([0], np.int32), np.int32(1)
+        begin = Builder.concat(values=[np.array([index, 0], np.int32), start, zero], axis=0)
+        after = Builder.add(x=start, y=np.int32(new.shape[2]))
+        end = Builder.concat(values=[np.array([index + one, 0], np.int32), after, zero], axis=0)
+        whole = [False, True, False, True]
+        written = Builder.slice_update(
+            x=cache, update=new, begin=begin, end=end, begin_mask=whole, end_mask=whole, name=node.name
+        )
+        context.add(written, torch_name=node.name)
+
+
+def _encoder(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
+    import coremltools
+
+    vision = model.reference.config.vision
+    assert vision is not None
+    tower = spell_out_gelu(_swap(owned(model.reference).vision_tower))
+    shape = (1, 3, vision.image_size, vision.image_size)
+    image = coremltools.ImageType(name="image", shape=shape, color_layout=coremltools.colorlayout.RGB)
+    package = _convert(Encoder(tower), (torch.zeros(shape),), [image], ["vision_features"], half)
+    return _save(package, folder / "vision_encoder.mlpackage")
+
+
+def _injector(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
+    config = model.reference.config
+    assert config.vision is not None
+    features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
+    injector = VisionInjector(_swap(owned(model.reference)))
+    package = _convert(injector, (features,), None, ["vision_key", "vision_value"], half)
+    return _save(package, folder / "vision_injector.mlpackage")
+
+
+def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> list[Path]:
+    import coremltools
+
+    slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
+    decoder = Decoder(_swap(owned(model.reference)), slots)
+    functions = coremltools.utils.MultiFunctionDescriptor()
+    parts = []
+    for name, tokens in (("prefill", min(PREFILL, slots)), ("decode", 1)):
+        arguments = (
+            torch.zeros(1, tokens, dtype=torch.int32),
+            *(torch.tensor([n], dtype=torch.int32) for n in (2, 1, 0)),
+        )
+        part = folder / f".{name}.mlpackage"
+        _convert(decoder, arguments, None, ["logits"], half).save(str(part))
+        functions.add_function(str(part), "main", name)
+        parts.append(part)
+    functions.default_function_name = "decode"
+    path = folder / "decoder.mlpackage"
+    shutil.rmtree(path, ignore_errors=True)
+    with quiet():
+        coremltools.utils.save_multifunction(functions, str(path))
+    for part in parts:
+        shutil.rmtree(part)
+    return _files(path)
+
+
+def _weight(module: nn.Module) -> Any:
+    return _integers(module.quantised) if isinstance(module, QuantizedModule) else module.weight
+
+
+def _integers(quantised: QuantizedTensor) -> nn.Parameter:
+    """A weight that torch.export shows to coremltools as integers and scales."""
+    from torchao.quantization import IntxUnpackedToInt8Tensor
+
+    zero = torch.zeros_like(quantised.scale, dtype=torch.int8)
+    kind = getattr(torch, f"int{quantised.bits}")
+    block = (1, quantised.group_size)
+    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, None)
+    return nn.Parameter(stored, requires_grad=False)
+
+
+def _swap(module: nn.Module) -> Any:
+    def make(linear: QuantizedLinear) -> nn.Module:
+        made = nn.Linear(1, 1, device="meta")
+        made.weight = _integers(linear.quantised)
+        bias = None if linear.bias is None else nn.Parameter(linear.bias, requires_grad=False)
+        made.register_parameter("bias", bias)
+        return made
+
+    for name, child in list(module.named_modules()):
+        if isinstance(child, RMSNorm):
+            replace_module(module, name, ScaledRMSNorm(child))
+    return swap_linears(module, make)
+
+
+def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outputs: list[str], half: bool) -> Any:
+    import coremltools
+    import numpy as np
+
+    _register_write_slots()
+    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
+    with quiet(), torch.no_grad():
+        program = torch.export.export(module.eval(), arguments).run_decompositions({})
+        return coremltools.convert(
+            program, convert_to="mlprogram", minimum_deployment_target=coremltools.target.iOS18, inputs=inputs,
+            outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in outputs],
+            compute_precision=precision, skip_model_load=True,
+        )  # fmt: skip
+
+
+def _save(package: Any, path: Path) -> list[Path]:
+    shutil.rmtree(path, ignore_errors=True)
+    package.save(str(path))
+    return _files(path)
+
+
+def _files(package: Path) -> list[Path]:
+    """What Core ML reads of a package, its manifest first."""
+    for extra in package.glob("executorch_debug_handle_mapping.json"):
+        extra.unlink()
+    inner = sorted(path for path in package.rglob("*") if path.is_file() and path.parent != package)
+    return [package / "Manifest.json", *inner]
+
+
+def _stored(operation: Any) -> QuantizedTensor:
+    data, scale = operation.data.val, operation.scale.val
+    bits = 4 if "int4" in str(operation.data.dtype) else 8
+    return QuantizedTensor(torch.from_numpy(data.astype("int8")), torch.from_numpy(scale.astype("float32")), bits)

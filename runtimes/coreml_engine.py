@@ -1,0 +1,154 @@
+"""Core ML: on macOS the real runtime; anywhere else the reference interpreter, which says so."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.config import ModelConfig
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.runtimes.engine import Floats
+
+CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the Neural Engine
+PREFILL = 64  # tokens that the decoder's prefill function takes at once
+ROLES = ("vision_encoder", "vision_injector", "decoder")
+
+
+class CoreMlEngine:
+    """See `Engine`. The cache is the decoder's state, written directly when an image's keys and values are put in."""
+
+    def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, rounding: bool = True):
+        """Without `rounding` the interpreter is used everywhere and rounds nothing to float16."""
+        self.capacity, self._rows = capacity, config.vision_rows
+        packages = {role: files[role].parent for role in ROLES}
+        apple = sys.platform == "darwin" and rounding
+        self._models: Any = _Apple(packages) if apple else _Interpreted(packages, rounding)
+        decoder = config.decoder
+        slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
+        shape = (decoder.num_hidden_layers, decoder.num_key_value_heads, slots, decoder.head_dim)
+        for name, found in self._models.state_shapes().items():
+            if found != shape:
+                raise InputError(f"{packages['decoder']}: state {name} is {found}, the manifest says {shape}")
+        self._shape, self._used, self._position = shape, 0, 0
+        self._prefill = min(PREFILL, slots)
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        return self._models.encode(pixels)
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        return self._models.inject(features)
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        self._used, self._position = key.shape[2], position
+        for name, tensor in (("key_cache", key), ("value_cache", value)):
+            cache = np.zeros(self._shape, np.float32)
+            for layer, row in enumerate(self._rows):
+                if row is not None:
+                    cache[layer, :, : self._used] = tensor[row]
+            self._models.write_state(name, cache)
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        logits = np.empty(0, np.float32)
+        while len(token_ids):
+            fits = len(token_ids) > 1 and self._used + self._prefill <= self._shape[2]
+            chunk = token_ids[: self._prefill if fits else 1]
+            padded = np.zeros((1, self._prefill if fits else 1), np.int32)
+            padded[0, : len(chunk)] = chunk
+            numbers = {"start": self._used, "position": self._position, "last": len(chunk) - 1}
+            inputs = {"input_ids": padded, **{name: np.array([n], np.int32) for name, n in numbers.items()}}
+            logits = self._models.decode("prefill" if fits else "decode", inputs)
+            self._used += len(chunk)
+            self._position += len(chunk)
+            token_ids = token_ids[len(chunk) :]
+        return logits
+
+
+class _Interpreted:
+    """The packages in the reference interpreter."""
+
+    def __init__(self, packages: dict[str, Path], rounding: bool):
+        try:
+            import torch
+
+            from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+        except ImportError:
+            raise BackendMissing("torch", "coreml") from None
+        self._torch = torch
+        programs = {role: load_program(package) for role, package in packages.items()}
+        self._encoder, self._injector = (
+            Interpreter(programs[role], "main", packages[role], rounding)
+            for role in ("vision_encoder", "vision_injector")
+        )
+        self._functions = {
+            name: Interpreter(programs["decoder"], name, packages["decoder"], rounding)
+            for name in ("prefill", "decode")
+        }
+        self._states: dict[str, Any] = {}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self._functions["decode"].state_shapes()
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        image = self._torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
+        return self._encoder.run({"image": image}, {})["vision_features"].float().numpy()
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        given = {"vision_features": self._torch.from_numpy(np.ascontiguousarray(features))}
+        made = self._injector.run(given, {})
+        return made["vision_key"].float().numpy(), made["vision_value"].float().numpy()
+
+    def write_state(self, name: str, cache: Floats) -> None:
+        dtype = self._functions["decode"].state_dtypes()[name]
+        self._states[name] = self._torch.from_numpy(cache).to(dtype)
+
+    def decode(self, function: str, inputs: dict[str, NDArray[np.int32]]) -> Floats:
+        given = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
+        logits: Floats = self._functions[function].run(given, self._states)["logits"][0].float().numpy()
+        return logits
+
+
+class _Apple:
+    """The packages in Core ML itself."""
+
+    def __init__(self, packages: dict[str, Path]):
+        try:
+            from coremltools.models import MLModel
+        except ImportError:
+            raise BackendMissing("coremltools", "coreml") from None
+        self._encoder, self._injector = (MLModel(str(packages[r])) for r in ("vision_encoder", "vision_injector"))
+        self._functions = {
+            name: MLModel(str(packages["decoder"]), function_name=name) for name in ("prefill", "decode")
+        }
+        self._state = self._functions["decode"].make_state()
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: self._state.read_state(name).shape for name in ("key_cache", "value_cache")}
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        from PIL import Image
+
+        features: Floats = self._encoder.predict({"image": Image.fromarray(pixels[0])})["vision_features"]
+        return features
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        made = self._injector.predict({"vision_features": features})
+        return made["vision_key"], made["vision_value"]
+
+    def write_state(self, name: str, cache: Floats) -> None:
+        self._state.write_state(name, cache)
+
+    def decode(self, function: str, inputs: dict[str, NDArray[np.int32]]) -> Floats:
+        logits: Floats = self._functions[function].predict(inputs, self._state)["logits"][0]
+        return logits
+
+
+def load(
+    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+) -> CoreMlEngine:
+    """Open the three packages. Raises BackendMissing, or InputError for a package that cannot be read.
+
+    `threads` and `activations` are Core ML's own choice.
+    """
+    return CoreMlEngine(files, config, capacity)

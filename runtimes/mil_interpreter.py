@@ -1,0 +1,310 @@
+"""Evaluates a saved Core ML package: its MIL program, operator by operator, in PyTorch on the CPU.
+
+It proves what the package says (graph, weights, states, functions), not what Apple's kernels make of it. Values that
+the program declares float16 are rounded to float16 after each operator; sums inside an operator are float32. The
+operators are those of the MIL specification (coremltools.converters.mil.mil.ops.defs) that our graphs use.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from himix_edge.errors import BackendMissing, InputError
+
+Operator = Callable[[dict[str, Any]], Any]
+CACHE_BYTES = 1 << 30  # dequantised weights that are kept; beyond that each is dequantised when it is used
+
+
+def load_program(package: Path) -> Any:
+    """The MIL program of a saved .mlpackage.
+
+    Raises:
+        BackendMissing: coremltools is not installed.
+        InputError: the package cannot be read.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load
+    except ImportError:
+        raise BackendMissing("coremltools", "coreml") from None
+    finally:
+        logging.disable(before)
+    data = package / "Data" / "com.apple.CoreML"
+    try:
+        spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))
+        return load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(data / "weights"))
+    except Exception as error:  # protobuf's, coremltools' and the system's
+        raise InputError(f"{package}: not a readable Core ML package: {str(error).splitlines()[0]}") from None
+
+
+class Interpreter:
+    """One function of a program. States are kept by the caller and changed in place."""
+
+    def __init__(self, program: Any, function: str, where: Path, rounding: bool = True):
+        """Without `rounding` what is declared float16 is computed and kept in float32.
+
+        Raises InputError for a function that the program lacks, or an operator that is not known here.
+        """
+        if function not in program.functions:
+            raise InputError(f"{where}: no function {function!r}; it has {', '.join(program.functions)}")
+        self._function = program.functions[function]
+        self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
+        self._weights: dict[str, Tensor] = {}
+        self._kept = 0
+        missing = sorted({o.op_type for o in self._function.operations} - set(OPERATORS) - SPECIAL)
+        if missing:
+            raise InputError(f"{where}: the Core ML interpreter has no operator {', '.join(missing)}; open it on macOS")
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the function's states."""
+        return {
+            operation.input.name: tuple(operation.outputs[0].shape)
+            for operation in self._function.operations if operation.op_type == "read_state"
+        }  # fmt: skip
+
+    def state_dtypes(self) -> dict[str, torch.dtype]:
+        """Name -> type of the function's states."""
+        return {
+            operation.input.name: self._dtype(operation.outputs[0])
+            for operation in self._function.operations if operation.op_type == "read_state"
+        }  # fmt: skip
+
+    @torch.inference_mode()
+    def run(self, inputs: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs by name -> outputs by name, in the program's types."""
+        values: dict[Any, Any] = dict(inputs)
+        for operation in self._function.operations:
+            kind = operation.op_type
+            if kind in ("const", "constexpr_blockwise_shift_scale"):
+                continue  # looked up where they are used
+            if kind == "read_state":
+                values[operation.outputs[0].name] = states[operation.input.name].clone()
+                continue
+            arguments = {name: self._value(values, given) for name, given in operation.inputs.items()}
+            if kind == "coreml_update_state":
+                states[operation.state.name].copy_(arguments["value"])
+                values[operation.outputs[0].name] = arguments["value"]
+                continue
+            results = OPERATORS[kind](arguments)
+            if not isinstance(results, tuple):
+                results = (results,)
+            for output, result in zip(operation.outputs, results, strict=True):
+                values[output.name] = result.to(self._dtype(output))
+        return {output.name: values[output.name] for output in self._function.outputs}
+
+    def _value(self, values: dict[Any, Any], given: Any) -> Any:
+        if given is None:
+            return None
+        if isinstance(given, list | tuple):
+            return [self._value(values, one) for one in given]
+        if given.name in values:
+            return values[given.name]
+        if given.op is None:
+            return None  # a state, which its operator looks up itself
+        if given.op.op_type == "constexpr_blockwise_shift_scale":
+            return self._weight(given.op)
+        value = given.val
+        return value if isinstance(value, str | bool) else _tensor(value)
+
+    def _dtype(self, variable: Any) -> torch.dtype:
+        from coremltools.converters.mil.mil.types import builtin_to_string
+
+        return self._types[builtin_to_string(variable.dtype)]
+
+    def _weight(self, operation: Any) -> Tensor:
+        """Integers times scales in float32; what float16 arithmetic would round is the runtime's business."""
+        if operation.name in self._weights:
+            return self._weights[operation.name]
+        data, scale = _tensor(operation.data.val).float(), _tensor(operation.scale.val).float()
+        if operation.offset is not None:
+            data = data - _spread(_tensor(operation.offset.val).float(), data)
+        weight = data * _spread(scale, data)
+        if self._kept + weight.nbytes <= CACHE_BYTES:
+            self._kept += weight.nbytes
+            self._weights[operation.name] = weight
+        return weight
+
+
+def _spread(per_block: Tensor, data: Tensor) -> Tensor:
+    """Repeat a block's number over its elements."""
+    for axis in range(data.dim()):
+        if per_block.shape[axis] != data.shape[axis]:
+            per_block = per_block.repeat_interleave(data.shape[axis] // per_block.shape[axis], dim=axis)
+    return per_block
+
+
+def _tensor(value: Any) -> Tensor:
+    import numpy as np
+
+    array = np.asarray(value)
+    if array.dtype.kind in "iu" and array.dtype.itemsize < 4:  # int4 arrives as an int8 with metadata
+        array = array.astype(np.int32)
+    return torch.from_numpy(np.array(array))
+
+
+TYPES = {
+    "fp16": torch.float16, "fp32": torch.float32, "bool": torch.bool, "int32": torch.int32, "int64": torch.int64,
+    "int16": torch.int32, "uint16": torch.int32, "int8": torch.int32, "uint8": torch.int32,
+}  # fmt: skip
+
+
+def _float(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype == torch.float16 else x
+
+
+def _numbers(x: Any) -> list[int]:
+    return [int(n) for n in x.flatten()]
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
+    return lambda a: function(_float(a["x"]))
+
+
+def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    return lambda a: function(_float(a["x"]), _float(a["y"]))
+
+
+def _reduce(function: Callable[..., Tensor]) -> Operator:
+    def operate(a: dict[str, Any]) -> Tensor:
+        x = _float(a["x"])
+        axes = _numbers(a["axes"]) if a.get("axes") is not None else list(range(x.dim()))
+        return function(x, dim=axes, keepdim=bool(a["keep_dims"]))
+
+    return operate
+
+
+def _gelu(a: dict[str, Any]) -> Tensor:
+    modes = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
+    return F.gelu(_float(a["x"]), approximate=modes[a["mode"]])
+
+
+def _layer_norm(a: dict[str, Any]) -> Tensor:
+    x = _float(a["x"])
+    axes = [axis % x.dim() for axis in _numbers(a["axes"])]
+    mean = x.mean(dim=axes, keepdim=True)
+    normed = (x - mean) * torch.rsqrt((x - mean).square().mean(dim=axes, keepdim=True) + a["epsilon"].float())
+    if a.get("gamma") is not None:
+        normed = normed * a["gamma"].float()
+    return normed if a.get("beta") is None else normed + a["beta"].float()
+
+
+def _linear(a: dict[str, Any]) -> Tensor:
+    bias = a.get("bias")
+    return F.linear(_float(a["x"]), a["weight"].float(), None if bias is None else bias.float())
+
+
+def _matmul(a: dict[str, Any]) -> Tensor:
+    x, y = _float(a["x"]), _float(a["y"])
+    x = x.transpose(-1, -2) if a["transpose_x"] else x
+    return x @ (y.transpose(-1, -2) if a["transpose_y"] else y)
+
+
+def _convolution(a: dict[str, Any]) -> Tensor:
+    x, weight, bias = _float(a["x"]), a["weight"].float(), a.get("bias")
+    strides, dilations = _numbers(a["strides"]), _numbers(a["dilations"])
+    below, above = [0] * (x.dim() - 2), [0] * (x.dim() - 2)
+    if a["pad_type"] == "custom":
+        below, above = _numbers(a["pad"])[::2], _numbers(a["pad"])[1::2]
+    elif a["pad_type"] != "valid":
+        raise InputError(f"the Core ML interpreter has no padding {a['pad_type']!r}; open it on macOS")
+    edges = [n for pair in reversed(list(zip(below, above, strict=True))) for n in pair]
+    convolve = {1: F.conv1d, 2: F.conv2d}[x.dim() - 2]
+    bias = None if bias is None else bias.float()
+    return convolve(F.pad(x, edges), weight, bias, strides, 0, dilations, int(a["groups"]))
+
+
+def _attention(a: dict[str, Any]) -> Tensor:
+    mask = a.get("attn_mask")
+    mask = mask.float() if mask is not None and mask.dtype != torch.bool else mask
+    return F.scaled_dot_product_attention(_float(a["query"]), _float(a["key"]), _float(a["value"]), attn_mask=mask)
+
+
+def _slices(a: dict[str, Any], size: list[int]) -> tuple[Any, list[int]]:
+    """Python slices of slice_by_index and slice_update, and the axes to squeeze."""
+    begin, end = _numbers(a["begin"]), _numbers(a["end"])
+    stride = _numbers(a["stride"]) if a.get("stride") is not None else [1] * len(begin)
+    masks = {n: [bool(b) for b in a[n]] if a.get(n) is not None else [False] * len(begin)
+             for n in ("begin_mask", "end_mask", "squeeze_mask")}  # fmt: skip
+    slices = []
+    for i, length in enumerate(size):
+        first = 0 if masks["begin_mask"][i] else begin[i] + (length if begin[i] < 0 else 0)
+        last = length if masks["end_mask"][i] else end[i] + (length if end[i] < 0 else 0)
+        if masks["squeeze_mask"][i]:
+            last = first + 1
+        if stride[i] < 1 or not 0 <= first <= length or not 0 <= last <= length:
+            raise InputError(f"a slice {first}:{last}:{stride[i]} is outside of an axis of {length}")
+        slices.append(slice(first, last, stride[i]))
+    return tuple(slices), [i for i, squeezed in enumerate(masks["squeeze_mask"]) if squeezed]
+
+
+def _slice(a: dict[str, Any]) -> Tensor:
+    slices, squeezed = _slices(a, list(a["x"].shape))
+    taken: Tensor = a["x"][slices]
+    return taken.squeeze(squeezed) if squeezed else taken
+
+
+def _slice_update(a: dict[str, Any]) -> Tensor:
+    slices, _ = _slices(a, list(a["x"].shape))
+    written: Tensor = a["x"].clone()
+    written[slices] = a["update"].to(written.dtype)
+    return written
+
+
+def _gather(a: dict[str, Any]) -> Tensor:
+    axis, indices = int(a["axis"]) % a["x"].dim(), a["indices"].long()
+    if a.get("batch_dims") is not None and int(a["batch_dims"]):
+        raise InputError("the Core ML interpreter has no gather with batch_dims; open it on macOS")
+    taken: Tensor = a["x"].index_select(axis, indices.flatten())
+    return taken.unflatten(axis, indices.shape) if indices.dim() else taken.squeeze(axis)
+
+
+def _pad(a: dict[str, Any]) -> Tensor:
+    pads, x = _numbers(a["pad"]), _float(a["x"])
+    if a["mode"] != "constant":
+        raise InputError(f"the Core ML interpreter has no padding {a['mode']!r}; open it on macOS")
+    edges = [n for i in range(len(pads) - 2, -1, -2) for n in pads[i : i + 2]]
+    return F.pad(x, edges, value=float(a["constant_val"]))
+
+
+OPERATORS: dict[str, Operator] = {
+    "abs": _unary(torch.abs), "sqrt": _unary(torch.sqrt), "square": _unary(torch.square),
+    "silu": _unary(F.silu), "sigmoid": _unary(torch.sigmoid), "tanh": _unary(torch.tanh), "erf": _unary(torch.erf),
+    "exp": _unary(torch.exp), "relu": _unary(F.relu), "relu6": _unary(F.relu6), "identity": _unary(lambda x: x),
+    "rsqrt": lambda a: torch.rsqrt(_float(a["x"]) + a["epsilon"].float()),
+    "inverse": lambda a: 1 / (_float(a["x"]) + a["epsilon"].float()),
+    "clip": lambda a: _float(a["x"]).clamp(float(a["alpha"]), float(a["beta"])),
+    "add": _binary(torch.add), "sub": _binary(torch.sub), "mul": _binary(torch.mul), "real_div": _binary(torch.div),
+    "pow": _binary(torch.pow), "maximum": _binary(torch.maximum), "minimum": _binary(torch.minimum),
+    "less_equal": _binary(torch.le), "less": _binary(torch.lt), "greater_equal": _binary(torch.ge),
+    "greater": _binary(torch.gt), "equal": _binary(torch.eq), "logical_and": _binary(torch.logical_and),
+    "reduce_mean": _reduce(torch.mean), "reduce_sum": _reduce(torch.sum), "reduce_max": _reduce(torch.amax),
+    "gelu": _gelu, "layer_norm": _layer_norm, "linear": _linear, "matmul": _matmul, "conv": _convolution,
+    "softmax": lambda a: _float(a["x"]).softmax(int(a["axis"])),
+    "scaled_dot_product_attention": _attention,
+    "slice_by_index": _slice, "slice_update": _slice_update, "gather": _gather, "pad": _pad,
+    "cast": lambda a: a["x"],  # every result is given its declared type
+    "select": lambda a: torch.where(a["cond"], a["a"], a["b"]),
+    "reshape": lambda a: a["x"].reshape(_numbers(a["shape"])),
+    "transpose": lambda a: a["x"].permute(_numbers(a["perm"])),
+    "expand_dims": lambda a: _expand_dims(a["x"], _numbers(a["axes"])),
+    "squeeze": lambda a: a["x"].squeeze(_numbers(a["axes"])) if a.get("axes") is not None else a["x"].squeeze(),
+    "split": lambda a: tuple(a["x"].split(_numbers(a["split_sizes"]), dim=int(a["axis"]))),
+    "concat": lambda a: torch.cat(a["values"], dim=int(a["axis"])),
+    "stack": lambda a: torch.stack(a["values"], dim=int(a["axis"])),
+    "tile": lambda a: a["x"].tile(_numbers(a["reps"])),
+}  # fmt: skip
+SPECIAL = {"const", "constexpr_blockwise_shift_scale", "read_state", "coreml_update_state"}
+
+
+def _expand_dims(x: Tensor, axes: list[int]) -> Tensor:
+    rank = x.dim() + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
