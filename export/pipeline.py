@@ -358,9 +358,13 @@ def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
 def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, report: Report) -> None:
     report("gate: stored weights")
     gate.check_weights(plan.target.read_weights(bundle))
-    report("gate: in float")
-    with tempfile.TemporaryDirectory(prefix=".float-", dir=plan.staging) as scratch:
-        gate.check_engine("packed", "float32", plan.target.exact_engine(model, bundle, Path(scratch)))
+    report("gate: exact")
+    reference = plan.target.exact_reference(model)
+    emulated = reference is not model.reference
+    with tempfile.TemporaryDirectory(prefix=".exact-", dir=plan.staging) as scratch:
+        engine = plan.target.exact_engine(model, bundle, Path(scratch))
+        tolerance = "int8 emulated" if emulated else "float32"
+        gate.check_engine("packed", tolerance, engine, reference if emulated else None)
     activations = bundle.manifest.quantisation.activations
     if activations != "float":
         report("gate: as it ships")

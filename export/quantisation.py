@@ -143,7 +143,7 @@ def _round_rows(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Ten
         raise ValueError("a weight is not finite")
     groups = weight.float().unflatten(1, (-1, group_size or weight.shape[1]))
     low, high = (-8, 7) if bits == 4 else (-127, 127)
-    scale = _representable(groups.abs().amax(dim=2) / high)
+    scale = representable_scale(groups.abs().amax(dim=2) / high)
     values = (groups / scale[..., None]).round().clamp(low, high)
     return values.flatten(1).to(torch.int8), scale
 
@@ -233,6 +233,6 @@ def role_bits(module_name: str, policy: Policy) -> int:
     return policy.decoder
 
 
-def _representable(scale: Tensor) -> Tensor:
+def representable_scale(scale: Tensor) -> Tensor:
     """The nearest bf16 values, at least MIN_SCALE."""
     return scale.clamp_min(MIN_SCALE).to(torch.bfloat16).float()

@@ -1,0 +1,90 @@
+"""ExecuTorch: four methods of one program; `start` and `decoder` share the cache inside the runtime."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.config import ModelConfig
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.runtimes.engine import Floats
+
+METHODS = ("vision_encoder", "vision_injector", "start", "decoder")
+
+
+class ExecuTorchEngine:
+    """See `Engine`."""
+
+    def __init__(self, path: Path, capacity: int):
+        self.capacity = capacity
+        try:
+            import torch
+
+            with _without_chatter():
+                from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
+                from executorch.runtime import Runtime
+        except ImportError:
+            raise BackendMissing("executorch", "executorch") from None
+        self._torch = torch
+        try:
+            with _without_chatter():
+                self._program = Runtime.get().load_program(path)
+                self._methods: dict[str, Any] = {name: self._program.load_method(name) for name in METHODS}
+        except Exception as error:  # ExecuTorch raises RuntimeError and its own kinds
+            raise InputError(f"{path}: ExecuTorch cannot load it: {str(error).splitlines()[0]}") from None
+        missing = [name for name, method in self._methods.items() if method is None]
+        if missing:
+            raise InputError(f"{path}: no method {', '.join(missing)}")
+        self._used = self._position = 0
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        return self._run("vision_encoder", pixels)[0]
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        key, value = self._run("vision_injector", features)
+        return key, value
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        self._used, self._position = key.shape[2], position
+        if self._used:
+            self._run("start", key, value)
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        count = len(token_ids)
+        positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
+        logits = self._run("decoder", token_ids[None], np.array([self._used], np.int64), positions)[0][0]
+        self._used += count
+        self._position += count
+        return logits
+
+    def _run(self, method: str, *arrays: NDArray[Any]) -> list[Floats]:
+        inputs = [self._torch.from_numpy(np.array(array, order="C")) for array in arrays]
+        return [output.numpy().copy() for output in self._methods[method].execute(inputs)]
+
+
+def load(
+    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+) -> ExecuTorchEngine:
+    """Open the program, which serves every role.
+
+    Raises BackendMissing, or InputError if ExecuTorch refuses the file. `threads` is ignored: the Python runtime takes
+    all cores.
+    """
+    return ExecuTorchEngine(files["decoder"], capacity)
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """The runtime's C++ code writes notes about the CPU straight to the process's standard error."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
