@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,9 +41,13 @@ from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
+from himix_edge.export.calibration import calibrate
 from himix_edge.export.parity import Gate, Question
+from himix_edge.export.passages import gather
+from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy, role_bits
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import GROUP_SIZES, POLICIES, Policy, Precision, QuantizedModel, digest, quantise
+from himix_edge.export.quantisation import QuantizedModel, check_groups, digest, quantise
+from himix_edge.export.report import table
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import disk_errors, publish_folder, sha256
 from himix_edge.presets import SHIPPED, preset
@@ -59,6 +63,7 @@ METHODS: dict[str, Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]] =
     "bicubic": "pillow-bicubic-squash",
 }
 Report = Callable[[str], None]
+Rounding = Literal["gptq", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ class ExportRequest:
     out: Path
     group_size: int = 32
     capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
+    policy: Path | None = None  # YAML with changes to the precision's policy
+    rounding: Rounding | None = None  # None: gptq, but nearest for random weights
+    calibration: Path | None = None  # LLaVA-format file to calibrate on; None: the probe
     int8_activations: bool | None = None  # None: where weights are quantised
     probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
     probe_questions: int | None = None  # ask only the first so many of them; None: fewer, the larger the model
@@ -86,6 +94,7 @@ class Plan:
     request: ExportRequest
     source: Source
     policy: Policy
+    rounding: Rounding
     probe: tuple[Sample, ...]
     target: Target
     options: ExportOptions
@@ -127,20 +136,28 @@ def plan(request: ExportRequest) -> Plan:
         )
     probe = _probe(request, config)
     target = find_target(request.target)
-    policy = Policy(**{**asdict(POLICIES[request.precision]), "group_size": request.group_size})
+    policy = replace(POLICIES[request.precision], group_size=request.group_size)
+    if request.policy is not None:
+        policy = read_policy(request.policy, policy)
+    check_groups(config, policy)
+    calibrates = 4 in policy.bits().values() or any(bits == 4 for _, bits in policy.overrides)
+    rounding: Rounding = request.rounding or ("nearest" if request.random_weights else "gptq")
+    if not calibrates:
+        rounding = "nearest"
     quantised = request.precision != "none"
     int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised
     options = ExportOptions(capacity, int8_activations)
     tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
     what: dict[str, Any] = {
         "weights": _weights_hash(source), "config": config.to_dict(), "questions": len(probe),
-        "policy": asdict(policy), "options": asdict(options), "target": target.name,
+        "policy": asdict(policy), "rounding": rounding, "calibration": sha256(request.calibration or PROBE),
+        "options": asdict(options), "target": target.name,
         "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     need = forecast(config, policy)
     refuse_if_too_large(need, request.out)
-    return Plan(request, source, policy, probe, target, options, need, tools, key)
+    return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
 
 
 def _open(request: ExportRequest) -> Source:
@@ -194,27 +211,66 @@ def export(plan: Plan, report: Report = lambda _: None) -> Bundle:
         GateRefused: a stage of the parity gate failed; the text is its table, and nothing was published.
         InputError: the output folder exists and is not to be replaced, cannot be written, or the disk is full.
     """
-    out = plan.request.out
-    _refuse_in_the_way(plan)
-    with _locked_staging(plan) as staging:
-        text = plan.source.load_text()
-        report("reading and quantising")
-        model = quantise(plan.source, plan.policy)
-        report("asking the reference")
-        gate = Gate(model, text, plan.probe, plan.options.capacity)
-        gate.check_subgraphs()
-        gate.check_quantised()
-        roles = _write_roles(plan, model, staging, report)
-        selftest = _write_selftest(gate.most_certain(), text, staging)
-        text.tokenizer.save(str(staging / TOKENIZER))
-        manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
-        _run_gate(plan, model, gate, Bundle(staging, manifest), report)
-        write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
-        (staging / STAGES).unlink()
-        report("publishing")
-        open_verified(staging)
-        publish_folder(staging, out)
-    return open_verified(out)
+    (outcome,) = export_all([plan], report)
+    if isinstance(outcome, GateRefused):
+        raise outcome
+    return outcome
+
+
+def export_all(plans: Sequence[Plan], report: Report = lambda _: None) -> Iterator[Bundle | GateRefused]:
+    """Carry out plans that differ in target and folder only: quantised once, the reference asked once.
+
+    Each bundle is published before the next one is begun; a refusal is handed on and stops only its own.
+
+    Raises:
+        InputError: as `export`.
+    """
+    model: QuantizedModel | None = None
+    gate: Gate | None = None
+    for plan in plans:
+        _refuse_in_the_way(plan)
+        try:
+            with _locked_staging(plan) as staging:
+                if model is None or gate is None:
+                    model = quantised(plan, report)
+                    report("asking the reference")
+                    gate = Gate(model, plan.source.load_text(), plan.probe, plan.options.capacity)
+                    gate.check_subgraphs()
+                    gate.check_quantised()
+                _publish(plan, model, gate.copy(), staging, report)
+        except GateRefused as refusal:
+            yield refusal
+        else:
+            yield open_verified(plan.request.out)
+
+
+def _publish(plan: Plan, model: QuantizedModel, gate: Gate, staging: Path, report: Report) -> None:
+    text = plan.source.load_text()
+    roles = _write_roles(plan, model, staging, report)
+    selftest = _write_selftest(gate.most_certain(), text, staging)
+    text.tokenizer.save(str(staging / TOKENIZER))
+    manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
+    _run_gate(plan, model, gate, Bundle(staging, manifest), report)
+    write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
+    (staging / STAGES).unlink()
+    report("publishing")
+    open_verified(staging)
+    publish_folder(staging, plan.request.out)
+
+
+def quantised(plan: Plan, report: Report = lambda _: None) -> QuantizedModel:
+    """The integers that every target packs, and the model on them."""
+    calibrated = None
+    if plan.rounding == "gptq":
+        report("writing text to calibrate on")
+        passages = gather(plan.source, load_llava(plan.request.calibration or PROBE).samples)
+        layers = plan.config.decoder.num_hidden_layers
+        calibrated = calibrate(
+            plan.config, plan.source.weights, passages, lambda name: role_bits(name, plan.policy),
+            plan.policy.group_size, lambda i: report(f"calibrating layer {i + 1} of {layers}"),
+        )  # fmt: skip
+    report("reading and quantising")
+    return quantise(plan.source, plan.policy, calibrated)
 
 
 def _refuse_in_the_way(plan: Plan) -> None:
@@ -331,7 +387,7 @@ def _manifest(
             precision=plan.request.precision,
             bits=_bits(plan.policy, model),
             group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
-            method="none" if plan.request.precision == "none" else "round-to-nearest",
+            method="none" if not model.tensors else "gptq" if plan.rounding == "gptq" else "round-to-nearest",
             activations=plan.target.activations or ("int8" if plan.options.int8_activations else "float"),
         ),
         chat_template=text.template,
@@ -370,13 +426,6 @@ def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, rep
         report("gate: as it ships")
         gate.check_engine("runtime", f"{activations} activations", load_engine(bundle))
     if gate.failures:
-        raise GateRefused("the parity gate refused this export; nothing was published\n" + table(gate.failures))
-
-
-def table(results: list[ParityResult]) -> str:
-    """Parity results as aligned text, a line each."""
-    lines = [f"{'stage':<10} {'role':<24} {'metric':<22} {'value':>10} {'limit':>10}"]
-    for r in results:
-        verdict = "" if r.passed else "  FAILED"
-        lines.append(f"{r.stage:<10} {r.role:<24} {r.metric:<22} {r.value:>10.3g} {r.limit:>10.3g}{verdict}")
-    return "\n".join(lines)
+        raise GateRefused(
+            f"{plan.request.out}: the parity gate refused this export; nothing was published\n" + table(gate.failures)
+        )

@@ -11,7 +11,7 @@ from torch import nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import Policy, role_bits
+from himix_edge.export.policy import Policy, role_bits
 from himix_edge.model import build_model
 
 BASE_MEMORY = 700 << 20  # interpreter, torch, exporter and runtime with no model

@@ -6,8 +6,8 @@ exactly. The model with the dequantised weights is the reference for every runti
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,39 +15,13 @@ from torch.nn import functional as F
 
 from himix_edge.checkpoints.assemble import finish, meta_model
 from himix_edge.checkpoints.source import Source
+from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.export.policy import Policy, role_bits
 from himix_edge.model import VisionLanguageModel
 
-Precision = Literal["none", "int8", "int4"]
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
-GROUP_SIZES = (32, 64, 128)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Bits per role (16 or more: float) and the group size of 4-bit weights."""
-
-    vision_encoder: int
-    vision_injector: int
-    decoder: int
-    embedding: int
-    group_size: int = 32
-
-    def bits(self) -> dict[str, int]:
-        """Role -> bits, as the manifest records it (32: float)."""
-        return {
-            "vision_encoder": self.vision_encoder,
-            "vision_injector": self.vision_injector,
-            "decoder": self.decoder,
-            "embedding": self.embedding,
-        }
-
-
-POLICIES: dict[str, Policy] = {
-    "none": Policy(32, 32, 32, 32),
-    "int8": Policy(8, 8, 8, 8),
-    "int4": Policy(8, 8, 4, 4),
-}
+ROUNDING = 0.5 + 2**-8  # steps by which plain rounding may be off: half a step, and the scale's own bf16 rounding
 
 
 @dataclass(frozen=True)
@@ -115,12 +89,25 @@ class QuantizedEmbedding(QuantizedModule):
 class QuantizedModel:
     """The reference (a model on dequantised weights), the integers by parameter name, and how far each is off.
 
-    `deviation` is the largest |weight - dequantised| in steps of its scale, measured while the weight was at hand.
+    `deviation` was measured while the weight was at hand.
     """
 
     reference: VisionLanguageModel
     tensors: dict[str, QuantizedTensor]
-    deviation: dict[str, float]
+    deviation: dict[str, "Deviation"]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """|weight - dequantised| in steps of the scale, largest or root mean square, and how much of it is right.
+
+    Plain rounding is off by half a step (4 bit: up to one, as -8..7 is lopsided); calibrated rounding puts single
+    weights further off on purpose, but not many.
+    """
+
+    metric: str
+    steps: float
+    limit: float
 
 
 def quantise_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTensor:
@@ -153,8 +140,10 @@ def rows_at_a_time(columns: int) -> int:
     return max(1, (1 << 24) // columns)
 
 
-def quantise(source: Source, policy: Policy) -> QuantizedModel:
+def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedTensor] | None = None) -> QuantizedModel:
     """Quantise every Linear and embedding as `policy` says; norms, biases, convolutions and positions stay float.
+
+    Weights are rounded to nearest, except for those in `calibrated` (see export.calibration).
 
     Reads one tensor at a time: at no moment is more of the model in memory than its integers and one float weight.
 
@@ -162,25 +151,22 @@ def quantise(source: Source, policy: Policy) -> QuantizedModel:
         InputError: a 4-bit weight's input dimension is not a multiple of the group size, a weight is not finite, or
             the source is damaged.
     """
+    check_groups(source.config, policy)
     model = meta_model(source.config)
     tensors: dict[str, QuantizedTensor] = {}
-    deviations: dict[str, float] = {}
+    deviations: dict[str, Deviation] = {}
+    calibrated = calibrated or {}
     for name, module in list(model.named_modules()):
         if not isinstance(module, nn.Linear | nn.Embedding) or role_bits(name, policy) > 8:
             continue
         weight_name, bits = f"{name}.weight", role_bits(name, policy)
-        columns = module.weight.shape[1]
-        if bits == 4 and columns % policy.group_size:
-            raise InputError(
-                f"{name}: {columns} input channels are not a multiple of group size {policy.group_size}; "
-                "choose a smaller group or int8"
-            )
         weight = source.weights[weight_name].read()
         try:
-            quantised = quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
+            given = calibrated.get(weight_name)
+            quantised = given or quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
         except ValueError as error:
             raise InputError(f"{source.where}: {weight_name}: {error}") from None
-        tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised)
+        tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised, given is not None)
         del weight
         if isinstance(module, nn.Embedding):
             replacement: QuantizedModule = QuantizedEmbedding(quantised)
@@ -195,9 +181,21 @@ def quantise(source: Source, policy: Policy) -> QuantizedModel:
     return QuantizedModel(finish(model), tensors, deviations)
 
 
-def deviation(weight: Tensor, quantised: QuantizedTensor) -> float:
-    """Largest |weight - dequantised| in steps of the scale."""
-    worst = 0.0
+def check_groups(config: ModelConfig, policy: Policy) -> None:
+    """Raises InputError naming a 4-bit weight whose input dimension is not a multiple of the group size."""
+    for name, module in meta_model(config).named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding) and role_bits(name, policy) == 4:
+            columns = module.weight.shape[1]
+            if columns % policy.group_size:
+                raise InputError(
+                    f"{name}: {columns} input channels are not a multiple of group size {policy.group_size}; "
+                    "choose a smaller group or int8"
+                )
+
+
+def deviation(weight: Tensor, quantised: QuantizedTensor, calibrated: bool) -> Deviation:
+    """How far a quantised weight is from the one it stands for."""
+    worst = squares = 0.0
     count = rows_at_a_time(weight.shape[1])
     for rows, values, scale in zip(
         weight.split(count), quantised.values.split(count), quantised.scale.split(count), strict=True
@@ -205,7 +203,10 @@ def deviation(weight: Tensor, quantised: QuantizedTensor) -> float:
         part = QuantizedTensor(values, scale, quantised.bits)
         off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / scale[..., None]
         worst = max(worst, float(off.abs().max()))
-    return worst
+        squares += float(off.square().sum())
+    if calibrated:
+        return Deviation("rms rounding steps", (squares / weight.numel()) ** 0.5, 1.0)
+    return Deviation("max rounding steps", worst, 1.0 if quantised.bits == 4 else ROUNDING)
 
 
 def digest(tensor: QuantizedTensor) -> str:
@@ -220,17 +221,6 @@ def digest(tensor: QuantizedTensor) -> str:
     made.update(tensor.values.contiguous().numpy().data)
     made.update(scale.float().numpy().data)
     return made.hexdigest()
-
-
-def role_bits(module_name: str, policy: Policy) -> int:
-    """The bits that `policy` gives to the module of this name."""
-    if module_name.startswith("vision_tower"):
-        return policy.vision_encoder
-    if module_name.endswith("_proj_img") or module_name.startswith(("connector", "shared_injection")):
-        return policy.vision_injector
-    if module_name in ("model.embed_tokens", "lm_head"):
-        return policy.embedding
-    return policy.decoder
 
 
 def representable_scale(scale: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.source import random_source
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import MIN_SCALE, POLICIES, deviation, quantise, quantise_tensor
+from himix_edge.export.policy import POLICIES
+from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
 from himix_edge.export.targets.onnx import pack_blocks
 from tests.conftest import TINY
 
@@ -78,8 +79,10 @@ def test_the_deviation_is_measured_not_assumed():
     quantised = quantise_tensor(weight, 4, 32)
     quantised.values[2, 3] += 3
     off = (weight - quantised.dequantise()) / quantised.scale.repeat_interleave(32, 1)
-    assert deviation(weight, quantised) == pytest.approx(float(off.abs().max()), rel=1e-6)
-    assert deviation(weight, quantised) > 2
+    assert deviation(weight, quantised, False).steps == pytest.approx(float(off.abs().max()), rel=1e-6)
+    assert deviation(weight, quantised, True).steps == pytest.approx(float(off.square().mean().sqrt()), rel=1e-6)
+    found = deviation(weight, quantised, False)
+    assert found.steps > 2 > found.limit
 
 
 def test_a_group_that_does_not_fit_is_named():

@@ -63,6 +63,14 @@ def find_target(name: str) -> Target:
     return target
 
 
+def find_targets(names: str) -> list[str]:
+    """Target names from a list with commas, or "all"; raises InputError listing the known ones."""
+    chosen = target_names() if names == "all" else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        find_target(name)
+    return list(dict.fromkeys(chosen))
+
+
 def target_names() -> list[str]:
     """Every target of this installation."""
     return sorted(module.name for module in iter_modules(__path__))

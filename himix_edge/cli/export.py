@@ -6,23 +6,34 @@ from typing import Any
 import click
 from rich.status import Status
 
+from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table, progress_console, size
+from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import DEFAULT_MODEL
 
 
 @click.command()
-@click.option("--target", required=True, help="Runtime to export for: onnx.")
-@click.option("--quant", "precision", default="int8", show_default=True, help="Weights: none, int8 or int4.")
+@click.option("--target", required=True, help="onnx, openvino, executorch, coreml; several with commas; all.")
+@click.option("--quant", default="int8", show_default=True, help="none, int8, int4; several with commas; all.")
 @click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model, a checkpoint folder or a .gguf."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Bundle folder. [default: bundles/MODEL-TARGET-QUANT]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The bundle's folder; of several bundles the folder they go to. [default: bundles/MODEL-TARGET-QUANT]",
+)
 @click.option("--group-size", default=32, show_default=True, help="Columns that share a 4-bit scale: 32, 64 or 128.")
 @click.option(
     "--capacity",
     type=int,
     help="KV-cache slots, vision and text together. [default: the model's maximum, at most 2048]",
 )
+@click.option("--policy", type=click.Path(path_type=Path), help="YAML file: bits by role and module, group size.")
+@click.option(
+    "--rounding", type=click.Choice(["gptq", "nearest"]), help="Of 4-bit weights. [default: gptq, calibrated]"
+)
+@click.option("--calibration", type=click.Path(path_type=Path), help="LLaVA-format JSON to calibrate on.")
 @click.option("--activations", type=click.Choice(["int8", "float"]), help="[default: int8 where weights are quantised]")
 @click.option("--probe", type=click.Path(path_type=Path), help="LLaVA-format JSON of images and prompts for the gate.")
 @click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: by model size]")
@@ -35,62 +46,99 @@ from himix_edge.presets import DEFAULT_MODEL
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(
     target: str,
-    precision: str,
+    quant: str,
     model: str,
     out: Path | None,
-    group_size: int,
-    capacity: int | None,
     activations: str | None,
-    probe: Path | None,
-    probe_questions: int | None,
-    random_weights: bool,
-    tower: str | None,
-    force: bool,
     dry_run: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Export a model to a bundle: quantised once, compared with PyTorch, published only if it is right."""
-    pipeline = _pipeline()
-    request = pipeline.ExportRequest(
-        model=model,
-        target=target,
-        precision=precision,  # the plan refuses an unknown one
-        out=out or Path("bundles") / f"{Path(model).name}-{target}-{precision}",
-        group_size=group_size,
-        capacity=capacity,
-        int8_activations=None if activations is None else activations == "int8",
-        probe=probe or pipeline.PROBE,
-        probe_questions=probe_questions,
-        random_weights=random_weights,
-        tower=tower,
-        force=force,
-    )
-    plan = pipeline.plan(request)
-    need = plan.forecast
+    """Export a model to bundles: quantised once, compared with PyTorch, published only if it is right."""
+    pipeline, find_targets, report = _pipeline()
+    targets = find_targets(target)
+    precisions = list(pipeline.POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
+    several = len(targets) * len(precisions) > 1
+    if out is not None and several and (out / "manifest.json").exists():
+        raise InputError(f"{out}: is a bundle; several bundles need a folder to go to")
+    settings["probe"] = settings["probe"] or pipeline.PROBE
+    int8_activations = None if activations is None else activations == "int8"
+    bundles: list[Bundle] = []
+    refusals: list[str] = []
+    rounds = []
+    for precision in precisions:
+        plans = []
+        for name in targets:
+            usual = f"{Path(model).name}-{name}-{precision}"
+            folder = (out or Path("bundles")) / usual if several or out is None else out
+            request = pipeline.ExportRequest(
+                model=model, target=name, precision=precision, out=folder, int8_activations=int8_activations, **settings
+            )
+            plans.append(pipeline.plan(request))
+        rounds.append(plans)
     if dry_run:
-        if as_json:
-            print_json({"out": str(request.out), "bundle_bytes": need.bundle, "memory_bytes": need.memory,
-                        "disk_bytes": need.disk, "weights_bytes": need.weights})  # fmt: skip
+        _show_forecasts([plan for plans in rounds for plan in plans], as_json)
+        return
+    for plans in rounds:
+        made, refused = _export(pipeline, plans, settings["force"])
+        bundles += made
+        refusals += refused
+    _show(report, bundles, as_json, several)
+    if several and bundles:
+        report.write_report(out or Path("bundles"), bundles)
+    if refusals:
+        raise GateRefused("\n".join(refusals))
+
+
+def _export(pipeline: Any, plans: list[Any], force: bool) -> tuple[list[Bundle], list[str]]:
+    """One precision for every target; what the gate refuses for one does not stop the others."""
+    bundles: list[Bundle] = []
+    refusals = []
+    todo = []
+    for plan in plans:
+        if pipeline.is_current(plan) and not force:
+            progress_console.print(f"{plan.request.out} is up to date")
+            bundles.append(pipeline.open_verified(plan.request.out))
         else:
-            rows = [(f"weights of {role}", size(count)) for role, count in need.weights.items()]
-            rows += [("bundle", size(need.bundle)), ("peak memory", size(need.memory)), ("free disk", size(need.disk))]
-            print_table(f"{request.out}: nothing written", ("predicted", "bytes"), rows)
-        return
-    if pipeline.is_current(plan) and not force:
-        bundle = pipeline.open_verified(request.out)
-        progress_console.print(f"{request.out} is up to date")
-    else:
-        with progress_console.status("starting") as status:
-            bundle = pipeline.export(plan, lambda step: _step(status, step))
-    manifest = bundle.manifest
+            todo.append(plan)
+    with progress_console.status("starting") as status:
+        for outcome in pipeline.export_all(todo, lambda step: _step(status, step)):
+            if isinstance(outcome, Bundle):
+                bundles.append(outcome)
+            else:
+                refusals.append(str(outcome))
+    return bundles, refusals
+
+
+def _show_forecasts(plans: list[Any], as_json: bool) -> None:
+    needs = [(str(plan.request.out), plan.forecast) for plan in plans]
     if as_json:
-        print_json(
-            {"out": str(bundle.folder), "bytes": bundle.bytes, "parity": [r.model_dump() for r in manifest.parity]}
-        )
+        found = [{"out": out, "bundle_bytes": need.bundle, "memory_bytes": need.memory, "disk_bytes": need.disk,
+                  "weights_bytes": need.weights} for out, need in needs]  # fmt: skip
+        print_json(found[0] if len(found) == 1 else found)
         return
-    checks = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
-    print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), checks)
-    click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
+    for out, need in needs:
+        rows = [(f"weights of {role}", size(count)) for role, count in need.weights.items()]
+        rows += [("bundle", size(need.bundle)), ("peak memory", size(need.memory)), ("free disk", size(need.disk))]
+        print_table(f"{out}: nothing written", ("predicted", "bytes"), rows)
+
+
+def _show(report: Any, bundles: list[Bundle], as_json: bool, several: bool) -> None:
+    if as_json:
+        found = [
+            {"out": str(b.folder), "bytes": b.bytes, "parity": [r.model_dump() for r in b.manifest.parity]}
+            for b in bundles
+        ]
+        print_json(found if several else found[0])
+        return
+    if several:
+        print_table("Parity with PyTorch", report.COLUMNS, [report.row(b) for b in bundles])
+        return
+    for bundle in bundles:
+        manifest = bundle.manifest
+        checks = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
+        print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), checks)
+        click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
 
 
 def _step(status: Status, text: str) -> None:
@@ -99,14 +147,15 @@ def _step(status: Status, text: str) -> None:
         progress_console.print(text)
 
 
-def _pipeline() -> Any:
-    """The export pipeline, imported only now: it needs torch."""
+def _pipeline() -> tuple[Any, Any, Any]:
+    """The export pipeline and its targets, imported only now: they need torch."""
     from himix_edge.errors import BackendMissing
 
     try:
         import torch  # noqa: F401
     except ImportError:
         raise BackendMissing("torch", "onnx") from None
-    from himix_edge.export import pipeline
+    from himix_edge.export import pipeline, report
+    from himix_edge.export.targets import find_targets
 
-    return pipeline
+    return pipeline, find_targets, report

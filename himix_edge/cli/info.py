@@ -153,8 +153,8 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
         raise InputError(f"{what}: no vision tower; --flops compares what an image costs")
     try:
         from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, vanilla_of
+        from himix_edge.export.policy import POLICIES
         from himix_edge.export.preflight import forecast
-        from himix_edge.export.quantisation import POLICIES
     except ImportError:
         raise BackendMissing("torch", "onnx") from None
     ours, vanilla = count_flops(himix_of(config), text_tokens), count_flops(vanilla_of(config), text_tokens)

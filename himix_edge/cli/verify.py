@@ -4,22 +4,27 @@ from pathlib import Path
 
 import click
 
-from himix_edge.bundle import open_verified
+from himix_edge.bundle import Bundle, open_verified
 from himix_edge.cli.console import print_json, print_table
-from himix_edge.errors import GateRefused
+from himix_edge.errors import BackendMissing, GateRefused
 from himix_edge.runtimes.selftest import self_test
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--weights", is_flag=True, help="Read integers and scales back out of the files and compare them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(bundles: tuple[Path, ...], as_json: bool) -> None:
-    """Check every file of BUNDLES and run each one's self-test here. Exit code 3 if one is not right."""
-    rows = []
-    for folder in bundles:
-        open_verified(folder)
-        result = self_test(folder)
-        rows.append({"bundle": str(folder), "files": "as the manifest says", **result})
+def verify(bundles: tuple[Path, ...], weights: bool, as_json: bool) -> None:
+    """Check every file of BUNDLES and run each one's self-test here. Exit code 3 if one is not right.
+
+    With --weights the stored integers and scales are compared, bit for bit, with what was quantised and with those of
+    the other bundles.
+    """
+    opened = [open_verified(folder) for folder in bundles]
+    if weights:
+        _compare_weights(opened, as_json)
+        return
+    rows = [{"bundle": str(b.folder), "files": "as the manifest says", **self_test(b.folder)} for b in opened]
     if as_json:
         print_json(rows)
     else:
@@ -28,3 +33,25 @@ def verify(bundles: tuple[Path, ...], as_json: bool) -> None:
     wrong = [str(r["bundle"]) for r in rows if not r["passed"]]
     if wrong:
         raise GateRefused(f"the self-test failed on this machine: {', '.join(wrong)}")
+
+
+def _compare_weights(bundles: list[Bundle], as_json: bool) -> None:
+    try:
+        from himix_edge.export.stored_weights import compare
+    except ImportError:
+        raise BackendMissing("torch", "onnx") from None
+    found = compare(bundles)
+    if as_json:
+        print_json([{"bundle": str(c.bundle.folder), "tensors": c.tensors, "differs_from_reference": c.reference,
+                     "differs_from_others": c.others} for c in found])  # fmt: skip
+    else:
+        columns = ("bundle", "tensors", "as quantised", "as in the other bundles")
+        rows = [(str(c.bundle.folder), c.tensors, _words(c.reference), _words(c.others)) for c in found]
+        print_table("Integers and scales, read from the files", columns, rows)
+    wrong = [f"{c.bundle.folder}: {', '.join(dict.fromkeys(c.reference + c.others))}" for c in found if not c.passed]
+    if wrong:
+        raise GateRefused("stored weights differ: " + "; ".join(wrong))
+
+
+def _words(differing: tuple[str, ...]) -> str:
+    return f"{len(differing)} differ" if differing else "all equal"

@@ -1,0 +1,62 @@
+"""What weights are calibrated on: real conversations about images, and text that a language model writes itself.
+
+A model's own text needs no data and no licence, and is close to what it was trained on (Williams et al., arXiv
+2410.17170). A model that was trained here on conversations gets those alone.
+"""
+
+import torch
+
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.source import Source
+from himix_edge.data import Sample
+from himix_edge.export.calibration import Passage
+from himix_edge.model import KVCache, VisionLanguageModel
+from himix_edge.preprocess import load_image
+from himix_edge.text import Message, TextProcessor
+
+WRITTEN = (64, 192)  # passages, tokens each
+WARM_START = 3  # tokens are drawn freely until the passage has found a subject, then a little more surely
+TEMPERATURE = 0.9
+
+
+def gather(source: Source, samples: tuple[Sample, ...]) -> list[Passage]:
+    """Conversations of `samples` and, for a language model that was not trained on them, its own text."""
+    text = source.load_text()
+    model = assemble(source.config, source.weights, source.where)
+    trained = "recipe" in source.provenance
+    passages = [passage for sample in samples for passage in _conversations(model, text, sample)]
+    return passages if trained else passages + write(model)
+
+
+@torch.inference_mode()
+def write(model: VisionLanguageModel, passages: int = WRITTEN[0], tokens: int = WRITTEN[1]) -> list[Passage]:
+    """Sampled text, each passage from another first token; the same on every run."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.decoder.vocab_size
+    ids = torch.randint(vocabulary, (passages, 1), generator=generator)
+    new, cache = ids, None
+    for step in range(tokens - 1):
+        logits, cache = model.decode(new, cache)
+        sure = 1.0 if step < WARM_START else TEMPERATURE
+        new = torch.multinomial((logits[:, -1] / sure).softmax(-1), 1, generator=generator)
+        ids = torch.cat([ids, new], dim=1)
+    return [Passage(row, [], 0) for row in ids]
+
+
+@torch.inference_mode()
+def _conversations(model: VisionLanguageModel, text: TextProcessor, sample: Sample) -> list[Passage]:
+    config = model.config
+    cache: KVCache | None = None
+    if sample.image is not None and config.vision is not None:
+        pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
+        cache = model.inject(model.encode_image(torch.from_numpy(pixels.copy())))
+    image: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+    if cache is not None:
+        filled = zip(cache.key, cache.value, strict=True)
+        image = [(key, value) if key.shape[2] else None for key, value in filled]
+    found = []
+    for turns in sample.conversations:
+        ids = text.encode_chat([Message("user", turns[0].question)])
+        ids += text.tokenizer.encode(turns[0].answer, add_special_tokens=False).ids
+        found.append(Passage(torch.tensor(ids), image, cache.position if cache else 0))
+    return found

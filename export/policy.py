@@ -1,0 +1,93 @@
+"""What is quantised to how many bits: a preset by precision, changed by a small YAML file."""
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from himix_edge.config import first_problem
+from himix_edge.errors import InputError
+
+Precision = Literal["none", "int8", "int4"]
+GROUP_SIZES = (32, 64, 128)
+MAX_POLICY_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Bits per role (4, 8, or 32: float), the group size of 4-bit weights, and exceptions by module name."""
+
+    vision_encoder: int
+    vision_injector: int
+    decoder: int
+    embedding: int
+    group_size: int = 32
+    overrides: tuple[tuple[str, int], ...] = ()  # (module name with * and ?, bits); the first that fits counts
+
+    def bits(self) -> dict[str, int]:
+        """Role -> bits, as the manifest records it (32: float)."""
+        return {
+            "vision_encoder": self.vision_encoder,
+            "vision_injector": self.vision_injector,
+            "decoder": self.decoder,
+            "embedding": self.embedding,
+        }
+
+
+POLICIES: dict[str, Policy] = {
+    "none": Policy(32, 32, 32, 32),
+    "int8": Policy(8, 8, 8, 8),
+    "int4": Policy(8, 8, 4, 4),
+}
+Bits = Literal[4, 8, 32]
+
+
+class PolicyFile(BaseModel):
+    """The YAML: any of the roles, the group size, and `overrides: {module name or pattern: bits}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vision_encoder: Bits | None = None
+    vision_injector: Bits | None = None
+    decoder: Bits | None = None
+    embedding: Bits | None = None
+    group_size: Literal[32, 64, 128] | None = None
+    overrides: dict[str, Bits] = {}
+
+
+def read_policy(path: Path, base: Policy) -> Policy:
+    """`base` with the changes of a YAML file.
+
+    Raises:
+        InputError: missing, too large, no YAML, or a field or value that is not known.
+    """
+    try:
+        if path.stat().st_size > MAX_POLICY_BYTES:
+            raise InputError(f"{path}: larger than {MAX_POLICY_BYTES >> 10} KiB; this is not a policy")
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changes = PolicyFile.model_validate({} if raw is None else raw)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+    fields = {name: value for name, value in changes.model_dump(exclude={"overrides"}).items() if value is not None}
+    return replace(base, **fields, overrides=tuple(changes.overrides.items()))
+
+
+def role_bits(module_name: str, policy: Policy) -> int:
+    """The bits that `policy` gives to the module of this name."""
+    for pattern, bits in policy.overrides:
+        if fnmatchcase(module_name, pattern):
+            return bits
+    if module_name.startswith("vision_tower"):
+        return policy.vision_encoder
+    if module_name.endswith("_proj_img") or module_name.startswith(("connector", "shared_injection")):
+        return policy.vision_injector
+    if module_name in ("model.embed_tokens", "lm_head"):
+        return policy.embedding
+    return policy.decoder

@@ -1,0 +1,42 @@
+"""Parity results for people: a table of one export, and a report over several bundles."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from himix_edge.bundle import Bundle, ParityResult
+from himix_edge.files import staged_file
+
+COLUMNS = ("bundle", "MB", "checks", "exact: worst / limit", "as it ships: worst / limit", "answers equal")
+
+
+def row(bundle: Bundle) -> tuple[str, ...]:
+    """One bundle's line of the parity report."""
+    results = bundle.manifest.parity
+    shares = [r.value for r in results if r.metric.startswith("equal of all")]
+    worst = []
+    for stage in ("packed", "runtime"):
+        found = [r for r in results if r.stage == stage and r.role != "end to end"]
+        top = max(found, key=lambda r: r.value / r.limit, default=None)
+        worst.append("same files" if top is None else f"{top.value:.2g} / {top.limit:.2g} ({top.metric.split()[0]})")
+    checks = f"{sum(r.passed for r in results)} of {len(results)}"
+    return (bundle.folder.name, f"{bundle.bytes / 1e6:.1f}", checks, *worst, f"{min(shares):.1%}")
+
+
+def write_report(folder: Path, bundles: Sequence[Bundle]) -> None:
+    """parity.md and parity.json: every comparison of several bundles in one place."""
+    record = {b.folder.name: [result.model_dump() for result in b.manifest.parity] for b in bundles}
+    lines = ["# Parity with PyTorch", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines += [f"| {' | '.join(row(bundle))} |" for bundle in bundles]
+    for name, content in (("parity.json", json.dumps(record, indent=2)), ("parity.md", "\n".join(lines))):
+        with staged_file(folder / name) as staged:
+            staged.write_text(content + "\n", encoding="utf-8")
+
+
+def table(results: list[ParityResult]) -> str:
+    """Parity results as aligned text, a line each."""
+    lines = [f"{'stage':<10} {'role':<24} {'metric':<22} {'value':>10} {'limit':>10}"]
+    for r in results:
+        verdict = "" if r.passed else "  FAILED"
+        lines.append(f"{r.stage:<10} {r.role:<24} {r.metric:<22} {r.value:>10.3g} {r.limit:>10.3g}{verdict}")
+    return "\n".join(lines)
