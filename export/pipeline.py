@@ -412,8 +412,22 @@ def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
 
 
 def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, report: Report) -> None:
+    refused = f"{plan.request.out}: the parity gate refused this export; nothing was published"
+    try:
+        _compare_with_runtime(plan, model, gate, bundle, report)
+    except InputError as error:  # the runtime cannot open what was just written
+        raise GateRefused(f"{refused}\n{error}") from None
+    if gate.failures:
+        raise GateRefused(f"{refused}\n{table(gate.failures)}")
+
+
+def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, report: Report) -> None:
     report("gate: stored weights")
-    gate.check_weights(plan.target.read_weights(bundle))
+    try:
+        stored = plan.target.read_weights(bundle)
+    except Exception as error:  # whatever the formats' libraries raise for a damaged file
+        raise InputError(f"the written weights cannot be read back: {str(error).splitlines()[0]}") from None
+    gate.check_weights(stored)
     report("gate: exact")
     reference = plan.target.exact_reference(model)
     emulated = reference is not model.reference
@@ -425,7 +439,3 @@ def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, rep
     if activations != "float":
         report("gate: as it ships")
         gate.check_engine("runtime", f"{activations} activations", load_engine(bundle))
-    if gate.failures:
-        raise GateRefused(
-            f"{plan.request.out}: the parity gate refused this export; nothing was published\n" + table(gate.failures)
-        )

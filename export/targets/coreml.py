@@ -177,7 +177,8 @@ def _(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
     return torch.empty_like(cache)
 
 
-def _register_write_slots() -> None:
+def _register_operators() -> None:
+    """Teach coremltools what torch.export emits and it does not know."""
     import numpy as np
     from coremltools.converters.mil import Builder
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
@@ -198,6 +199,11 @@ def _register_write_slots() -> None:
             x=cache, update=new, begin=begin, end=end, begin_mask=whole, end_mask=whole, name=node.name
         )
         context.add(written, torch_name=node.name)
+
+    @register_torch_op(torch_alias=["alias"])  # type: ignore[untyped-decorator]
+    def himix_edge_alias(context: Any, node: Any) -> None:
+        (x,) = _get_inputs(context, node, expected=1)
+        context.add(Builder.identity(x=x, name=node.name), torch_name=node.name)
 
 
 def _encoder(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
@@ -280,7 +286,7 @@ def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outp
     import coremltools
     import numpy as np
 
-    _register_write_slots()
+    _register_operators()
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments).run_decompositions({})

@@ -120,12 +120,17 @@ class Decoder(nn.Module):
             query, key, value = (x.transpose(1, 2) for x in (query, key, value))
             for cache, new in zip(stored, (key, value), strict=True):
                 torch.ops.llama.update_cache(new, cache, first)
-            attended: Tensor = torch.ops.llama.custom_sdpa(query, *stored, first, None, 0, True)
-            return attended.transpose(1, 2)
+            return attention(query, *stored, first).transpose(1, 2)
 
         x = run_layers(self.stack, self.embedding(input_ids), cos, sin, attend)
         logits: Tensor = self.head(self.stack.norm(x[:, -1]))
         return logits
+
+
+def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Any) -> Tensor:
+    """The fused kernel: query (1, T, H, h) behind `filled` slots sees them and, causally, the new ones."""
+    attended: Tensor = torch.ops.llama.custom_sdpa(query, keys, values, filled, None, 0, True)
+    return attended
 
 
 class ExecuTorchTarget:

@@ -240,7 +240,9 @@ def _name_weights(graph: Any, model: QuantizedModel) -> None:
     kept = []
     for multiply, values, scale in _dequantisations(graph):
         integers = values.get_data()
-        name = names[_digest(integers.reshape(integers.shape[0], -1), scale.get_data()[..., 0])]
+        name = names.get(_digest(integers.reshape(integers.shape[0], -1), scale.get_data()[..., 0]))
+        if name is None:
+            continue  # not what was quantised: the gate will say so
         multiply.set_friendly_name(name)
         if model.tensors[name].bits == 4:
             packed = (integers[..., 0::2] & 15 | integers[..., 1::2] << 4).astype(np.uint8)

@@ -1,0 +1,168 @@
+"""Every target: the same integers, the same answers, and files that are what they should be."""
+
+import dataclasses
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from himix_edge.bundle import open_verified
+from himix_edge.checkpoints import save_checkpoint
+from himix_edge.cli import himix
+from himix_edge.config import Injection
+from himix_edge.data.llava import load_llava
+from himix_edge.errors import BackendMissing, GateRefused, InputError
+from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
+from himix_edge.export.stored_weights import compare
+from himix_edge.export.targets import find_target, find_targets, target_names
+from himix_edge.model import build_model
+from himix_edge.runtimes import open_bundle
+from tests.conftest import TINY
+
+TARGETS = ("onnx", "openvino", "executorch", "coreml")
+
+
+@pytest.fixture(scope="session")
+def four(tmp_path_factory, tiny_checkpoint):
+    """The tiny model in int4, in all four targets, from one command."""
+    folder = tmp_path_factory.mktemp("four")
+    himix.main(
+        ["export", "--target", "all", "--quant", "int4", "--model", str(tiny_checkpoint), "--out", str(folder)],
+        standalone_mode=False,
+    )
+    return {target: folder / f"tiny-{target}-int4" for target in TARGETS}
+
+
+def test_one_command_makes_all_of_them_and_a_report(four):
+    folder = four["onnx"].parent
+    assert {path.name for path in folder.iterdir()} == {b.name for b in four.values()} | {"parity.md", "parity.json"}
+    record = json.loads((folder / "parity.json").read_text())
+    assert all(result["passed"] for results in record.values() for result in results)
+    assert {r["stage"] for r in record["tiny-coreml-int4"]} == {
+        "subgraphs",
+        "quantised",
+        "weights",
+        "packed",
+        "runtime",
+    }
+    manifests = [open_verified(bundle).manifest for bundle in four.values()]
+    assert {m.quantisation.method for m in manifests} == {"gptq"}
+    assert len({m.image_kv_id for m in manifests}) == 1
+
+
+def test_the_same_integers_are_in_every_file(four):
+    found = compare([open_verified(bundle) for bundle in four.values()])
+    assert all(comparison.passed for comparison in found)
+    assert {comparison.tensors for comparison in found} == {len(open_verified(four["onnx"]).manifest.weights)}
+
+
+def test_answers_and_image_kv_are_those_of_the_other_targets(four):
+    sample = load_llava(PROBE).samples[0]
+    sessions = {target: open_bundle(bundle) for target, bundle in four.items()}
+    logits = {}
+    image = sessions["onnx"].encode_image(sample.image)
+    for target, session in sessions.items():
+        own = session.encode_image(sample.image)
+        assert own.model_id == image.model_id
+        assert np.abs(own.key - image.key).max() < 0.2 * image.key.std()
+        session.engine.start(image.key, image.value, image.next_position)  # one runtime's image under another's text
+        session.engine.step(np.array([5, 6, 7], np.int64))
+        logits[target] = session.engine.step(np.array([8], np.int64))
+        text_only = session.no_image()
+        session.engine.start(text_only.key, text_only.value, 0)
+        assert np.isfinite(session.engine.step(np.array([5], np.int64))).all()
+    for target, found in logits.items():
+        assert np.sqrt(np.mean((found - logits["onnx"]) ** 2)) < 0.1 * logits["onnx"].std(), target
+
+
+def test_a_long_prompt_and_two_images(four):
+    """Longer than Core ML's prefill function takes at once, up to the last slot."""
+    sample = load_llava(PROBE).samples[0]
+    ids = np.arange(60, dtype=np.int64) + 5
+    logits = {}
+    for target, bundle in four.items():
+        session = open_bundle(bundle)
+        image = session.encode_images([sample.image, sample.image])
+        assert image.tokens == 2 * TINY.vision.num_tokens
+        session.engine.start(image.key, image.value, image.next_position)
+        session.engine.step(ids)
+        logits[target] = session.engine.step(ids[: session.capacity - image.tokens - 60])
+    for target, found in logits.items():
+        assert np.sqrt(np.mean((found - logits["onnx"]) ** 2)) < 0.1 * logits["onnx"].std(), target
+
+
+def test_openvino_fuses_attention_with_its_cache(four):
+    types = open_bundle(four["openvino"]).engine.layer_types
+    assert types["ScaledDotProductAttention"] == TINY.decoder.num_hidden_layers
+
+
+def test_coreml_functions_share_their_weights_and_states_fit_the_neural_engine(four):
+    from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+
+    package = four["coreml"] / "decoder.mlpackage"
+    program = load_program(package)
+    assert set(program.functions) == {"prefill", "decode"}
+    shape = Interpreter(program, "decode", package).state_shapes()["key_cache"]
+    assert shape[2] % 32 == 0
+    assert shape[2] >= open_verified(four["coreml"]).manifest.context_capacity
+    weights = sum(f.stat().st_size for f in package.rglob("weight.bin"))
+    integers = sum(p.numel() for n, p in build_model(TINY).named_parameters() if n.startswith("model.") and p.dim() > 1)
+    assert weights < 1.5 * integers, "stored twice"
+
+
+def test_differing_weights_are_found_and_named(four, tmp_path, tiny_checkpoint):
+    other = export(plan(ExportRequest(str(tiny_checkpoint), "onnx", "int4", tmp_path / "n", rounding="nearest"))).folder
+    first, second = compare([open_verified(four["openvino"]), open_verified(other)])
+    assert "model.layers.0.mlp.up_proj.weight" in first.others
+    assert not first.reference
+    assert not second.reference
+    with pytest.raises(GateRefused, match=r"model\.layers\.0\.mlp\.up_proj\.weight"):
+        himix.main(["verify", "--weights", str(four["openvino"]), str(other)], standalone_mode=False)
+
+
+def test_layers_without_the_image(tmp_path, text):
+    """A subset of layers is injected: the others' caches hold text alone, at other slots."""
+    config = dataclasses.replace(TINY, injection=Injection(layers=(1,)))
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "subset", build_model(config), text)
+    for target in ("openvino", "coreml"):
+        export(plan(ExportRequest(str(tmp_path / "subset"), target, "none", tmp_path / target)))
+
+
+@pytest.mark.parametrize(("target", "package"), [
+    ("coreml", "coremltools"), ("openvino", "openvino"), ("executorch", "executorch"), ("onnx", "onnx"),
+])  # fmt: skip
+def test_a_missing_backend_is_exit_4_with_the_pip_line(tmp_path, monkeypatch, target, package):
+    import importlib.metadata
+
+    version = importlib.metadata.version
+
+    def without(name):
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("importlib.metadata.version", without)
+    with pytest.raises(BackendMissing, match=rf"pip install 'himix-edge\[{target}\]'") as missing:
+        himix.main(["export", "--target", target, "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert missing.value.exit_code == 4
+
+
+def test_names():
+    assert set(TARGETS) <= set(target_names())
+    assert find_targets("onnx, coreml,onnx") == ["onnx", "coreml"]
+    assert set(find_targets("all")) == set(TARGETS)
+    with pytest.raises(InputError, match="unknown target 'abacus'"):
+        find_targets("onnx,abacus")
+    for name in target_names():
+        assert find_target(name).name == name
+        assert import_module(f"himix_edge.runtimes.{name}_engine").load
+
+
+def test_executorch_refuses_what_it_has_no_kernels_for(tmp_path, tiny_checkpoint):
+    request = ExportRequest(str(tiny_checkpoint), "executorch", "int8", tmp_path / "out", int8_activations=False)
+    with pytest.raises(InputError, match="no kernels for quantised weights with float activations"):
+        export(plan(request))
+    assert list(tmp_path.iterdir()) == []
