@@ -40,7 +40,7 @@ def test_the_readmes_commands(tmp_path):
             )  # fmt: skip
             assert result.returncode == 0, (line, result.stderr)
             ran += 1
-    assert ran >= 17
+    assert ran >= 19
 
 
 def test_its_make_targets_exist():
