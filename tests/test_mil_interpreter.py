@@ -1,0 +1,85 @@
+"""The Core ML reference interpreter: saved packages against PyTorch's own results, operator by operator."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from himix_edge.errors import InputError
+from himix_edge.export.graphs import quiet
+from himix_edge.runtimes.mil_interpreter import OPERATORS, Interpreter, load_program
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+CASES = {
+    "linear": lambda x: F.linear(x, torch.linspace(-1, 1, 40).reshape(5, 8), torch.ones(5)),
+    "layer_norm": lambda x: F.layer_norm(x, (8,), torch.linspace(1, 2, 8), torch.ones(8)),
+    "gelu": F.gelu,
+    "gelu, tanh spelled out": lambda x: 0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x * x * x))),
+    "silu": F.silu,
+    "relu6": lambda x: F.relu6(3 * x),
+    "softmax": lambda x: x.softmax(-1),
+    "attention": lambda x: F.scaled_dot_product_attention(x, x + 1, x - 1, attn_mask=torch.ones(8, 8).tril().bool()),
+    "convolution": lambda x: F.conv2d(x, torch.linspace(-1, 1, 108).reshape(4, 3, 3, 3), torch.ones(4), 2, 1),
+    "depthwise": lambda x: F.conv2d(F.pad(x, (0, 1, 2, 1)), torch.linspace(-1, 1, 27).reshape(3, 1, 3, 3), groups=3),
+    "reductions": lambda x: x.mean((2, 3), keepdim=True) + x.abs().amax(-1, keepdim=True) + x.sum(1, keepdim=True),
+    "shapes": lambda x: x.permute(0, 2, 3, 1).reshape(2, 4, 2, 24)[:, 1:, :, ::2].unsqueeze(1).repeat(1, 2, 1, 1, 1),
+    "split and join": lambda x: torch.cat([x.chunk(2, -1)[1], -x.chunk(2, -1)[0]], -1),
+    "powers": lambda x: torch.rsqrt(x * x + 0.5) + torch.sqrt(x.abs()) + x**2 / 3,
+    "matmul": lambda x: x @ x.transpose(-1, -2),
+    "gather": lambda x: x.index_select(2, torch.tensor([3, 1, 1])),
+    "where": lambda x: torch.where(x > 0.5, x, x.clamp(-0.3, 0.3)),
+}  # fmt: skip
+
+
+class Case(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def saved(function, path, half=False):
+    import coremltools
+
+    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
+    with quiet():
+        program = torch.export.export(Case(function), (X,)).run_decompositions({})
+        coremltools.convert(
+            program, minimum_deployment_target=coremltools.target.iOS18, compute_precision=precision,
+            inputs=[coremltools.TensorType(name="x", shape=X.shape)],
+            outputs=[coremltools.TensorType(name="y")], skip_model_load=True,
+        ).save(str(path))  # fmt: skip
+    return load_program(path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_equal_pytorch(tmp_path, name):
+    expected = CASES[name](X)
+    exact = Interpreter(saved(CASES[name], tmp_path / "a.mlpackage"), "main", tmp_path).run({"x": X}, {})["y"]
+    assert torch.allclose(exact, expected, rtol=1e-4, atol=1e-5)
+    half = Interpreter(saved(CASES[name], tmp_path / "b.mlpackage", True), "main", tmp_path).run({"x": X}, {})["y"]
+    assert torch.allclose(half.float(), expected, rtol=2e-2, atol=2e-2)
+    if name not in ("shapes", "gather", "split and join"):
+        assert not torch.equal(half.float(), expected), "float16 has to show"
+
+
+def test_an_operator_that_is_not_known_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(OPERATORS, "gelu")
+    program = saved(F.gelu, tmp_path / "a.mlpackage")
+    with pytest.raises(InputError, match="no operator gelu; open it on macOS"):
+        Interpreter(program, "main", tmp_path)
+    with pytest.raises(InputError, match="no function 'prefill'; it has main"):
+        Interpreter(program, "prefill", tmp_path)
+
+
+def test_what_is_no_package(tmp_path):
+    with pytest.raises(InputError, match="not a readable Core ML package"):
+        load_program(tmp_path)
+    data = tmp_path / "Data" / "com.apple.CoreML"
+    data.mkdir(parents=True)
+    (data / "model.mlmodel").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match="not a readable Core ML package"):
+        load_program(tmp_path)
