@@ -17,7 +17,7 @@ class OnnxEngine:
     def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None):
         self.capacity = capacity
         self._encoder, self._injector, self._decoder = (
-            _open(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
+            open_graph(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._vision_rows = config.vision_rows
         decoder = config.decoder
@@ -86,13 +86,19 @@ def load(
     return OnnxEngine(files, config, capacity, threads)
 
 
-def _open(path: Path, threads: int | None) -> Any:
+def open_graph(path: Path, threads: int | None, optimisation: int | None = None) -> Any:
+    """A graph on the CPU; `optimisation` is ONNX Runtime's level (1: basic), all of them by default.
+
+    Raises BackendMissing, or InputError if ONNX Runtime refuses the file.
+    """
     try:
         import onnxruntime
     except ImportError:
         raise BackendMissing("onnxruntime", "onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if optimisation is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimisation)
     if threads:
         options.intra_op_num_threads = threads
     try:

@@ -131,6 +131,28 @@ def test_layers_without_the_image(tmp_path, text):
         export(plan(ExportRequest(str(tmp_path / "subset"), target, "none", tmp_path / target)))
 
 
+def test_a_portable_export_has_standard_operators_and_the_same_integers(four, tmp_path, tiny_checkpoint):
+    """It also runs in ONNX's own reference implementation, which shares no code with ONNX Runtime."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    made = export(plan(ExportRequest(str(tiny_checkpoint), "onnx_portable", "int4", tmp_path / "portable")))
+    assert all(c.passed for c in compare([made, open_verified(four["onnx"])]))
+    graph = onnx.load(made.role_path("decoder"))
+    assert {node.domain for node in graph.graph.node} == {""}
+    assert sum(n.op_type == "Attention" for n in graph.graph.node) == TINY.decoder.num_hidden_layers
+    session = open_bundle(made.folder)
+    image = session.encode_image(load_llava(PROBE).samples[0].image)
+    session.engine.start(image.key, image.value, 0)
+    inputs = {"input_ids": np.array([[5, 6, 7]]), "position_ids": np.arange(3)[None]}
+    for layer in range(TINY.decoder.num_hidden_layers):
+        inputs[f"past_key_values.{layer}.key"] = image.key[layer][None]
+        inputs[f"past_key_values.{layer}.value"] = image.value[layer][None]
+    expected = ReferenceEvaluator(graph).run(["logits"], inputs)[0][0]
+    found = session.engine.step(np.array([5, 6, 7], np.int64))
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.05 * expected.std()
+
+
 @pytest.mark.parametrize(("target", "package"), [
     ("coreml", "coremltools"), ("openvino", "openvino"), ("executorch", "executorch"), ("onnx", "onnx"),
 ])  # fmt: skip

@@ -27,6 +27,7 @@ class Target(Protocol):
 
     name: str
     extra: str  # the pip extra that brings its packages
+    in_all: bool  # whether `--target all` means it too
     activations: (
         Literal["float16", "int8"] | None
     )  # what its files always compute in; None: float32, or int8 as ExportOptions says
@@ -65,7 +66,8 @@ def find_target(name: str) -> Target:
 
 def find_targets(names: str) -> list[str]:
     """Target names from a list with commas, or "all"; raises InputError listing the known ones."""
-    chosen = target_names() if names == "all" else [name.strip() for name in names.split(",")]
+    every = [name for name in target_names() if find_target(name).in_all]
+    chosen = every if names == "all" else [name.strip() for name in names.split(",")]
     for name in chosen:
         find_target(name)
     return list(dict.fromkeys(chosen))

@@ -117,6 +117,7 @@ class CoreMlTarget:
 
     name = "coreml"
     extra = "coreml"
+    in_all = True
     activations: Literal["float16"] = "float16"
 
     def tools(self) -> dict[str, str]:

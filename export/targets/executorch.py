@@ -138,6 +138,7 @@ class ExecuTorchTarget:
 
     name = "executorch"
     extra = "executorch"
+    in_all = True
     activations: None = None
 
     def tools(self) -> dict[str, str]:

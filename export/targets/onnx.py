@@ -191,6 +191,7 @@ class OnnxTarget:
 
     name = "onnx"
     extra = "onnx"
+    in_all = True
     activations: None = None
 
     def tools(self) -> dict[str, str]:

@@ -117,6 +117,7 @@ class OpenVinoTarget:
 
     name = "openvino"
     extra = "openvino"
+    in_all = True
     activations: None = None
 
     def tools(self) -> dict[str, str]:

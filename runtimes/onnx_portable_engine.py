@@ -1,0 +1,60 @@
+"""ONNX Runtime on a portable export: every step's cache goes in and comes out grown."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.config import ModelConfig
+from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.onnx_engine import open_graph
+
+
+class OnnxPortableEngine:
+    """See `Engine`."""
+
+    def __init__(
+        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    ):
+        self.capacity, self._rows, self._decoder_config = capacity, config.vision_rows, config.decoder
+        # level 1 leaves dequantised weights as they are; above it ONNX Runtime multiplies with int8 activations
+        level = 1 if activations == "float" else None
+        self._encoder, self._injector, self._decoder = (
+            open_graph(files[role], threads, level) for role in ("vision_encoder", "vision_injector", "decoder")
+        )
+        self._names = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")]
+        self._cache: list[NDArray[Any]] = []
+        self._position = 0
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        features: Floats = self._encoder.run(None, {"image": pixels})[0]
+        return features
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        key, value = self._injector.run(None, {"vision_features": features})
+        return key, value
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        self._position = position
+        nothing = np.zeros((1, self._decoder_config.num_key_value_heads, 0, self._decoder_config.head_dim), np.float32)
+        self._cache = []
+        for row in self._rows:
+            empty = row is None or not key.shape[2]
+            self._cache += [nothing if empty else np.ascontiguousarray(tensor[row][None]) for tensor in (key, value)]
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        count = len(token_ids)
+        positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
+        self._position += count
+        inputs = {"input_ids": token_ids[None], "position_ids": positions}
+        logits, *self._cache = self._decoder.run(None, inputs | dict(zip(self._names, self._cache, strict=True)))
+        last: Floats = logits[0]
+        return last
+
+
+def load(
+    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+) -> OnnxPortableEngine:
+    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file."""
+    return OnnxPortableEngine(files, config, capacity, threads, activations)
