@@ -66,7 +66,7 @@ def test_graphs_are_fused(nano_bundles, precision):
 
 
 def test_the_stored_integers_are_the_quantisers(nano_bundles):
-    quantised = quantise(open_source("nano"), POLICIES["int4"])
+    quantised = pipeline.quantised(plan(request("nano", nano_bundles["int4"].parent / "x", precision="int4")))
     _, initializers = operators(nano_bundles["int4"] / "decoder.onnx")
     expected = quantised.tensors["model.layers.1.mlp.down_proj.weight"]
     packed = onnx.numpy_helper.to_array(initializers["model.layers.1.mlp.down_proj.weight.packed"])
@@ -220,7 +220,7 @@ def test_one_export_at_a_time(tmp_path, tiny_checkpoint):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": "giant"}, "shipped: nano"),
-    ({"target": "abacus"}, "unknown target 'abacus'; known: onnx"),
+    ({"target": "abacus"}, "unknown target 'abacus'; known: coreml, executorch, onnx"),
     ({"precision": "int3"}, "unknown precision 'int3'"),
     ({"group_size": 48}, "group size 48"),
     ({"capacity": 64}, "capacity 64: must be more than the 64 vision tokens"),

@@ -238,13 +238,16 @@ class OnnxTarget:
         for role in bundle.manifest.roles:
             graph = onnx.load(bundle.role_path(role)).graph
             stored = {tensor.name: tensor for tensor in graph.initializer}
-            for name in stored:
-                if name.endswith(PACKED):
-                    scale = stored[name.removesuffix(PACKED) + SCALE]
-                    packed, scales = (onnx.numpy_helper.to_array(stored[n]) for n in (name, scale.name))
-                    node = next(n for n in graph.node if n.op_type == "MatMulNBits" and n.input[1] == name)
+            made_by = {output: node for node in graph.node for output in node.output}
+            for node in graph.node:
+                if node.op_type == "MatMulNBits":
+                    packed, scale = (
+                        node.input[1],
+                        made_by[node.input[2]].input[0],
+                    )  # a Cast; equal scales are one tensor
+                    arrays = (onnx.numpy_helper.to_array(stored[name]) for name in (packed, scale))
                     shape = {a.name: a.i for a in node.attribute}
-                    found[name.removesuffix(PACKED)] = unpack_blocks(packed, scales, shape["K"], shape["bits"])
+                    found[packed.removesuffix(PACKED)] = unpack_blocks(*arrays, shape["K"], shape["bits"])
         return found
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
