@@ -241,13 +241,11 @@ class OnnxTarget:
             made_by = {output: node for node in graph.node for output in node.output}
             for node in graph.node:
                 if node.op_type == "MatMulNBits":
-                    packed, scale = (
-                        node.input[1],
-                        made_by[node.input[2]].input[0],
-                    )  # a Cast; equal scales are one tensor
-                    arrays = (onnx.numpy_helper.to_array(stored[name]) for name in (packed, scale))
+                    packed, cast = node.input[1], made_by[node.input[2]]
+                    integers = onnx.numpy_helper.to_array(stored[packed])
+                    scales = onnx.numpy_helper.to_array(stored[cast.input[0]])  # equal scales are one tensor
                     shape = {a.name: a.i for a in node.attribute}
-                    found[packed.removesuffix(PACKED)] = unpack_blocks(*arrays, shape["K"], shape["bits"])
+                    found[packed.removesuffix(PACKED)] = unpack_blocks(integers, scales, shape["K"], shape["bits"])
         return found
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
