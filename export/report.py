@@ -14,13 +14,22 @@ def row(bundle: Bundle) -> tuple[str, ...]:
     """One bundle's line of the parity report."""
     results = bundle.manifest.parity
     shares = [r.value for r in results if r.metric.startswith("equal of all")]
-    worst = []
-    for stage in ("packed", "runtime"):
-        found = [r for r in results if r.stage == stage and r.role != "end to end"]
-        top = max(found, key=lambda r: r.value / r.limit, default=None)
-        worst.append("same files" if top is None else f"{top.value:.2g} / {top.limit:.2g} ({top.metric.split()[0]})")
     checks = f"{sum(r.passed for r in results)} of {len(results)}"
-    return (bundle.folder.name, f"{bundle.bytes / 1e6:.1f}", checks, *worst, f"{min(shares):.1%}")
+    return (
+        bundle.folder.name,
+        f"{bundle.bytes / 1e6:.1f}",
+        checks,
+        worst(bundle, "packed"),
+        worst(bundle, "runtime"),
+        f"{min(shares):.1%}",
+    )
+
+
+def worst(bundle: Bundle, stage: str) -> str:
+    """The comparison of a stage ("packed", "runtime") that came closest to its limit."""
+    found = [r for r in bundle.manifest.parity if r.stage == stage and r.role != "end to end"]
+    top = max(found, key=lambda r: r.value / r.limit, default=None)
+    return "same files" if top is None else f"{top.value:.2g} / {top.limit:.2g} ({top.metric.split()[0]})"
 
 
 def write_report(folder: Path, bundles: Sequence[Bundle]) -> None:

@@ -1,0 +1,101 @@
+"""The twelve bundles of nano: every target and precision, against PyTorch on the same weights.
+
+    python -m benchmarks.four_targets [--questions N] [--keep DIR]
+
+For each precision the model is quantised once; each target is exported with its checks (seconds include them; the
+first of a precision also quantises and asks the reference) and asked the first N questions of the easy-VQA test split.
+"tokens equal" is the share of questions whose greedy token ids are those of PyTorch on the dequantised weights.
+int4 rounded to nearest stands beside the calibrated one in PyTorch.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from rich.progress import track
+
+from himix_edge.bundle import GenerationDefaults
+from himix_edge.cli.console import print_table, progress_console
+from himix_edge.data import Dataset, load_dataset
+from himix_edge.errors import GateRefused
+from himix_edge.evaluation.exact import Score
+from himix_edge.export.pipeline import ExportRequest, export_all, plan, quantised
+from himix_edge.export.policy import POLICIES
+from himix_edge.export.report import worst
+from himix_edge.export.targets import find_targets
+from himix_edge.runtimes import Session, open_bundle
+from himix_edge.runtimes.pytorch_engine import PytorchEngine
+
+Answers = list[list[int | None]]
+
+
+def ask(session: Session, dataset: Dataset, questions: int, label: str) -> tuple[Answers, float]:
+    """Token ids of each greedy answer, and the share of exactly right ones."""
+    answers: Answers = []
+    score = Score()
+    with progress_console.status(label) as status:
+        for sample in dataset.samples:
+            image = session.encode_image(sample.image) if sample.image else None
+            for conversation in sample.conversations:
+                if len(answers) == questions:
+                    return answers, score.accuracy
+                pieces = list(session.generate(conversation[0].question, image, temperature=0))
+                answers.append([piece.token_id for piece in pieces])
+                score.add(conversation[0].answer, "".join(piece.text for piece in pieces))
+                status.update(f"{label}: {len(answers)} of {questions}")
+    return answers, score.accuracy
+
+
+def pytorch(request: ExportRequest) -> Session:
+    """The reference of a request: PyTorch on the dequantised weights."""
+    work = plan(request)
+    reference = quantised(work).reference
+    engine = PytorchEngine(reference, reference.config.decoder.max_position_embeddings)
+    return Session(engine, work.source.load_text(), reference.config, "", GenerationDefaults())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--keep", type=Path, help="folder for the bundles")
+    arguments = parser.parse_args()
+    dataset = load_dataset("easy-vqa", "test")
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.keep or Path(scratch)
+        for precision in POLICIES:
+            requests = [
+                ExportRequest(arguments.model, target, precision, folder / f"{target}-{precision}", force=True)
+                for target in find_targets("all")
+            ]
+            expected, accuracy = ask(pytorch(requests[0]), dataset, arguments.questions, f"PyTorch {precision}")
+            rows.append(("PyTorch", precision, "", accuracy, "", "", "", ""))
+            if precision == "int4":
+                nearest = dataclasses.replace(requests[0], rounding="nearest")
+                _, accuracy = ask(pytorch(nearest), dataset, arguments.questions, "PyTorch int4, nearest")
+                rows.append(("PyTorch", "int4, nearest", "", accuracy, "", "", "", ""))
+            began = time.monotonic()
+            for bundle in track(
+                export_all([plan(r) for r in requests]), precision, len(requests), console=progress_console
+            ):
+                seconds = time.monotonic() - began
+                if isinstance(bundle, GateRefused):
+                    raise SystemExit(str(bundle))
+                answers, accuracy = ask(open_bundle(bundle.folder), dataset, arguments.questions, bundle.folder.name)
+                same = sum(a == b for a, b in zip(answers, expected, strict=True)) / len(expected)
+                rows.append((
+                    bundle.manifest.target, precision, f"{bundle.bytes / 1e6:.1f}", accuracy, f"{same:.2%}",
+                    worst(bundle, "packed"), worst(bundle, "runtime"), f"{seconds:.0f}",
+                ))  # fmt: skip
+                began = time.monotonic()
+    columns = ("runtime", "weights", "MB", "accuracy", "tokens equal", "exact: worst", "as it ships: worst", "export s")
+    print_table(f"{arguments.questions} questions, {psutil.cpu_count(logical=False)} cores", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
