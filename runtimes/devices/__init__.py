@@ -1,0 +1,1 @@
+"""Where a benchmark runs: this machine, a board over SSH, an Android phone over adb."""
