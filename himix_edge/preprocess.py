@@ -2,8 +2,8 @@
 
 Exactly: the first frame, turned upright by its EXIF orientation, 16-bit channels divided by 257, transparency over
 white, converted to 8-bit RGB, then Pillow's `resize((S, S), BILINEAR)` or `BICUBIC` (a triangle filter, or Keys' cubic
-with a = -0.5; its support grows with the reduction, 8-bit fixed-point, horizontal pass first), without keeping the
-aspect ratio. At S x S it is identity.
+with a = -0.5; its support grows with the reduction, 8-bit fixed-point, horizontal pass first, also where Pillow 13
+would begin with the vertical one), without keeping the aspect ratio. At S x S it is identity.
 """
 
 import warnings
@@ -62,8 +62,9 @@ def resize(image: Image.Image, size: int, resample: Resample = "bilinear") -> ND
     """An opened image as uint8 (1, S, S, 3) RGB, by the method in the module's docstring."""
     upright = ImageOps.exif_transpose(image)
     rgb = _to_rgb(upright)
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), FILTERS[resample])
+    for step in ((size, rgb.height), (size, size)):  # one pass at a time: from Pillow 13 on, both together may swap
+        if rgb.size != step:
+            rgb = rgb.resize(step, FILTERS[resample])
     return np.asarray(rgb, dtype=np.uint8)[None]
 
 
