@@ -1,0 +1,256 @@
+package dev.himix.edge;
+
+import java.io.File;
+import java.nio.charset.StandardCharsets;
+import java.text.SimpleDateFormat;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.Date;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.TimeZone;
+
+/**
+ * Times a bundle on this device and writes himix-edge's benchmark record, schema version 1: milliseconds, every sample
+ * kept. Each iteration asks one question twice: with the image as a file, then with its keys and values kept. Every
+ * answer is compared with the first one to the same question, so that a fast wrong answer cannot pass.
+ */
+public final class Benchmark {
+    /** One question about one picture. */
+    public static final class Question {
+        final String image;
+        final Session.Photo photo;
+        final String prompt;
+
+        public Question(String image, Session.Photo photo, String prompt) {
+            this.image = image;
+            this.photo = photo;
+            this.prompt = prompt;
+        }
+    }
+
+    /** What only the platform knows. */
+    public interface Platform {
+        /** The record's "device": name, kind, os and so on. */
+        Map<String, Object> device();
+
+        /** One entry of "readings" without its time: battery, temperature; may be empty. */
+        Map<String, Object> reading();
+
+        Session.Photo photo(File file);
+
+        void progress(int done, int of);
+    }
+
+    private final File folder;
+    private final List<Question> questions;
+    private final Platform platform;
+    private final int warmUp;
+    private final int timed;
+    private final int threads;
+    private final long began = System.nanoTime();
+    private final Map<String, List<Double>> samples = new LinkedHashMap<String, List<Double>>();
+    private final Map<String, Map<String, Object>> answers = new LinkedHashMap<String, Map<String, Object>>();
+    private final List<Object> readings = new ArrayList<Object>();
+    private final List<String> reasons = new ArrayList<String>();
+
+    /** {@code threads} 0 leaves the choice to ONNX Runtime. Questions are asked in turn. */
+    public Benchmark(
+            File folder, List<Question> questions, Platform platform, int warmUp, int timed, int threads) {
+        if (questions.isEmpty() || warmUp < 0 || timed < 1) {
+            throw new InputException("a benchmark needs questions, 0 or more warm-ups and at least 1 timed iteration");
+        }
+        this.folder = folder;
+        this.questions = questions;
+        this.platform = platform;
+        this.warmUp = warmUp;
+        this.timed = timed;
+        this.threads = threads;
+    }
+
+    /**
+     * Measures; takes a while. Run it in a fresh process: the first opening counts as "load", two more as "load_warm".
+     *
+     * @param command how it was started, for the record.
+     * @return the record, for {@link Json#write}.
+     */
+    public Map<String, Object> run(String command) {
+        long baseline = processMemory("VmRSS");
+        String started = utcNow();
+        Session session = open("load");
+        for (int i = 0; i < 2; i++) {
+            session.close();
+            session = open("load_warm");
+        }
+        try {
+            boolean selfTest =
+                    SelfTest.run(session, platform.photo(new File(folder, session.bundle.selfTest.image))).passed;
+            if (!selfTest) {
+                reasons.add("The bundle's self-test failed on this device.");
+            }
+            for (int i = 0; i < warmUp + timed; i++) {
+                iteration(session, questions.get(i % questions.size()), i >= warmUp);
+                platform.progress(i + 1, warmUp + timed);
+                takeReading();
+            }
+            for (Map<String, Object> answer : answers.values()) {
+                if (!answer.get("runs").equals(answer.get("equal_runs"))) {
+                    reasons.add("\"" + answer.get("prompt") + "\" was not answered the same every time.");
+                }
+            }
+            return record(session.bundle, command, started, baseline, selfTest);
+        } finally {
+            session.close();
+        }
+    }
+
+    private Session open(String sample) {
+        Stats.Clock clock = new Stats.Clock();
+        Session session = Session.open(folder, threads);
+        add(sample, clock.lap());
+        return session;
+    }
+
+    private void iteration(Session session, Question question, boolean counted) {
+        Session.Options options = session.defaults();
+        options.temperature = 0;
+        Transcript transcript = new Transcript();
+        Stats cold = session.generate(question.prompt, question.photo, options, transcript);
+        check(question, transcript);
+        ImageKV kept = session.encodeImage(question.photo);
+        transcript = new Transcript();
+        Stats warm = session.generate(question.prompt, kept, options, transcript);
+        check(question, transcript);
+        if (!counted) {
+            return;
+        }
+        add("preprocess", cold.preprocess);
+        add("vision_encoder", cold.visionEncoder);
+        add("vision_injector", cold.visionInjector);
+        add("prefill", cold.prefill);
+        add("ttft", cold.ttft);
+        add("warm_ttft", warm.ttft);
+        for (double time : cold.interToken) {
+            add("inter_token", time);
+        }
+    }
+
+    /** The tokens and the text of one answer. */
+    private static final class Transcript implements Session.Listener {
+        final StringBuilder ids = new StringBuilder();
+        final StringBuilder text = new StringBuilder();
+
+        @Override
+        public boolean onToken(int token, String piece) {
+            ids.append(ids.length() == 0 ? "" : ",").append(token);
+            text.append(piece);
+            return true;
+        }
+    }
+
+    private void check(Question question, Transcript transcript) {
+        String digest = Files.sha256(transcript.ids.toString().getBytes(StandardCharsets.US_ASCII));
+        String key = question.image + '\n' + question.prompt;
+        Map<String, Object> answer = answers.get(key);
+        if (answer == null) {
+            answer = new LinkedHashMap<String, Object>();
+            answer.put("prompt", question.prompt);
+            answer.put("images", Collections.singletonList(question.image));
+            answer.put("text", transcript.text.toString());
+            answer.put("token_ids_sha256", digest);
+            answer.put("runs", 0);
+            answer.put("equal_runs", 0);
+            answers.put(key, answer);
+        }
+        answer.put("runs", (Integer) answer.get("runs") + 1);
+        if (answer.get("token_ids_sha256").equals(digest)) {
+            answer.put("equal_runs", (Integer) answer.get("equal_runs") + 1);
+        }
+    }
+
+    private void add(String sample, double milliseconds) {
+        if (!samples.containsKey(sample)) {
+            samples.put(sample, new ArrayList<Double>());
+        }
+        samples.get(sample).add(milliseconds);
+    }
+
+    private void takeReading() {
+        Map<String, Object> values = platform.reading();
+        if (!values.isEmpty()) {
+            Map<String, Object> reading = new LinkedHashMap<String, Object>();
+            reading.put("at_s", (System.nanoTime() - began) / 1e9);
+            reading.putAll(values);
+            readings.add(reading);
+        }
+    }
+
+    private Map<String, Object> record(
+            Bundle bundle, String command, String started, long baseline, boolean selfTest) {
+        Map<String, Object> record = new LinkedHashMap<String, Object>();
+        record.put("schema_version", 1);
+        record.put("started", started);
+        record.put("command", command);
+        record.put("harness", "himix-edge Android demo " + AppVersion.NAME);
+        record.put("device", platform.device());
+        Map<String, Object> facts = new LinkedHashMap<String, Object>();
+        facts.put("name", bundle.name);
+        facts.put("target", bundle.target);
+        facts.put("precision", bundle.precision);
+        facts.put("activations", bundle.activations);
+        facts.put("architecture", bundle.model.architecture);
+        facts.put("manifest_sha256", Files.sha256(new File(bundle.folder, Bundle.MANIFEST)));
+        facts.put("bytes", bundle.bytes());
+        facts.put("decoder_bytes", bundle.decoderBytes());
+        facts.put("kv_bytes_per_token", bundle.model.cacheBytesPerToken());
+        facts.put("context_capacity", bundle.capacity);
+        record.put("bundle", facts);
+        Map<String, Object> settings = new LinkedHashMap<String, Object>();
+        settings.put("warm_up", warmUp);
+        settings.put("timed", timed);
+        settings.put("mode", "cold-image");
+        settings.put("threads", threads == 0 ? null : threads);
+        settings.put("images", 1);
+        settings.put("vision_tokens", bundle.visionTokens);
+        settings.put("new_tokens", bundle.maxNewTokens);
+        settings.put("provider", "cpu");
+        record.put("settings", settings);
+        record.put("samples", samples);
+        Map<String, Object> memory = new LinkedHashMap<String, Object>();
+        memory.put("baseline_bytes", baseline < 0 ? null : baseline);
+        long peak = processMemory("VmHWM");
+        memory.put("peak_bytes", peak < 0 ? null : peak);
+        memory.put("kv_cache_bytes", bundle.model.cacheBytesPerToken() * bundle.capacity);
+        record.put("memory", memory);
+        record.put("readings", readings);
+        record.put("self_test_passed", selfTest);
+        record.put("answers", new ArrayList<Object>(answers.values()));
+        record.put("verdict", reasons.isEmpty() ? "valid" : "invalid");
+        record.put("reasons", reasons);
+        record.put("versions", Collections.singletonMap("onnxruntime", OnnxRuntime.version()));
+        return record;
+    }
+
+    /** A size from /proc/self/status in bytes, or -1. */
+    private static long processMemory(String field) {
+        try {
+            String status = new String(Files.read(new File("/proc/self/status"), 1 << 20), StandardCharsets.US_ASCII);
+            for (String line : status.split("\n")) {
+                if (line.startsWith(field + ":")) {
+                    return Long.parseLong(line.replaceAll("[^0-9]", "")) << 10;
+                }
+            }
+        } catch (InputException error) {
+            return -1; // no /proc here
+        }
+        return -1;
+    }
+
+    private static String utcNow() {
+        SimpleDateFormat format = new SimpleDateFormat("yyyy-MM-dd'T'HH:mm:ss'Z'", Locale.ROOT);
+        format.setTimeZone(TimeZone.getTimeZone("UTC"));
+        return format.format(new Date());
+    }
+}

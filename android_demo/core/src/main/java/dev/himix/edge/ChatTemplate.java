@@ -1,0 +1,31 @@
+package dev.himix.edge;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/** What stands around a message of each role, and which tokens end an answer. It is data and executes nothing. */
+public final class ChatTemplate {
+    final String[] user;
+    final String[] assistant;
+    final String[] system;
+    final List<String> stop;
+    final String bos;
+    final String defaultSystem;
+
+    ChatTemplate(Fields template) {
+        user = pair(template, "user");
+        assistant = pair(template, "assistant");
+        system = template.has("system") ? pair(template, "system") : new String[] {"", ""};
+        stop = new ArrayList<String>(template.strings("stop"));
+        bos = template.string("bos", "");
+        defaultSystem = template.string("default_system", "");
+    }
+
+    private static String[] pair(Fields template, String role) {
+        List<String> pair = template.strings(role);
+        if (pair.size() != 2) {
+            throw template.wrong(role, "a prefix and a suffix");
+        }
+        return new String[] {pair.get(0), pair.get(1)};
+    }
+}

@@ -1,0 +1,113 @@
+package dev.himix.edge;
+
+import java.io.ByteArrayOutputStream;
+import java.io.File;
+import java.io.FileInputStream;
+import java.io.FileNotFoundException;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.nio.ByteBuffer;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.CodingErrorAction;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+
+/** Reading with a limit, writing atomically, hashing. (java.nio.file is missing before Android 8.) */
+public final class Files {
+    private Files() {}
+
+    /** A file's bytes. Throws InputException if it is missing, cannot be read or is larger than {@code limit}. */
+    public static byte[] read(File file, long limit) {
+        if (file.length() > limit) {
+            throw new InputException(file + ": larger than " + (limit >> 20) + " MiB; refused");
+        }
+        try (InputStream in = new FileInputStream(file)) {
+            ByteArrayOutputStream out = new ByteArrayOutputStream((int) file.length());
+            copy(in, out);
+            return out.toByteArray();
+        } catch (FileNotFoundException error) {
+            throw new InputException(file + ": no such file");
+        } catch (IOException error) {
+            throw new InputException(file + ": cannot be read (" + error.getMessage() + ")");
+        }
+    }
+
+    /** A JSON file of at most {@code limit} bytes, in UTF-8. Throws InputException naming the file. */
+    public static Object readJson(File file, long limit) {
+        byte[] bytes = read(file, limit);
+        try {
+            return Json.parse(
+                    StandardCharsets.UTF_8
+                            .newDecoder()
+                            .onMalformedInput(CodingErrorAction.REPORT)
+                            .decode(ByteBuffer.wrap(bytes))
+                            .toString());
+        } catch (CharacterCodingException error) {
+            throw new InputException(file + ": not UTF-8");
+        } catch (InputException error) {
+            throw new InputException(file + ": " + error.getMessage());
+        }
+    }
+
+    /** Replaces a file as a whole: a kill leaves the old one or the new one. Throws InputException. */
+    public static void write(File file, byte[]... parts) {
+        File staged = new File(file.getPath() + ".staging");
+        try (FileOutputStream out = new FileOutputStream(staged)) {
+            for (byte[] part : parts) {
+                out.write(part);
+            }
+            out.getFD().sync();
+        } catch (IOException error) {
+            staged.delete();
+            throw new InputException(file + ": cannot be written (" + error.getMessage() + ")");
+        }
+        if (!staged.renameTo(file)) {
+            staged.delete();
+            throw new InputException(file + ": cannot be written");
+        }
+    }
+
+    public static void copy(InputStream in, OutputStream out) throws IOException {
+        byte[] buffer = new byte[1 << 16];
+        for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+            out.write(buffer, 0, count);
+        }
+    }
+
+    /** SHA-256 of a file in hexadecimal. Throws InputException if it cannot be read. */
+    public static String sha256(File file) {
+        MessageDigest digest = newSha256();
+        byte[] buffer = new byte[1 << 16];
+        try (InputStream in = new FileInputStream(file)) {
+            for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+                digest.update(buffer, 0, count);
+            }
+        } catch (IOException error) {
+            throw new InputException(file + ": cannot be read (" + error.getMessage() + ")");
+        }
+        return hex(digest.digest());
+    }
+
+    public static String sha256(byte[] bytes) {
+        return hex(newSha256().digest(bytes));
+    }
+
+    private static MessageDigest newSha256() {
+        try {
+            return MessageDigest.getInstance("SHA-256");
+        } catch (NoSuchAlgorithmException error) {
+            throw new AssertionError("every Java has SHA-256", error);
+        }
+    }
+
+    private static String hex(byte[] bytes) {
+        StringBuilder out = new StringBuilder();
+        for (byte b : bytes) {
+            out.append(Character.forDigit(b >> 4 & 15, 16)).append(Character.forDigit(b & 15, 16));
+        }
+        return out.toString();
+    }
+}

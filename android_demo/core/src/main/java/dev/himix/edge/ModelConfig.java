@@ -1,0 +1,88 @@
+package dev.himix.edge;
+
+import java.util.Arrays;
+import java.util.TreeSet;
+
+/** What a session has to know of the model: the shapes of its cache, and which layers see the image. */
+public final class ModelConfig {
+    private static final int MOST = 1 << 20;
+
+    public final String architecture; // "himix" or "vanilla"
+    public final int layers;
+    public final int keyValueHeads;
+    public final int headDim;
+    public final int vocabSize;
+    public final int featureSize; // d_v
+    public final int imageSize; // S, pixels
+
+    /** For each decoder layer, which row of vision key and value it starts its cache with; -1: none. */
+    final int[] visionRows;
+
+    ModelConfig(Fields model) {
+        architecture = model.string("architecture", "himix");
+        if (!architecture.equals("himix") && !architecture.equals("vanilla")) {
+            throw model.wrong("architecture", "himix or vanilla");
+        }
+        layers = (int) model.integer("num_hidden_layers", 1, 4096);
+        int heads = (int) model.integer("num_attention_heads", 1, MOST);
+        keyValueHeads = model.has("num_key_value_heads") ? (int) model.integer("num_key_value_heads", 1, MOST) : heads;
+        headDim =
+                model.has("head_dim")
+                        ? (int) model.integer("head_dim", 1, MOST)
+                        : (int) model.integer("hidden_size", 1, MOST) / heads;
+        vocabSize = (int) model.integer("vocab_size", 1, 1 << 24);
+        featureSize = (int) model.integer("vision_hidden_size", 1, MOST);
+        Fields vision = model.object("vision_config");
+        imageSize = (int) vision.integer("image_size", 1, 1 << 14);
+        visionRows = rows(model, vision);
+    }
+
+    private int[] rows(Fields model, Fields vision) {
+        int[] injected = new int[layers];
+        for (int i = 0; i < layers; i++) {
+            injected[i] = i;
+        }
+        String sharing = "none";
+        if (architecture.equals("himix") && model.has("injection")) {
+            Fields injection = model.object("injection");
+            sharing = injection.string("sharing", "none");
+            if (!Arrays.asList("none", "uniform", "levels").contains(sharing)) {
+                throw injection.wrong("sharing", "none, uniform or levels");
+            }
+            if (injection.has("layers")) {
+                injected = injection.integers("layers", 0, layers - 1);
+            }
+        }
+        int levels = 1;
+        if (sharing.equals("levels") && vision.has("feature_layers")) {
+            levels = vision.list("feature_layers").size();
+        }
+        int[] rows = new int[layers];
+        Arrays.fill(rows, -1);
+        for (int i = 0; i < injected.length; i++) {
+            rows[injected[i]] = sharing.equals("none") ? i : i * levels / injected.length;
+        }
+        return rows;
+    }
+
+    /** I, the distinct keys and values that an image has. */
+    public int visionRowCount() {
+        TreeSet<Integer> distinct = new TreeSet<Integer>();
+        for (int row : visionRows) {
+            if (row >= 0) {
+                distinct.add(row);
+            }
+        }
+        return distinct.size();
+    }
+
+    /** Rotary position of the first text token behind an image: HiMix's image has no positions. */
+    public int firstTextPosition(int visionTokens) {
+        return architecture.equals("vanilla") ? visionTokens : 0;
+    }
+
+    /** Bytes of one cache slot: float32 keys and values of all layers. */
+    public long cacheBytesPerToken() {
+        return 2L * layers * keyValueHeads * headDim * 4;
+    }
+}

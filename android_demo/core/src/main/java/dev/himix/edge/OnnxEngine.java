@@ -1,0 +1,132 @@
+package dev.himix.edge;
+
+import dev.himix.edge.OnnxGraph.Tensor;
+import java.nio.FloatBuffer;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+
+/**
+ * The three graphs of a bundle and one KV cache. Past and present of every layer are the same memory, so a step copies
+ * no cache.
+ *
+ * <p>Shapes: S image size, N vision tokens, d_v their width, I distinct keys and values of an image, L layers, G
+ * key/value heads, C cache slots, h head dim, V vocabulary.
+ */
+final class OnnxEngine {
+    private final ModelConfig model;
+    private final int capacity;
+    private final OnnxGraph encoder;
+    private final OnnxGraph injector;
+    private final OnnxGraph decoder;
+    private final Tensor image; // uint8 (1, S, S, 3)
+    private final Tensor features; // float (1, N, d_v)
+    private final Tensor visionKey; // float (I, G, N, h)
+    private final Tensor visionValue;
+    private final List<Tensor> past = new ArrayList<Tensor>(); // key, value of layer 0, of layer 1, ...: (1, G, C, h)
+    private final List<Tensor> outputs = new ArrayList<Tensor>();
+    private final Tensor logits; // float (1, V)
+    private final Tensor lastSlot = Tensor.allocate("seqlens_k", Tensor.INT32, 1);
+    private final Tensor total = Tensor.allocate("total_sequence_length", Tensor.INT32);
+    private int length; // slots filled
+    private int position; // of the next text token
+
+    /** Throws InputException if ONNX Runtime refuses a graph or its shapes contradict the manifest. */
+    OnnxEngine(Bundle bundle, int threads) {
+        model = bundle.model;
+        capacity = bundle.capacity;
+        long heads = model.keyValueHeads;
+        long side = model.imageSize;
+        encoder = new OnnxGraph(bundle.roleFile("vision_encoder"), threads);
+        injector = new OnnxGraph(bundle.roleFile("vision_injector"), threads);
+        decoder = new OnnxGraph(bundle.roleFile("decoder"), threads);
+        image = Tensor.allocate("image", Tensor.UINT8, 1, side, side, 3);
+        features = Tensor.allocate("vision_features", Tensor.FLOAT, 1, bundle.visionTokens, model.featureSize);
+        int rows = model.visionRowCount();
+        visionKey = Tensor.allocate("vision_key", Tensor.FLOAT, rows, heads, bundle.visionTokens, model.headDim);
+        visionValue = Tensor.allocate("vision_value", Tensor.FLOAT, rows, heads, bundle.visionTokens, model.headDim);
+        logits = Tensor.allocate("logits", Tensor.FLOAT, 1, model.vocabSize);
+        outputs.add(logits);
+        decoder.expect(true, logits);
+        for (int layer = 0; layer < model.layers; layer++) {
+            for (String kind : new String[] {"key", "value"}) {
+                String name = "past_key_values." + layer + "." + kind;
+                Tensor cache = Tensor.allocate(name, Tensor.FLOAT, 1, heads, capacity, model.headDim);
+                Tensor present = cache.as("present." + layer + "." + kind);
+                decoder.expect(false, cache);
+                decoder.expect(true, present);
+                past.add(cache);
+                outputs.add(present);
+            }
+        }
+    }
+
+    /** S * S * 3 bytes of RGB -> the features stay in this engine, for {@link #inject}. */
+    void encode(byte[] pixels) {
+        image.buffer.clear();
+        image.buffer.put(pixels);
+        encoder.run(Collections.singletonList(image), Collections.singletonList(features));
+    }
+
+    /** The features of the last {@link #encode} -> an image's keys and values. */
+    ImageKV inject(String modelId) {
+        injector.run(Collections.singletonList(features), Arrays.asList(visionKey, visionValue));
+        int tokens = (int) visionKey.shape[2];
+        return new ImageKV(
+                floats(visionKey), floats(visionValue), model.visionRowCount(), model.keyValueHeads, tokens,
+                model.headDim, modelId, model.firstTextPosition(tokens));
+    }
+
+    /** Empties the cache and fills its first slots with an image; null: with nothing. */
+    void start(ImageKV vision) {
+        length = vision == null ? 0 : vision.tokens;
+        position = vision == null ? 0 : vision.nextPosition;
+        if (vision == null) {
+            return;
+        }
+        int block = vision.tokens * model.headDim;
+        for (int layer = 0; layer < model.layers; layer++) {
+            int row = model.visionRows[layer];
+            for (int kind = 0; row >= 0 && kind < 2; kind++) {
+                FloatBuffer cache = past.get(2 * layer + kind).buffer.asFloatBuffer();
+                float[] from = kind == 0 ? vision.key : vision.value;
+                for (int head = 0; head < model.keyValueHeads; head++) {
+                    cache.position(head * capacity * model.headDim);
+                    cache.put(from, (row * model.keyValueHeads + head) * block, block);
+                }
+            }
+        }
+    }
+
+    /** Appends tokens to the cache -> logits (V,) of the last one. Never called beyond the capacity. */
+    float[] step(int[] tokens) {
+        Tensor ids = Tensor.allocate("input_ids", Tensor.INT64, 1, tokens.length);
+        Tensor positions = Tensor.allocate("position_ids", Tensor.INT64, 1, tokens.length);
+        for (int i = 0; i < tokens.length; i++) {
+            ids.buffer.putLong(i * 8, tokens[i]);
+            positions.buffer.putLong(i * 8, position + i);
+        }
+        length += tokens.length;
+        position += tokens.length;
+        lastSlot.buffer.putInt(0, length - 1);
+        total.buffer.putInt(0, length);
+        List<Tensor> inputs = new ArrayList<Tensor>(Arrays.asList(ids, positions, lastSlot, total));
+        inputs.addAll(past);
+        decoder.run(inputs, outputs);
+        return floats(logits);
+    }
+
+    private static float[] floats(Tensor tensor) {
+        FloatBuffer from = tensor.buffer.asFloatBuffer();
+        float[] to = new float[from.remaining()];
+        from.get(to);
+        return to;
+    }
+
+    void close() {
+        encoder.close();
+        injector.close();
+        decoder.close();
+    }
+}

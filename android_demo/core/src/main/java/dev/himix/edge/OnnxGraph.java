@@ -1,0 +1,119 @@
+package dev.himix.edge;
+
+import java.io.File;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * One ONNX graph on the CPU, on ONNX Runtime's C API. Inputs and outputs are memory that the caller owns; a buffer may
+ * be input and output at once. (ONNX Runtime's own Java library exists for Android and Maven; this keeps what is tested
+ * on a desktop the very code that runs on a phone.)
+ */
+final class OnnxGraph {
+    /** A named tensor in memory: a direct buffer in native byte order, ONNX's element type, its dimensions. */
+    static final class Tensor {
+        static final int FLOAT = 1;
+        static final int UINT8 = 2;
+        static final int INT32 = 6;
+        static final int INT64 = 7;
+
+        final String name;
+        final ByteBuffer buffer;
+        final int type;
+        final long[] shape;
+
+        Tensor(String name, ByteBuffer buffer, int type, long... shape) {
+            this.name = name;
+            this.buffer = buffer;
+            this.type = type;
+            this.shape = shape;
+        }
+
+        /** Fresh memory for a tensor of this type and shape. */
+        static Tensor allocate(String name, int type, long... shape) {
+            long bytes = type == FLOAT || type == INT32 ? 4 : type == INT64 ? 8 : 1;
+            for (long dimension : shape) {
+                bytes *= dimension;
+            }
+            if (bytes > Integer.MAX_VALUE) {
+                throw new InputException(name + " needs " + (bytes >> 20) + " MiB; more than one buffer can hold");
+            }
+            return new Tensor(name, ByteBuffer.allocateDirect((int) bytes).order(ByteOrder.nativeOrder()), type, shape);
+        }
+
+        /** The same memory under another name. */
+        Tensor as(String name) {
+            return new Tensor(name, buffer, type, shape);
+        }
+    }
+
+    private final File file;
+    private final long session;
+
+    /**
+     * Opens a graph; {@code threads} 0 leaves the choice to ONNX Runtime. {@link #load} has to come first. Throws
+     * InputException if ONNX Runtime refuses the file.
+     */
+    OnnxGraph(File file, int threads) {
+        this.file = file;
+        try {
+            session = open(file.getPath(), threads);
+        } catch (InputException error) {
+            throw new InputException(file + ": ONNX Runtime cannot load it: " + error.getMessage());
+        }
+    }
+
+    /** Throws InputException unless the graph has this tensor with this shape. */
+    void expect(boolean output, Tensor tensor) {
+        long[] found = shape(session, output, tensor.name);
+        if (!Arrays.equals(found, tensor.shape)) {
+            throw new InputException(
+                    file + ": " + tensor.name + " is " + Arrays.toString(found) + ", the manifest says "
+                            + Arrays.toString(tensor.shape));
+        }
+    }
+
+    /** Runs the graph, outputs into their memory. Throws InputException with ONNX Runtime's reason. */
+    void run(List<Tensor> inputs, List<Tensor> outputs) {
+        List<Tensor> all = new ArrayList<Tensor>(inputs);
+        all.addAll(outputs);
+        String[] names = new String[all.size()];
+        ByteBuffer[] buffers = new ByteBuffer[all.size()];
+        int[] types = new int[all.size()];
+        long[][] shapes = new long[all.size()][];
+        for (int i = 0; i < names.length; i++) {
+            Tensor tensor = all.get(i);
+            names[i] = tensor.name;
+            buffers[i] = tensor.buffer;
+            types[i] = tensor.type;
+            shapes[i] = tensor.shape;
+        }
+        try {
+            run(session, inputs.size(), names, buffers, types, shapes);
+        } catch (InputException error) {
+            throw new InputException(file + ": " + error.getMessage());
+        }
+    }
+
+    void close() {
+        close(session);
+    }
+
+    /** Opens ONNX Runtime's shared library, once for the process. Throws InputException. */
+    static native void load(String library);
+
+    /** ONNX Runtime's version, "1.29.0"; empty if it cannot be opened. */
+    static native String version(String library);
+
+    private static native long open(String file, int threads);
+
+    private static native void close(long session);
+
+    private static native long[] shape(long session, boolean output, String name);
+
+    private static native void run(
+            long session, int inputs, String[] names, ByteBuffer[] buffers, int[] types, long[][] shapes);
+}

@@ -1,0 +1,143 @@
+package dev.himix.edge;
+
+/**
+ * Pillow's resize((S, S), BILINEAR or BICUBIC), bit for bit: a filter whose support grows with the reduction, weights
+ * of 22 fractional bits, the horizontal pass first, each pass rounded to 8 bits. At S x S nothing changes.
+ */
+public final class Resize {
+    private static final int FRACTION = 22;
+
+    /** The filters that a manifest can ask for. */
+    public enum Filter {
+        BILINEAR("pillow-bilinear-squash", 1) {
+            @Override
+            double at(double x) {
+                double distance = Math.abs(x);
+                return distance < 1 ? 1 - distance : 0;
+            }
+        },
+        /** Keys' cubic with a = -0.5. */
+        BICUBIC("pillow-bicubic-squash", 2) {
+            @Override
+            double at(double x) {
+                double a = -0.5;
+                double distance = Math.abs(x);
+                if (distance < 1) {
+                    return ((a + 2) * distance - (a + 3)) * distance * distance + 1;
+                }
+                return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * a : 0;
+            }
+        };
+
+        final String method;
+        final double support;
+
+        Filter(String method, double support) {
+            this.method = method;
+            this.support = support;
+        }
+
+        abstract double at(double x);
+
+        static Filter of(String method, String where) {
+            for (Filter filter : values()) {
+                if (filter.method.equals(method)) {
+                    return filter;
+                }
+            }
+            throw new InputException(where + ": preprocessing: method " + method + " is not supported");
+        }
+    }
+
+    private Resize() {}
+
+    /** One output value is the weighted sum of {@code weights.length} inputs from {@code first} on. */
+    private static final class Window {
+        final int first;
+        final int[] weights;
+
+        Window(int first, int[] weights) {
+            this.first = first;
+            this.weights = weights;
+        }
+    }
+
+    /**
+     * A picture as the S x S pixels of a model. Rows are read one by one: memory is that of S columns, however large
+     * the picture is.
+     *
+     * @return S * S * 3 bytes, RGB.
+     */
+    public static byte[] toSquare(Upright image, int size, Filter filter) {
+        int width = image.width();
+        int height = image.height();
+        Window[] across = width == size ? null : windows(width, size, filter);
+        Window[] down = height == size ? null : windows(height, size, filter);
+        byte[] narrow = new byte[height * size * 3];
+        int[] row = new int[width];
+        for (int y = 0; y < height; y++) {
+            image.row(y, row);
+            for (int x = 0; x < size; x++) {
+                for (int channel = 0; channel < 3; channel++) {
+                    int shift = 16 - 8 * channel;
+                    int value = across == null ? row[x] >> shift & 255 : sum(row, across[x], shift);
+                    narrow[(y * size + x) * 3 + channel] = (byte) value;
+                }
+            }
+        }
+        return down == null ? narrow : vertical(narrow, size, down);
+    }
+
+    private static int sum(int[] row, Window window, int shift) {
+        int sum = 1 << FRACTION - 1;
+        for (int i = 0; i < window.weights.length; i++) {
+            sum += (row[window.first + i] >> shift & 255) * window.weights[i];
+        }
+        return clip(sum);
+    }
+
+    private static byte[] vertical(byte[] narrow, int size, Window[] windows) {
+        int stride = size * 3;
+        byte[] out = new byte[size * stride];
+        for (int y = 0; y < size; y++) {
+            Window window = windows[y];
+            for (int x = 0; x < stride; x++) {
+                int sum = 1 << FRACTION - 1;
+                for (int i = 0; i < window.weights.length; i++) {
+                    sum += (narrow[(window.first + i) * stride + x] & 255) * window.weights[i];
+                }
+                out[y * stride + x] = (byte) clip(sum);
+            }
+        }
+        return out;
+    }
+
+    private static int clip(int sum) {
+        return Math.max(0, Math.min(255, sum >> FRACTION));
+    }
+
+    private static Window[] windows(int from, int to, Filter filter) {
+        double scale = (double) from / to;
+        double stretch = Math.max(scale, 1);
+        double support = filter.support * stretch;
+        Window[] windows = new Window[to];
+        for (int i = 0; i < to; i++) {
+            double centre = (i + 0.5) * scale;
+            int first = Math.max((int) (centre - support + 0.5), 0);
+            int end = Math.min((int) (centre + support + 0.5), from);
+            double[] weights = new double[end - first];
+            double total = 0;
+            for (int j = 0; j < weights.length; j++) {
+                weights[j] = filter.at((j + first - centre + 0.5) * (1 / stretch));
+                total += weights[j];
+            }
+            int[] fixed = new int[weights.length];
+            for (int j = 0; j < fixed.length; j++) {
+                double weight = (total == 0 ? weights[j] : weights[j] / total) * (1 << FRACTION);
+                fixed[j] = (int) (weight < 0 ? weight - 0.5 : weight + 0.5);
+            }
+            windows[i] = new Window(first, fixed);
+        }
+        return windows;
+    }
+}

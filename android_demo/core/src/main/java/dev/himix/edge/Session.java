@@ -1,0 +1,168 @@
+package dev.himix.edge;
+
+import java.io.File;
+
+/** An open model: encode an image once, ask about it as often as you like. Not thread-safe: it has one KV cache. */
+public final class Session {
+    /** Receives an answer as it comes. */
+    public interface Listener {
+        /**
+         * One token and the text it completes, empty inside a character of several bytes.
+         *
+         * @return false to end the answer here.
+         */
+        boolean onToken(int token, String text);
+    }
+
+    /** A picture that is decoded when it is needed, so that the time of decoding is counted. */
+    public interface Photo {
+        /** Throws InputException if it cannot be read as a picture. */
+        Upright decode();
+    }
+
+    /** How to answer; starts as the model's defaults. */
+    public static final class Options {
+        public int maxNewTokens;
+        public double temperature; // 0: greedy
+        public double topP;
+        public long seed;
+
+        Options(Bundle bundle) {
+            maxNewTokens = bundle.maxNewTokens;
+            temperature = bundle.temperature;
+            topP = bundle.topP;
+        }
+    }
+
+    public final Bundle bundle;
+    private final OnnxEngine engine;
+    private final TextProcessor text;
+    private Stats stats = new Stats();
+
+    private Session(Bundle bundle, int threads) {
+        this.bundle = bundle;
+        text = new TextProcessor(Tokenizer.load(new File(bundle.folder, Bundle.TOKENIZER)), bundle.template);
+        engine = new OnnxEngine(bundle, threads);
+    }
+
+    /**
+     * Checks every hash of a bundle and opens it. {@link OnnxRuntime#load} has to come first.
+     *
+     * @param threads CPU threads; 0 leaves the choice to ONNX Runtime.
+     * @throws InputException not a bundle, a damaged or missing file, a bundle for another runtime.
+     */
+    public static Session open(File folder, int threads) {
+        return new Session(Bundle.open(folder), threads);
+    }
+
+    /** An image's keys and values, to be used under any prompt; {@link #stats} has the times of its stages. */
+    public ImageKV encodeImage(Photo photo) {
+        stats = new Stats();
+        Stats.Clock clock = new Stats.Clock();
+        byte[] pixels = Resize.toSquare(photo.decode(), bundle.model.imageSize, bundle.filter);
+        stats.preprocess = clock.lap();
+        engine.encode(pixels);
+        stats.visionEncoder = clock.lap();
+        ImageKV encoded = engine.inject(bundle.imageKvId);
+        stats.visionInjector = clock.lap();
+        return encoded;
+    }
+
+    public Options defaults() {
+        return new Options(bundle);
+    }
+
+    /**
+     * Answers one question.
+     *
+     * @param prompt what the user says.
+     * @param image an image of {@link #encodeImage} or {@link ImageKV#load}; null: none.
+     * @return the answer's times and counts.
+     * @throws InputException an empty prompt, one that does not fit into the cache, an ImageKV of another model.
+     */
+    public Stats generate(String prompt, ImageKV image, Options options, Listener listener) {
+        return answer(System.nanoTime(), new Stats(), prompt, image, options, listener);
+    }
+
+    /** Answers one question about a new image; its ttft includes the image's stages. Arguments as above. */
+    public Stats generate(String prompt, Photo photo, Options options, Listener listener) {
+        long began = System.nanoTime();
+        ImageKV encoded = encodeImage(photo);
+        return answer(began, stats, prompt, encoded, options, listener);
+    }
+
+    private Stats answer(
+            long began, Stats times, String prompt, ImageKV image, Options options, Listener listener) {
+        stats = times;
+        Sampler sampler = new Sampler(options.temperature, options.topP, options.seed);
+        if (options.maxNewTokens < 1) {
+            throw new InputException("max_new_tokens is " + options.maxNewTokens + "; it must be at least 1");
+        }
+        checkFits(image);
+        int[] ids = text.encodeQuestion(prompt);
+        int used = image == null ? 0 : image.tokens;
+        int room = bundle.capacity - used - ids.length;
+        if (room < 1) {
+            throw new InputException(
+                    "the prompt does not fit: " + used + " cache slots are used, it needs " + ids.length
+                            + " and one for an answer, this model's context capacity is " + bundle.capacity
+                            + "; shorten it");
+        }
+        times.promptTokens = ids.length;
+        times.visionTokens = used;
+        int limit = Math.min(options.maxNewTokens, room);
+        Stats.Clock clock = new Stats.Clock();
+        engine.start(image);
+        float[] logits = engine.step(ids);
+        times.prefill = clock.lap();
+        times.finishReason = "length";
+        TextStream stream = text.stream();
+        while (times.newTokens < limit) {
+            int token = sampler.pick(logits);
+            if (text.isStop(token)) {
+                times.finishReason = "stop";
+                break;
+            }
+            String piece = stream.step(token);
+            times.newTokens++;
+            if (!piece.isEmpty() && times.ttft == 0) {
+                times.ttft = (System.nanoTime() - began) / 1e6;
+            }
+            if (!listener.onToken(token, piece)) {
+                times.finishReason = "stop";
+                break;
+            }
+            if (times.newTokens < limit) {
+                clock.lap();
+                logits = engine.step(new int[] {token});
+                times.interToken.add(clock.lap());
+            }
+        }
+        return times;
+    }
+
+    private void checkFits(ImageKV image) {
+        if (image == null) {
+            return;
+        }
+        ModelConfig model = bundle.model;
+        boolean fits = image.rows == model.visionRowCount() && image.heads == model.keyValueHeads
+                && image.headDim == model.headDim;
+        if (!image.modelId.equals(bundle.imageKvId) || !fits) {
+            String made = image.modelId.isEmpty() ? "unknown" : image.modelId;
+            throw new InputException(
+                    "this ImageKV was made by another model (" + made + ", this one is " + bundle.imageKvId
+                            + "); encode the image again");
+        }
+    }
+
+    /** Times of the last call. */
+    public Stats stats() {
+        return stats;
+    }
+
+    /** Frees the graphs. The session must not be used afterwards. */
+    public void close() {
+        engine.close();
+    }
+}

@@ -1,0 +1,125 @@
+package dev.himix.edge;
+
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+
+/** Tokenizer and chat template of one model. What a user types is never read as a special token. */
+public final class TextProcessor {
+    private final Tokenizer tokenizer;
+    private final ChatTemplate template;
+    private final Set<Integer> stopIds = new HashSet<Integer>();
+
+    public TextProcessor(Tokenizer tokenizer, ChatTemplate template) {
+        this.tokenizer = tokenizer;
+        this.template = template;
+        for (String token : template.stop) {
+            stopIds.add(specialId(token));
+        }
+    }
+
+    /** Token ids of a question, up to where the answer starts. Throws InputException if it is empty. */
+    public int[] encodeQuestion(String question) {
+        String content = strip(question);
+        if (content.isEmpty()) {
+            throw new InputException("the prompt is empty; ask something about the image");
+        }
+        Encoder encoder = new Encoder();
+        encoder.template(template.bos);
+        if (!template.defaultSystem.isEmpty()) {
+            encoder.template(template.system[0]);
+            encoder.person(strip(template.defaultSystem));
+            encoder.template(template.system[1]);
+        }
+        encoder.template(template.user[0]);
+        encoder.person(content);
+        encoder.template(template.user[1]);
+        encoder.template(template.assistant[0]);
+        return encoder.finish();
+    }
+
+    public boolean isStop(int token) {
+        return stopIds.contains(token);
+    }
+
+    public TextStream stream() {
+        return new TextStream(tokenizer);
+    }
+
+    private int specialId(String token) {
+        int id = tokenizer.idOf(token);
+        if (id < 0) {
+            throw new InputException("chat_template: \"" + token + "\" is not a token of " + Bundle.TOKENIZER);
+        }
+        return id;
+    }
+
+    /** Text between two special tokens is encoded in one go, so that the ids equal those of the rendered string. */
+    private final class Encoder {
+        private final List<Integer> ids = new ArrayList<Integer>();
+        private final StringBuilder run = new StringBuilder();
+
+        void person(String text) {
+            run.append(text);
+        }
+
+        void template(String text) {
+            int from = 0;
+            for (int at = 0; at < text.length(); ) {
+                String token = specialAt(text, at);
+                if (token == null) {
+                    at++;
+                    continue;
+                }
+                run.append(text, from, at);
+                flush();
+                ids.add(specialId(token));
+                at += token.length();
+                from = at;
+            }
+            run.append(text, from, text.length());
+        }
+
+        private String specialAt(String text, int at) {
+            String longest = null;
+            for (String token : tokenizer.specialTokens()) {
+                if (text.startsWith(token, at) && (longest == null || token.length() > longest.length())) {
+                    longest = token;
+                }
+            }
+            return longest;
+        }
+
+        private void flush() {
+            ids.addAll(tokenizer.encode(run.toString()));
+            run.setLength(0);
+        }
+
+        int[] finish() {
+            flush();
+            int[] all = new int[ids.size()];
+            for (int i = 0; i < all.length; i++) {
+                all[i] = ids.get(i);
+            }
+            return all;
+        }
+    }
+
+    /** Without white space at both ends, as Python's str.strip: Unicode's, and the four separators U+001C to U+001F. */
+    static String strip(String text) {
+        int from = 0;
+        int to = text.length();
+        while (from < to && isStripped(text.charAt(from))) {
+            from++;
+        }
+        while (to > from && isStripped(text.charAt(to - 1))) {
+            to--;
+        }
+        return text.substring(from, to);
+    }
+
+    private static boolean isStripped(char c) {
+        return PreTokenizer.isSpace(c) || c >= 0x1C && c <= 0x1F;
+    }
+}

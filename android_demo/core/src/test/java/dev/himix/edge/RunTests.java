@@ -1,0 +1,36 @@
+package dev.himix.edge;
+
+import org.junit.runner.Description;
+import org.junit.runner.JUnitCore;
+import org.junit.runner.Result;
+import org.junit.runner.notification.Failure;
+import org.junit.runner.notification.RunListener;
+
+/** Runs all tests and closes with a line of counts; exit code 1 if any failed. */
+public final class RunTests {
+    private RunTests() {}
+
+    public static void main(String[] arguments) {
+        JUnitCore core = new JUnitCore();
+        core.addListener(
+                new RunListener() {
+                    @Override
+                    public void testStarted(Description test) {
+                        System.out.println(test.getTestClass().getSimpleName() + "." + test.getMethodName());
+                    }
+
+                    @Override
+                    public void testFailure(Failure failure) {
+                        System.out.println("FAILED " + failure.getTestHeader() + "\n" + failure.getTrimmedTrace());
+                    }
+                });
+        Result result =
+                core.run(
+                        BenchmarkTest.class, BundleTest.class, ImageKVTest.class, ResizeTest.class, SamplerTest.class,
+                        SessionTest.class, TokenizerTest.class);
+        System.out.println("ONNX Runtime " + OnnxRuntime.version() + ", Java " + System.getProperty("java.version"));
+        int failed = result.getFailureCount();
+        System.out.println(result.getRunCount() - failed + " passed, " + failed + " failed");
+        System.exit(failed == 0 && result.getRunCount() > 0 ? 0 : 1);
+    }
+}
