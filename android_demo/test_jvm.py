@@ -1,0 +1,63 @@
+"""Builds the core for the desktop's Java, with the same JNI source as on a phone, and runs its tests on a real bundle
+against what the Python session computes. Closes with "N passed, N failed"."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from packages import BUILD, ROOT, apt_packages, apt_tools, onnxruntime, run
+
+CORE = Path(__file__).parent / "core" / "src"
+JARS = [Path("/usr/share/java/junit4.jar"), Path("/usr/share/java/hamcrest-core.jar")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "nano-onnx-int8")
+    bundle = parser.parse_args().bundle.resolve()
+    apt_tools(javac="openjdk-17-jdk-headless", gcc="gcc")
+    if not all(jar.exists() for jar in JARS):
+        apt_packages("junit4")
+    runtime = onnxruntime()
+    out = BUILD / "jvm"
+    shutil.rmtree(out, ignore_errors=True)
+    library = compile_jni(runtime, out)
+    jars = ":".join(str(jar) for jar in JARS)
+    compile_java(CORE / "main", out / "classes", "--release", "8", "-Xlint:-options")
+    compile_java(CORE / "test", out / "tests", "--release", "17", "-cp", f"{jars}:{out / 'classes'}")
+    fixtures, script = BUILD / "fixtures", Path(__file__).parent / "fixtures.py"
+    run(sys.executable, script, bundle, fixtures)
+    properties = {
+        "fixtures": fixtures, "bundle": bundle, "jni": library, "python": sys.executable, "script": script,
+        "onnxruntime": runtime / "linux" / "libonnxruntime.so",
+    }  # fmt: skip
+    command = [
+        "java", "-Xcheck:jni", "-XX:+AllowUserSignalHandlers", "-ea",
+        "-cp", f"{jars}:{out / 'classes'}:{out / 'tests'}",
+        *(f"-Dhimix.{name}={value}" for name, value in properties.items()),
+        "dev.himix.edge.RunTests",
+    ]  # fmt: skip
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+def compile_jni(runtime: Path, out: Path) -> Path:
+    """Our native library for this machine."""
+    out.mkdir(parents=True)
+    home = Path(shutil.which("javac") or "").resolve().parents[1]
+    library = out / "libhimix_onnx.so"
+    run(
+        "gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
+        f"-I{home / 'include'}", f"-I{home / 'include' / 'linux'}", f"-I{runtime / 'headers'}",
+        *sorted((CORE / "main" / "c").glob("*.c")), "-o", library, "-ldl",
+    )  # fmt: skip
+    return library
+
+
+def compile_java(source: Path, out: Path, *options: str) -> None:
+    run("javac", "-Xlint:all", "-Werror", *options, "-d", out, *sorted((source / "java").rglob("*.java")))
+
+
+if __name__ == "__main__":
+    main()
