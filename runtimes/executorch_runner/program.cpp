@@ -1,0 +1,198 @@
+#include "program.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <executorch/runtime/core/exec_aten/exec_aten.h>
+#include <executorch/runtime/executor/memory_manager.h>
+
+#include "runtime_log.h"
+
+namespace himix {
+
+namespace et = executorch::runtime;
+using executorch::aten::ScalarType;
+using executorch::aten::Tensor;
+using executorch::aten::TensorImpl;
+
+namespace {
+
+const char* const kNames[] = {"vision_encoder", "vision_injector", "start", "decoder"};
+
+template <typename T>
+constexpr ScalarType kType = ScalarType::Float;
+template <>
+constexpr ScalarType kType<uint8_t> = ScalarType::Byte;
+template <>
+constexpr ScalarType kType<int64_t> = ScalarType::Long;
+
+// A tensor on an array's memory. The runtime only reads its inputs.
+template <typename T>
+class View {
+ public:
+  explicit View(const Array<T>& array)
+      : sizes_(array.shape.begin(), array.shape.end()),
+        order_(sizes_.size()),
+        strides_(sizes_.size(), 1),
+        tensor_(kType<T>, static_cast<ssize_t>(sizes_.size()), sizes_.data(), const_cast<T*>(array.values.data()),
+                order_.data(), strides_.data()) {
+    std::iota(order_.begin(), order_.end(), 0);
+    for (size_t i = sizes_.size() - 1; i > 0; --i) strides_[i - 1] = strides_[i] * sizes_[i];
+  }
+  View(const View&) = delete;
+
+  et::EValue value() { return et::EValue(Tensor(&tensor_)); }
+
+ private:
+  std::vector<executorch::aten::SizesType> sizes_;
+  std::vector<executorch::aten::DimOrderType> order_;
+  std::vector<executorch::aten::StridesType> strides_;
+  TensorImpl tensor_;
+};
+
+}  // namespace
+
+// The file, mapped: the weights that XNNPACK packs are read once and their pages can go.
+class FileLoader final : public et::DataLoader {
+ public:
+  explicit FileLoader(const std::string& path) {
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat info{};
+    if (file < 0 || fstat(file, &info) != 0) throw InputError(path + ": " + std::strerror(errno));
+    size_ = static_cast<size_t>(info.st_size);
+    void* mapped = S_ISREG(info.st_mode) && size_ > 0 ? mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+    close(file);
+    if (mapped == MAP_FAILED) throw InputError(path + ": not an ExecuTorch program; give a bundle's model.pte");
+    data_ = static_cast<const uint8_t*>(mapped);
+  }
+  ~FileLoader() override { munmap(const_cast<uint8_t*>(data_), size_); }
+
+  et::Result<et::FreeableBuffer> load(size_t offset, size_t size, const SegmentInfo&) const override {
+    if (!within(offset, size)) return et::Error::InvalidExternalData;
+    return et::FreeableBuffer(data_ + offset, size, nullptr);
+  }
+  et::Error load_into(size_t offset, size_t size, const SegmentInfo&, void* buffer) const override {
+    if (!within(offset, size)) return et::Error::InvalidExternalData;
+    std::memcpy(buffer, data_ + offset, size);
+    return et::Error::Ok;
+  }
+  et::Result<size_t> size() const override { return size_; }
+
+ private:
+  bool within(size_t offset, size_t size) const { return offset <= size_ && size <= size_ - offset; }
+
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// What a method keeps for as long as it lives; how much that is the program does not say.
+class HeapAllocator final : public et::MemoryAllocator {
+ public:
+  HeapAllocator() : MemoryAllocator(0, nullptr) {}
+
+  void* allocate(size_t size, size_t alignment) override {
+    if (!isPowerOf2(alignment) || size > SIZE_MAX - alignment) return nullptr;
+    blocks_.emplace_back(new uint8_t[size + alignment]);
+    return alignPointer(blocks_.back().get(), alignment);
+  }
+
+ private:
+  std::vector<std::unique_ptr<uint8_t[]>> blocks_;
+};
+
+struct Program::Loaded {
+  explicit Loaded(std::vector<et::Span<uint8_t>> memory)
+      : spans(std::move(memory)), planned({spans.data(), spans.size()}), manager(&kept, &planned) {}
+
+  HeapAllocator kept;
+  std::vector<et::Span<uint8_t>> spans;
+  et::HierarchicalAllocator planned;
+  et::MemoryManager manager;
+  std::unique_ptr<et::Method> method;
+};
+
+Program::Program(const std::string& path) : path_(path), file_(std::make_unique<FileLoader>(path)) {
+  auto program = et::Program::load(file_.get(), et::Program::Verification::InternalConsistency);
+  if (!program.ok()) throw InputError(path + ": not an ExecuTorch program; give a bundle's model.pte" + last_error());
+  program_ = std::make_unique<et::Program>(std::move(*program));
+  for (const char* name : kNames) {
+    auto meta = program_->method_meta(name);
+    if (!meta.ok()) throw InputError(path + ": no method " + name + "; give the model.pte of a HiMix bundle");
+    arenas_.resize(std::max(arenas_.size(), meta->num_memory_planned_buffers()));
+    for (size_t id = 0; id < meta->num_memory_planned_buffers(); ++id) {
+      const auto bytes = static_cast<size_t>(meta->memory_planned_buffer_size(id).get());
+      arenas_[id].resize(std::max(arenas_[id].size(), bytes));
+    }
+  }
+  for (int name = 0; name < kMethods; ++name) load(static_cast<Name>(name));
+}
+
+Program::~Program() = default;
+
+void Program::load(Name name) {
+  const auto meta = program_->method_meta(kNames[name]);
+  std::vector<et::Span<uint8_t>> spans;
+  for (size_t id = 0; id < meta->num_memory_planned_buffers(); ++id) {
+    spans.emplace_back(arenas_[id].data(), static_cast<size_t>(meta->memory_planned_buffer_size(id).get()));
+  }
+  methods_[name] = std::make_unique<Loaded>(std::move(spans));
+  auto method = program_->load_method(kNames[name], &methods_[name]->manager);
+  if (!method.ok()) throw InputError(path_ + ": ExecuTorch cannot load " + kNames[name] + last_error());
+  methods_[name]->method = std::make_unique<et::Method>(std::move(*method));
+  if (name != kEncoder && name != kDecoder) return;
+  const auto first = meta->input_tensor_meta(0);
+  const size_t rank = name == kEncoder ? 4 : 2;
+  if (!first.ok() || first->sizes().size() != rank) {
+    throw InputError(path_ + ": " + kNames[name] + " takes other inputs than a HiMix bundle's");
+  }
+  // a dimension that varies is given as its largest value; a prompt leaves one slot for the answer
+  if (name == kEncoder) image_size_ = first->sizes()[1];
+  if (name == kDecoder) capacity_ = first->sizes()[1] + 1;
+}
+
+template <typename... Inputs>
+std::vector<Array<float>> Program::run(Name name, const Inputs&... inputs) {
+  et::Method& method = *methods_[name]->method;
+  const auto check = [&](et::Error error) {
+    if (error != et::Error::Ok) throw InputError(path_ + ": " + kNames[name] + " failed" + last_error());
+  };
+  size_t index = 0;
+  (check(method.set_input(View<typename decltype(inputs.values)::value_type>(inputs).value(), index++)), ...);
+  check(method.execute());
+  // the memory of an output is the next method's too
+  std::vector<Array<float>> outputs;
+  for (size_t i = 0; i < method.outputs_size(); ++i) {
+    const Tensor& tensor = method.get_output(i).toTensor();
+    if (tensor.scalar_type() != ScalarType::Float) check(et::Error::InvalidType);
+    const float* data = tensor.const_data_ptr<float>();
+    outputs.push_back({{tensor.sizes().begin(), tensor.sizes().end()}, {data, data + tensor.numel()}});
+  }
+  return outputs;
+}
+
+Array<float> Program::encode(const Array<uint8_t>& pixels) { return std::move(run(kEncoder, pixels).at(0)); }
+
+std::pair<Array<float>, Array<float>> Program::inject(const Array<float>& features) {
+  auto outputs = run(kInjector, features);
+  return {std::move(outputs.at(0)), std::move(outputs.at(1))};
+}
+
+void Program::start(const Array<float>& key, const Array<float>& value) { run(kStart, key, value); }
+
+Array<float> Program::step(const std::vector<int64_t>& tokens, int64_t filled, int64_t position) {
+  const auto count = static_cast<int32_t>(tokens.size());
+  Array<int64_t> positions{{1, count}, std::vector<int64_t>(tokens.size())};
+  std::iota(positions.values.begin(), positions.values.end(), position);
+  auto outputs = run(kDecoder, Array<int64_t>{{1, count}, tokens}, Array<int64_t>{{1}, {filled}}, positions);
+  return std::move(outputs.at(0));
+}
+
+}  // namespace himix
