@@ -115,7 +115,7 @@ class Bundle:
     @property
     def bytes(self) -> int:
         """Size of all files, without the manifest."""
-        return sum(record.bytes for record in _all_files(self.manifest))
+        return sum(record.bytes for record in all_files(self.manifest))
 
     def role_path(self, role: str) -> Path:
         """The main file of a role (its first)."""
@@ -132,7 +132,7 @@ def open_verified(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    for record in _all_files(manifest):
+    for record in all_files(manifest):
         _check_file(folder, record)
     return Bundle(folder, manifest)
 
@@ -158,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
     missing = [role for role in ROLES if not manifest.roles.get(role)]
     if missing:
         raise InputError(f"{path}: roles: no file for {', '.join(missing)}")
-    for record in _all_files(manifest):
+    for record in all_files(manifest):
         _check_path(path, record.path)
     _check_path(path, manifest.selftest.image)
     return manifest
@@ -174,7 +174,7 @@ def file_record(folder: Path, path: Path) -> FileRecord:
     return FileRecord(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256(path))
 
 
-def _all_files(manifest: Manifest) -> list[FileRecord]:
+def all_files(manifest: Manifest) -> list[FileRecord]:
     """Every file once: a program may serve several roles."""
     records = [*(record for records in manifest.roles.values() for record in records), *manifest.files]
     return list({record.path: record for record in records}.values())

@@ -6,10 +6,11 @@ from pathlib import Path
 from himix_edge.bundle import read_manifest
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.opening import open_bundle
+from himix_edge.runtimes.session import Session
 
 
-def self_test(folder: Path) -> dict[str, str | bool]:
-    """Run it.
+def self_test(folder: Path, session: Session | None = None) -> dict[str, str | bool]:
+    """Run it, in a session of its own unless the bundle is already open in `session`.
 
     Returns:
         pixels: "equal" or "differ" (the resized image against its digest); answer and expected: texts;
@@ -18,7 +19,7 @@ def self_test(folder: Path) -> dict[str, str | bool]:
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle`.
     """
-    test, session = read_manifest(folder).selftest, open_bundle(folder)
+    test, session = read_manifest(folder).selftest, session or open_bundle(folder)
     assert session.config.vision is not None
     vision = session.config.vision
     pixels = load_image(folder / test.image, vision.image_size, vision.resample)

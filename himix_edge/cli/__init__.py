@@ -6,6 +6,7 @@ import sys
 import click
 
 from himix_edge.cli.analyze import analyze
+from himix_edge.cli.bench import bench, report_command
 from himix_edge.cli.convert import convert
 from himix_edge.cli.evaluate import evaluate
 from himix_edge.cli.export import export
@@ -25,7 +26,7 @@ def himix() -> None:
     """
 
 
-for command in (train, convert, export, run, evaluate, verify, info, analyze):
+for command in (train, convert, export, run, evaluate, verify, info, analyze, bench, report_command):
     himix.add_command(command)
 
 

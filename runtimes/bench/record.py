@@ -52,7 +52,9 @@ class BundleFacts(Part):
     architecture: str | None = None  # "himix" or "vanilla"
     manifest_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")  # of the file manifest.json
     bytes: int | None = Field(default=None, ge=0)  # all files of the bundle, without the manifest
-    decoder_bytes: int | None = Field(default=None, ge=0)  # the decoder's files: what a generated token reads
+    decoder_bytes: int | None = Field(default=None, ge=0)  # the decoder role's files
+    # what one generated token has to read: the decoder's matrices and its head, scales included, at their stored width
+    weight_bytes_per_token: int | None = Field(default=None, ge=0)
     kv_bytes_per_token: int | None = Field(default=None, ge=0)  # keys and values of one cache slot, all layers
     context_capacity: int | None = Field(default=None, ge=1)  # cache slots
     accuracy: float | None = Field(default=None, ge=0, le=1)  # of the bundle, if it was measured (`himix eval`)
@@ -83,7 +85,7 @@ class Samples(Part):
     """
 
     load: list[float] = []  # a fresh process opens the bundle, hashes checked, ready for the first question
-    load_warm: list[float] = []  # the same with the files already in the page cache, where both were measured
+    load_warm: list[float] = []  # the same with the files in the page cache, where it cannot be emptied
     preprocess: list[float] = []  # image file -> S x S pixels
     vision_encoder: list[float] = []
     vision_injector: list[float] = []

@@ -1,0 +1,112 @@
+"""Two sets of records, metric by metric: is the second slower, and is that more than chance?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from himix_edge.errors import InputError
+from himix_edge.runtimes.bench.record import Record, Samples
+from himix_edge.runtimes.bench.statistics import mann_whitney, ratio_interval
+
+METRICS = tuple(Samples.model_fields)
+SIGNIFICANT = 0.01
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one case, before and after: medians (ms; for memory MB), their ratio after / before, p-value.
+
+    `p` and `interval` (95%, of the ratio) are None where there are no repeated measurements.
+    """
+
+    case: str
+    metric: str
+    before: float
+    after: float
+    ratio: float
+    interval: tuple[float, float] | None
+    p: float | None
+    regression: bool
+
+
+def case_of(record: Record) -> str:
+    """What has to be equal for two records to be comparable, as words."""
+    bundle, s = record.bundle, record.settings
+    words = [bundle.name, *(word for word in (bundle.target, bundle.precision) if word not in bundle.name), s.mode]
+    if s.vision_tokens is not None:
+        words.append(f"N={s.vision_tokens}")
+    settings = {
+        "images": s.images if s.images > 1 else None,
+        "questions": s.questions_per_image if s.questions_per_image > 1 else None,
+        "depth": s.depth or None,
+        "prompt": s.prompt_tokens,
+        "threads": s.threads,
+    }
+    return " ".join([*words, *(f"{name}={value}" for name, value in settings.items() if value is not None)])
+
+
+def compare(before: Sequence[Record], after: Sequence[Record], threshold: float) -> tuple[list[Difference], list[str]]:
+    """Every metric of every case that both sides have, and remarks on what cannot be compared as it is.
+
+    Args:
+        threshold: a regression is a median that grew by more than this share, significantly (p < 0.01).
+
+    Raises:
+        InputError: no case is on both sides.
+    """
+    old = {case_of(record): record for record in before}
+    new = {case_of(record): record for record in after}
+    shared = [case for case in old if case in new]
+    if not shared:
+        raise InputError(f"nothing to compare: the first has {', '.join(old)}; the second {', '.join(new)}")
+    remarks = [f"{case}: only in the first" for case in old if case not in new]
+    remarks += [f"{case}: only in the second" for case in new if case not in old]
+    found = []
+    for case in shared:
+        remarks += _remarks(case, old[case], new[case])
+        found += _differences(case, old[case], new[case], threshold)
+    return found, remarks
+
+
+def _differences(case: str, old: Record, new: Record, threshold: float) -> list[Difference]:
+    found = []
+    for metric in METRICS:
+        a, b = getattr(old.samples, metric), getattr(new.samples, metric)
+        if not a or not b:
+            continue
+        before, after = float(np.median(a)), float(np.median(b))
+        ratio = after / before if before else float("inf") if after else 1.0
+        repeated = min(len(a), len(b)) >= 8
+        p = mann_whitney(a, b) if repeated else None
+        interval = ratio_interval(a, b) if repeated else None
+        worse = ratio > 1 + threshold and p is not None and p < SIGNIFICANT
+        found.append(Difference(case, metric, before, after, ratio, interval, p, worse))
+    for metric, a, b in (("peak memory, MB", _grown(old), _grown(new)), ("bundle, MB", _size(old), _size(new))):
+        if a and b:
+            found.append(Difference(case, metric, a, b, b / a, None, None, b / a > 1 + threshold))
+    return found
+
+
+def _grown(record: Record) -> float | None:
+    memory = record.memory
+    if memory.peak_bytes is None or memory.baseline_bytes is None:
+        return None
+    return (memory.peak_bytes - memory.baseline_bytes) / 1e6
+
+
+def _size(record: Record) -> float | None:
+    return None if record.bundle.bytes is None else record.bundle.bytes / 1e6
+
+
+def _remarks(case: str, old: Record, new: Record) -> list[str]:
+    remarks = [f"{case}: {which} is {r.verdict}: {'; '.join(r.reasons)}"
+               for which, r in (("the first", old), ("the second", new)) if r.verdict != "valid"]  # fmt: skip
+    if old.device.name != new.device.name or old.device.cpu != new.device.cpu:
+        remarks.append(f"{case}: another device ({old.device.name}, {new.device.name})")
+    answers = {(a.prompt, *a.images): a.token_ids_sha256 for a in old.answers}
+    changed = [a.prompt for a in new.answers if answers.get((a.prompt, *a.images), a.token_ids_sha256)
+               != a.token_ids_sha256]  # fmt: skip
+    if changed:
+        remarks.append(f"{case}: {len(changed)} of {len(new.answers)} answers differ, e.g. to {changed[0]!r}")
+    return remarks

@@ -1,0 +1,97 @@
+"""A benchmark as it was asked for, and the job that comes of it for one bundle."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from himix_edge.bundle import Bundle, read_manifest
+from himix_edge.data import Dataset
+from himix_edge.errors import InputError
+from himix_edge.runtimes.bench.job import Job
+from himix_edge.runtimes.bench.questions import Asking, depth_ids, make_items
+from himix_edge.runtimes.bench.record import Settings
+from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+
+COLD_LOADS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure; the fields are those of the record's settings.
+
+    `natural`: answers end where the model ends them; otherwise each has exactly `new_tokens`. `vision_tokens`: None
+    takes the images as they are, a number makes them that many slots. `loads`: how often the bundle is opened.
+    """
+
+    mode: str = "cold-image"
+    warm_up: int = 3
+    timed: int = 20
+    threads: int | None = None
+    images: int = 1
+    questions_per_image: int = 1
+    prompt_tokens: int | None = None
+    new_tokens: int = 32
+    natural: bool = False
+    depth: int = 0
+    vision_tokens: int | None = None
+    max_temperature: float | None = None
+    loads: int = COLD_LOADS
+
+    def checked(self) -> "Plan":
+        """This plan. Raises InputError for settings that exclude each other."""
+        if self.depth and self.mode == "cold-image":
+            raise InputError("--depth: what was said before is behind an image already seen; add --image warm")
+        if self.mode == "text-only" and self.images > 1:
+            raise InputError("--images: a text-only run has none")
+        return self
+
+    def at(self, vision_tokens: int) -> "Plan":
+        """The same with keys and values of exactly `vision_tokens` slots; the bundle is opened once."""
+        mode = "warm-image" if vision_tokens else "text-only"
+        return dataclasses.replace(self, mode=mode, vision_tokens=vision_tokens or None, images=1, loads=1)
+
+    def job(self, folder: Path, dataset: Dataset) -> Job:
+        """What a measuring process does for this bundle.
+
+        Raises:
+            InputError: not a bundle, or what is asked does not fit into its context.
+        """
+        manifest = read_manifest(folder)
+        text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+        asking = Asking(self.images, self.questions_per_image, self.prompt_tokens)
+        items = make_items(dataset, text, asking, self.mode)
+        images = 0 if self.mode == "text-only" else self.images
+        vision = self.vision_tokens or images * manifest.vision_tokens
+        if images > 1 and Bundle(folder, manifest).config.architecture == "vanilla":
+            raise InputError(f"{folder}: a vanilla model takes one image, not {images}")
+        longest = self.prompt_tokens or max(
+            len(text.encode_chat([Message("user", question.prompt)])) for item in items for question in item.questions
+        )
+        needed = vision + self.depth + longest + self.new_tokens
+        if needed > manifest.context_capacity:
+            raise InputError(
+                f"{folder}: {vision} image, {self.depth} earlier, {longest} prompt and {self.new_tokens} answer tokens "
+                f"are {needed}, its context capacity is {manifest.context_capacity}"
+            )
+        return Job(
+            bundle=str(folder.resolve()),
+            items=items,
+            mode=self.mode,
+            warm_up=self.warm_up,
+            timed=self.timed,
+            new_tokens=self.new_tokens,
+            threads=self.threads,
+            ignore_stop=not self.natural,
+            vision_tokens=self.vision_tokens,
+            depth_ids=depth_ids(dataset, text, self.depth),
+            max_temperature=self.max_temperature,
+        )
+
+    def settings(self, vision_tokens: int, provider: str | None) -> Settings:
+        """The record's settings."""
+        return Settings.model_validate({
+            "warm_up": self.warm_up, "timed": self.timed, "mode": self.mode, "threads": self.threads,
+            "images": 0 if self.mode == "text-only" else self.images, "vision_tokens": vision_tokens,
+            "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens, "depth": self.depth,
+            "questions_per_image": self.questions_per_image, "provider": provider, "ignore_stop": not self.natural,
+        })  # fmt: skip

@@ -1,0 +1,50 @@
+"""This machine."""
+
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from himix_edge.data import Dataset
+from himix_edge.runtimes.bench.bandwidth import read_bandwidth
+from himix_edge.runtimes.bench.host import device_facts
+from himix_edge.runtimes.bench.plan import Plan
+from himix_edge.runtimes.bench.probes import Probe
+from himix_edge.runtimes.bench.record import Device, Record
+from himix_edge.runtimes.bench.running import Progress, measure_here
+
+RUNTIMES = ("onnxruntime", "openvino", "executorch", "coremltools")
+
+
+class LocalDevice:
+    """See `BenchDevice`."""
+
+    @cached_property
+    def device(self) -> Device:
+        """Facts and measured memory bandwidth."""
+        facts = device_facts()
+        cores = psutil.cpu_count(logical=False) or facts.get("cores")
+        return Device.model_validate({**facts, "cores": cores, "read_bandwidth_gb_s": round(read_bandwidth(), 1)})
+
+    def status(self) -> dict[str, Any]:
+        facts = device_facts()
+        return {
+            "device": "local", "name": facts["name"], "os": facts["os"], "cpu": facts.get("cpu", ""),
+            "memory_bytes": facts.get("memory_bytes"), "free_bytes": psutil.disk_usage(str(Path.cwd())).free,
+            "runtimes": {name: found for name in RUNTIMES if (found := _installed(name))}, **Probe().reading(),
+        }  # fmt: skip
+
+    def measure(self, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress) -> Record:
+        return measure_here(folder, plan, dataset, self.device, command, progress)
+
+    def close(self) -> None:
+        pass
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
