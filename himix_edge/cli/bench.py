@@ -150,7 +150,7 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .html to write, with .md and .json.")
 @click.option("--accuracy", type=click.Path(path_type=Path), multiple=True, help="Output of `himix eval --json`.")
 def report_command(files: tuple[Path, ...], out: Path, accuracy: tuple[Path, ...]) -> None:
-    """One self-contained page, Markdown and JSON beside it, from FILES of records: of `himix bench --out`, or an app's."""
+    """One self-contained page, Markdown and JSON beside it, from FILES of records (`himix bench --out`, apps)."""
     from himix_edge.runtimes.bench.report import write_report
 
     if out.suffix != ".html":
@@ -164,8 +164,8 @@ def report_command(files: tuple[Path, ...], out: Path, accuracy: tuple[Path, ...
 def show(records: Sequence[Record]) -> None:
     """The medians, and why a run is not to be trusted."""
     print_table("Medians in ms", ("bundle", *TIMES), [(label(r), *times(r)) for r in records])
-    print_table("Before the prompt, medians in ms", ("bundle", *LOADING),
-                [(label(r), *loading(r)) for r in records if r.samples.vision_encoder or len(r.samples.load) > 1])  # fmt: skip
+    opened = [record for record in records if record.samples.vision_encoder or record.settings.vision_tokens == 0]
+    print_table("Before the prompt, medians in ms", ("bundle", *LOADING), [(label(r), *loading(r)) for r in opened])
     for record in records:
         reasons = f": {'; '.join(record.reasons)}" if record.reasons else ""
         click.echo(f"{label(record)}: {record.verdict}{reasons}")
