@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -216,10 +217,12 @@ def main() -> None:
     given = parser.parse_args()
     try:
         bundle, runner = open_verified(given.bundle), native()
-        arguments = arguments_for(bundle, given.prompt, given.image, WORK / "pixels.rgb", given.max_new_tokens)
         threads = ["--threads", str(given.threads)] if given.threads is not None else []
-        for answer in ask([str(runner)], [*arguments, "--runs", str(given.runs), *threads]):
-            print(json.dumps(answer))
+        with tempfile.TemporaryDirectory() as scratch:
+            pixels = Path(scratch) / "pixels"
+            arguments = arguments_for(bundle, given.prompt, given.image, pixels, given.max_new_tokens)
+            for answer in ask([str(runner)], [*arguments, "--runs", str(given.runs), *threads]):
+                print(json.dumps(answer))
     except HimixError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
