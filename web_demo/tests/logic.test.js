@@ -1,0 +1,150 @@
+// The modules without a DOM, in Node.
+
+import assert from "node:assert/strict";
+import { openAsBlob, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { openVerified, parseManifest } from "../src/bundle.js";
+import { describe as line, InputError } from "../src/errors.js";
+import { concat } from "../src/image_kv.js";
+import { visionRows } from "../src/model.js";
+import { probabilities, sampler } from "../src/sampling.js";
+import { Session } from "../src/session.js";
+import { zipSource } from "../src/sources.js";
+import { TextProcessor } from "../src/text.js";
+import { bundle, FOLDER, readJson } from "./fixtures.js";
+
+const read = (name) => JSON.parse(readFileSync(join(bundle("int8"), name), "utf8"));
+const text = new TextProcessor(read("tokenizer.json"), read("manifest.json").chat_template);
+
+test("token ids, decoded and streamed text are Python's", () => {
+  const { texts } = readJson("text.json");
+  for (const row of texts) {
+    assert.deepEqual(text.encodePlain(row.text), row.ids, JSON.stringify(row.text));
+    assert.equal(text.decode(row.ids), row.decoded);
+    const stream = text.stream();
+    assert.deepEqual(row.ids.map((id) => stream.step(id)), row.pieces, JSON.stringify(row.text)); // prettier-ignore
+    if (!row.chat) continue;
+    const system = { role: "system", content: "Be brief." };
+    assert.deepEqual(text.encodeChat([system, { role: "user", content: row.text }]), row.chat);
+    assert.deepEqual(text.encodeNextTurn(row.text), row.next_turn);
+  }
+  assert.ok(texts.length > 200);
+});
+
+test("an empty prompt is refused, half a surrogate pair is not", () => {
+  for (const content of ["", " \n", "\u3000\x1c"]) assert.throws(() => text.encodeNextTurn(content), /prompt is empty/);
+  assert.deepEqual(text.encodePlain("a\ud800b"), text.encodePlain("a\ufffdb"));
+});
+
+test("nucleus sampling keeps the smallest set that reaches top-p", () => {
+  const logits = Float32Array.from([0.5, 0.25, 0.125, 0.125], Math.log);
+  const near = (found, expected) => expected.forEach((p, i) => assert.ok(Math.abs(found[i] - p) < 1e-6, `${found}`));
+  near(probabilities(logits, 1, 1), [0.5, 0.25, 0.125, 0.125]);
+  near(probabilities(logits, 1, 0.6), [2 / 3, 1 / 3, 0, 0]);
+  near(probabilities(logits, 0.5, 1), [16 / 22, 4 / 22, 1 / 22, 1 / 22]);
+  assert.equal(sampler(0, 1)([1, 3, 3]), 1);
+  const draw = (r) => sampler(1, 0.6, () => r)(logits);
+  assert.deepEqual([draw(0), draw(0.66), draw(0.67), draw(0.999999)], [0, 0, 1, 1]);
+  assert.throws(() => sampler(-1, 1), InputError);
+  assert.throws(() => sampler(NaN, 1), InputError);
+  assert.throws(() => sampler(1, 0), InputError);
+});
+
+test("several images' keys and values are joined along the tokens", () => {
+  const image = (start, tokens) => {
+    const key = Float32Array.from({ length: 2 * tokens }, (_, i) => start + i);
+    return { key, value: key.map((x) => -x), shape: [1, 2, tokens, 1], modelId: "m", nextPosition: 0 };
+  };
+  const joined = concat([image(0, 1), image(10, 2)]);
+  assert.deepEqual([...joined.key], [0, 10, 11, 1, 12, 13]);
+  assert.deepEqual([...joined.value], [-0, -10, -11, -1, -12, -13]);
+  assert.deepEqual(joined.shape, [1, 2, 3, 1]);
+  assert.throws(() => concat([image(0, 1), { ...image(0, 1), modelId: "n" }]), /different models/);
+});
+
+test("which layer starts with which row of an image's keys", () => {
+  const model = { architecture: "himix", num_hidden_layers: 4, vision_hidden_size: 8 };
+  assert.deepEqual(visionRows(model), [0, 1, 2, 3]);
+  assert.deepEqual(visionRows({ ...model, injection: { layers: [1, 3] } }), [null, 0, null, 1]);
+  assert.deepEqual(visionRows({ ...model, injection: { sharing: "uniform" } }), [0, 0, 0, 0]);
+  const levels = { sharing: "levels", layers: [0, 1, 3] };
+  assert.deepEqual(visionRows({ ...model, injection: levels, vision_config: { feature_layers: [-3, -1] } }), [0, 0, null, 1]);
+  assert.deepEqual(visionRows({ ...model, vision_hidden_size: null }), [null, null, null, null]);
+  assert.throws(() => visionRows({ ...model, injection: { layers: [4] } }), InputError);
+});
+
+test("a zip is read like a folder, damaged ones are refused", async () => {
+  const zip = async (name) => Object.assign(await openAsBlob(join(FOLDER, name)), { name });
+  const good = await openVerified(await zipSource(await zip("good.zip")));
+  assert.equal(good.manifest.name, read("manifest.json").name);
+  assert.equal(good.files.size, 6);
+  const flipped = await zipSource(await zip("flipped-byte.zip"));
+  await assert.rejects(openVerified(flipped), { name: "InputError", message: /decoder\.onnx.*SHA-256/ });
+  await assert.rejects(zipSource(await zip("truncated.zip")), { name: "InputError", message: /truncated\.zip/ });
+  await assert.rejects(zipSource(Object.assign(new Blob(["no"]), { name: "x.zip" })), { message: /x\.zip: not a zip/ });
+});
+
+test("a manifest with any one field taken away or of another type gives one readable line", () => {
+  const encode = (manifest) => new TextEncoder().encode(JSON.stringify(manifest));
+  const manifest = read("manifest.json");
+  parseManifest(encode(manifest), "m");
+  for (const field of ["name", "target", "roles", "files", "model", "preprocessing", "quantisation", "chat_template",
+    "generation", "context_capacity", "vision_tokens", "image_kv_id", "selftest", "schema_version"]) { // prettier-ignore
+    for (const value of [undefined, null, -1, [[]], {}]) {
+      const wrong = encode({ ...manifest, [field]: value });
+      assert.throws(() => parseManifest(wrong, "m"), (e) => e instanceof InputError && !e.message.includes("\n"), field); // prettier-ignore
+    }
+  }
+});
+
+test("an unexpected error is one line without a stack", () => {
+  const error = new Error("first\n    at somewhere (file.js:1:2)");
+  assert.equal(line(error), "That failed unexpectedly: first");
+});
+
+/** An engine that always says "one token more than the last", and notes what it was given. */
+function counting() {
+  const log = [];
+  return {
+    log, capacity: 200,
+    start: (image) => log.push(["start", image.shape[2]]),
+    step: async (ids) => (log.push(ids), Float32Array.from({ length: 512 }, (_, i) => +(i === (ids.at(-1) + 1) % 512))),
+  }; // prettier-ignore
+}
+
+async function collect(answer) {
+  const pieces = [];
+  for await (const piece of answer) pieces.push(piece.tokenId);
+  return pieces;
+}
+
+test("a conversation adds to the cache, and another one on the same session puts its own tokens back", async () => {
+  const engine = counting();
+  const session = new Session(read("manifest.json"), text, engine);
+  const [chat, other] = [session.chat(), session.chat()];
+  const first = await collect(chat.send("hi", { maxNewTokens: 2, temperature: 0 }));
+  const prompt = text.encodeChat([{ role: "user", content: "hi" }]);
+  assert.deepEqual(engine.log, [["start", 0], prompt, [first[0]]]);
+  engine.log.length = 0;
+  await collect(chat.send("and", { maxNewTokens: 1, temperature: 0 }));
+  const next = text.encodeNextTurn("and");
+  assert.deepEqual(engine.log, [[first[1], ...next]]);
+  await collect(other.send("hi", { maxNewTokens: 1, temperature: 0 }));
+  engine.log.length = 0;
+  await collect(chat.send("so", { maxNewTokens: 1, temperature: 0 }));
+  assert.deepEqual(engine.log[0], ["start", 0]);
+  assert.deepEqual(engine.log[1].slice(0, prompt.length + 2 + next.length), [...prompt, ...first, ...next]);
+});
+
+test("what does not fit into the cache is refused, and an answer ends where the cache does", async () => {
+  const session = new Session(read("manifest.json"), text, counting());
+  await assert.rejects(collect(session.chat().send("x".repeat(500))), /does not fit.*200/);
+  const stats = { new_tokens: 0, inter_token: [] };
+  const prompt = text.encodeChat([{ role: "user", content: "hi" }]);
+  await collect(session.chat().send("hi", { maxNewTokens: 1000, temperature: 0, ignoreStop: true, stats }));
+  assert.equal(stats.new_tokens, 200 - prompt.length);
+  assert.equal(stats.finish_reason, "length");
+  await assert.rejects(collect(session.chat().send("hi", { maxNewTokens: 0 })), InputError);
+});
