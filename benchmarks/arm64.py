@@ -186,16 +186,16 @@ def _needed(wheel: str, member: str) -> bool:
 
 def _link_project(folder: Path) -> None:
     """This project's packages under the names that they are installed as, with the version they ask for."""
-    shutil.rmtree(folder, ignore_errors=True)
-    package = folder / "himix_edge"
-    package.mkdir(parents=True)
-    for path in (*(ROOT / "himix_edge").iterdir(), ROOT / "export", ROOT / "runtimes"):
-        (package / path.name).symlink_to(path)
-    about = folder / f"himix_edge-{version('himix-edge')}.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: himix-edge\nVersion: {version('himix-edge')}\n", encoding="utf-8"
-    )
+    package, about = folder / "himix_edge", folder / f"himix_edge-{version('himix-edge')}.dist-info"
+    package.mkdir(parents=True, exist_ok=True)
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: himix-edge\nVersion: {version('himix-edge')}\n")
+    targets = {path.name: path for path in (*(ROOT / "himix_edge").iterdir(), ROOT / "export", ROOT / "runtimes")}
+    for link in package.iterdir():
+        if link.readlink() != targets.get(link.name):
+            link.unlink()
+    for name in targets.keys() - {link.name for link in package.iterdir()}:
+        (package / name).symlink_to(targets[name])
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> None:

@@ -55,14 +55,15 @@ def build(site: Path, folder: Path, compiler: str, machine: str) -> Path:
     """
     sources = sorted(SOURCES.rglob("*.*"))
     stamp = folder / "stamp.json"
-    made_of = {str(path): path.read_text() for path in [*sources, Path(__file__)]} | {"site": str(site), "c": compiler}
+    libraries = wheel_libraries(site)
+    made_of = {str(path): path.read_text() for path in [*sources, Path(__file__)]}
+    made_of |= {str(path): str(path.stat().st_mtime_ns) for path in libraries} | {"compiler": compiler}
     if stamp.exists() and json.loads(stamp.read_text()) == made_of:
         return folder / NAME
     if not shutil.which(compiler):
         raise InputError(f"no {compiler}; install it with: apt-get install {debian_package(compiler)}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    libraries = wheel_libraries(site)
     stand_ins = make_stand_ins(libraries, folder, compiler, machine)
     wheel = site / "executorch"
     include = wheel / "include"

@@ -71,7 +71,7 @@ def on_arm64(system: Arm64, bundle: Path, cpu: str) -> list[list[int]]:
         InputError: it ended otherwise; the text is the last line it said.
     """
     script = Path(__file__).with_name("answers.py")
-    done = subprocess.run(system.python(cpu, script, bundle), check=False, capture_output=True, text=True)
+    done = subprocess.run(system.python(cpu, "-P", script, bundle), check=False, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(said[-1])

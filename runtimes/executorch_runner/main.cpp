@@ -37,7 +37,7 @@ token ids, milliseconds of each stage, peak memory.
   --runs N              answer N times (default 1)
   --threads N           CPU threads (default: the runtime's choice)
 
-Exit codes: 0 done, 2 bad input: one line on standard error says what.
+Exit codes: 0 done, 2 bad input, 1 anything else (out of memory, a bug); one line on standard error says what.
 )";
 
 struct Options {
@@ -224,6 +224,9 @@ int main(int count, char** arguments) {
   } catch (const InputError& error) {
     std::fprintf(stderr, "himix_executorch: %s\n", error.what());
     return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "himix_executorch: %s\n", error.what());
+    return 1;
   }
   return 0;
 }
