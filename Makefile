@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all lint types bench clean apk test-android
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -36,6 +36,16 @@ types: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.nano
+
+# Android: a signed APK from packages alone; its core on this machine's Java
+apk: bundles/nano-onnx-int8/manifest.json
+	$(BIN)/python android_demo/build_apk.py
+
+test-android: $(VENV)/dev.stamp bundles/nano-onnx-int8/manifest.json
+	$(BIN)/python android_demo/test_jvm.py
+
+bundles/nano-onnx-int8/manifest.json: | $(VENV)/demo.stamp
+	$(BIN)/himix export --target onnx --quant int8 --out $(@D)
 
 clean:
 	rm -rf build bundles .mypy_cache .pytest_cache .ruff_cache

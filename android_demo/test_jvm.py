@@ -16,7 +16,9 @@ JARS = [Path("/usr/share/java/junit4.jar"), Path("/usr/share/java/hamcrest-core.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "nano-onnx-int8")
-    bundle = parser.parse_args().bundle.resolve()
+    parser.add_argument("--apk", type=Path, help="Test the code inside this APK, translated back from its dex.")
+    options = parser.parse_args()
+    bundle = options.bundle.resolve()
     apt_tools(javac="openjdk-17-jdk-headless", gcc="gcc")
     if not all(jar.exists() for jar in JARS):
         apt_packages("junit4")
@@ -25,8 +27,11 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     library = compile_jni(runtime, out)
     jars = ":".join(str(jar) for jar in JARS)
-    compile_java(CORE / "main", out / "classes", "--release", "8", "-Xlint:-options")
-    compile_java(CORE / "test", out / "tests", "--release", "17", "-cp", f"{jars}:{out / 'classes'}")
+    classes = out / "classes"
+    compile_java(CORE / "main", classes, "--release", "8", "-Xlint:-options")
+    compile_java(CORE / "test", out / "tests", "--release", "17", "-cp", f"{jars}:{classes}")
+    if options.apk:
+        classes = translate_back(options.apk, out)
     fixtures, script = BUILD / "fixtures", Path(__file__).parent / "fixtures.py"
     run(sys.executable, script, bundle, fixtures)
     properties = {
@@ -35,7 +40,7 @@ def main() -> None:
     }  # fmt: skip
     command = [
         "java", "-Xcheck:jni", "-XX:+AllowUserSignalHandlers", "-ea",
-        "-cp", f"{jars}:{out / 'classes'}:{out / 'tests'}",
+        "-cp", f"{jars}:{classes}:{out / 'tests'}",
         *(f"-Dhimix.{name}={value}" for name, value in properties.items()),
         "dev.himix.edge.RunTests",
     ]  # fmt: skip
@@ -53,6 +58,14 @@ def compile_jni(runtime: Path, out: Path) -> Path:
         *sorted((CORE / "main" / "c").glob("*.c")), "-o", library, "-ldl",
     )  # fmt: skip
     return library
+
+
+def translate_back(apk: Path, out: Path) -> Path:
+    """The Java classes that an APK's classes.dex stands for."""
+    apt_tools(enjarify="enjarify")
+    # the command would take the first python3 on the PATH, the module is in the system's own
+    run("/usr/bin/python3", "-O", "-m", "enjarify.main", "-f", "-o", out / "apk.jar", apk.resolve())
+    return out / "apk.jar"
 
 
 def compile_java(source: Path, out: Path, *options: str) -> None:

@@ -20,7 +20,7 @@ import java.util.TimeZone;
 public final class Benchmark {
     /** One question about one picture. */
     public static final class Question {
-        final String image;
+        public final String image; // file name
         final Session.Photo photo;
         final String prompt;
 

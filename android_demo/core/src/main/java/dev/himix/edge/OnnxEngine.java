@@ -17,6 +17,7 @@ import java.util.List;
 final class OnnxEngine {
     private final ModelConfig model;
     private final int capacity;
+    private final List<OnnxGraph> opened = new ArrayList<OnnxGraph>();
     private final OnnxGraph encoder;
     private final OnnxGraph injector;
     private final OnnxGraph decoder;
@@ -38,9 +39,9 @@ final class OnnxEngine {
         capacity = bundle.capacity;
         long heads = model.keyValueHeads;
         long side = model.imageSize;
-        encoder = new OnnxGraph(bundle.roleFile("vision_encoder"), threads);
-        injector = new OnnxGraph(bundle.roleFile("vision_injector"), threads);
-        decoder = new OnnxGraph(bundle.roleFile("decoder"), threads);
+        encoder = open(bundle, "vision_encoder", threads);
+        injector = open(bundle, "vision_injector", threads);
+        decoder = open(bundle, "decoder", threads);
         image = Tensor.allocate("image", Tensor.UINT8, 1, side, side, 3);
         features = Tensor.allocate("vision_features", Tensor.FLOAT, 1, bundle.visionTokens, model.featureSize);
         int rows = model.visionRowCount();
@@ -48,6 +49,26 @@ final class OnnxEngine {
         visionValue = Tensor.allocate("vision_value", Tensor.FLOAT, rows, heads, bundle.visionTokens, model.headDim);
         logits = Tensor.allocate("logits", Tensor.FLOAT, 1, model.vocabSize);
         outputs.add(logits);
+        try {
+            makeCache(heads);
+        } catch (InputException error) {
+            close();
+            throw error;
+        }
+    }
+
+    private OnnxGraph open(Bundle bundle, String role, int threads) {
+        try {
+            OnnxGraph graph = new OnnxGraph(bundle.roleFile(role), threads);
+            opened.add(graph);
+            return graph;
+        } catch (InputException error) {
+            close();
+            throw error;
+        }
+    }
+
+    private void makeCache(long heads) {
         decoder.expect(true, logits);
         for (int layer = 0; layer < model.layers; layer++) {
             for (String kind : new String[] {"key", "value"}) {
@@ -125,8 +146,9 @@ final class OnnxEngine {
     }
 
     void close() {
-        encoder.close();
-        injector.close();
-        decoder.close();
+        for (OnnxGraph graph : opened) {
+            graph.close();
+        }
+        opened.clear();
     }
 }

@@ -1,0 +1,150 @@
+package dev.himix.edge.demo;
+
+import android.app.Activity;
+import android.content.Intent;
+import android.os.Bundle;
+import android.os.Process;
+import android.util.Log;
+import android.view.View;
+import android.view.WindowManager;
+import android.widget.TextView;
+import dev.himix.edge.Benchmark;
+import dev.himix.edge.Files;
+import dev.himix.edge.InputException;
+import dev.himix.edge.Json;
+import dev.himix.edge.Session;
+import java.io.File;
+import java.nio.charset.StandardCharsets;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Benchmarks a bundle and writes the record into the app's external files folder. From a computer:
+ *
+ * <pre>
+ * adb shell am start -n dev.himix.edge.demo/.BenchActivity --es bundle NAME --es out FILE
+ * adb pull /sdcard/Android/data/dev.himix.edge.demo/files/FILE
+ * </pre>
+ *
+ * Also: {@code --ei warm_up N --ei timed N --ei threads N}. If it fails, FILE.error has the reason in one line. Both
+ * appear as a whole, and the log tag HimixBench tells of them.
+ */
+public final class BenchActivity extends Activity {
+    private static final String TAG = "HimixBench";
+    private static final String DEFAULT_OUT = "bench.json";
+
+    private TextView headline;
+    private TextView details;
+
+    @Override
+    protected void onCreate(Bundle saved) {
+        super.onCreate(saved);
+        setContentView(R.layout.report);
+        getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+        headline = (TextView) findViewById(R.id.headline);
+        details = (TextView) findViewById(R.id.details);
+        findViewById(R.id.again).setVisibility(View.GONE);
+        headline.setText(R.string.running);
+        new Thread("benchmark") {
+            @Override
+            public void run() {
+                measure(getIntent());
+            }
+        }.start();
+    }
+
+    @Override
+    protected void onDestroy() {
+        super.onDestroy();
+        if (isFinishing()) {
+            Process.killProcess(Process.myPid()); // the next benchmark starts in a fresh process
+        }
+    }
+
+    private void measure(Intent intent) {
+        String asked = intent.getStringExtra("out");
+        boolean plain = asked != null && asked.matches("[A-Za-z0-9][A-Za-z0-9._-]*");
+        File out = new File(getExternalFilesDir(null), plain ? asked : DEFAULT_OUT);
+        File failed = new File(out.getPath() + ".error");
+        out.delete();
+        failed.delete();
+        try {
+            if (asked != null && !plain) {
+                throw new InputException("out: \"" + asked + "\" is not a plain file name");
+            }
+            Map<String, Object> record = run(intent);
+            Files.write(out, Json.write(record).getBytes(StandardCharsets.UTF_8));
+            Log.i(TAG, "done: " + out);
+            show(record.get("verdict").toString(), summary(record, out));
+        } catch (InputException error) {
+            fail(failed, error.getMessage(), error);
+        } catch (RuntimeException | OutOfMemoryError error) {
+            fail(failed, error.toString(), error);
+        }
+    }
+
+    /** Whoever waits for the record has to learn of this. */
+    private void fail(File file, String reason, Throwable error) {
+        Log.e(TAG, reason, error);
+        show(getString(R.string.failed), reason);
+        Files.write(file, (reason.split("\n")[0] + "\n").getBytes(StandardCharsets.UTF_8));
+    }
+
+    private Map<String, Object> run(Intent intent) {
+        Runtime.load();
+        String asked = intent.getStringExtra("bundle");
+        final String name = asked == null ? Bundles.first(this) : asked;
+        int threads = intent.getIntExtra("threads", Runtime.threads());
+        int warmUp = intent.getIntExtra("warm_up", 3);
+        int timed = intent.getIntExtra("timed", 20);
+        Benchmark.Platform platform = new Benchmark.Platform() {
+            @Override
+            public Map<String, Object> device() {
+                return Device.facts(BenchActivity.this);
+            }
+
+            @Override
+            public Map<String, Object> reading() {
+                return Device.reading(BenchActivity.this);
+            }
+
+            @Override
+            public Session.Photo photo(File file) {
+                return Photos.of(file);
+            }
+
+            @Override
+            public void progress(int done, int of) {
+                show(getString(R.string.running), getString(R.string.bench_progress, name, done, of));
+            }
+        };
+        List<Benchmark.Question> questions = Bundles.samples(this);
+        String command =
+                "am start -n dev.himix.edge.demo/.BenchActivity --es bundle " + name + " --ei warm_up " + warmUp
+                        + " --ei timed " + timed + " --ei threads " + threads;
+        return new Benchmark(Bundles.folder(this, name), questions, platform, warmUp, timed, threads).run(command);
+    }
+
+    private String summary(Map<String, Object> record, File out) {
+        Map<?, ?> samples = (Map<?, ?>) record.get("samples");
+        return getString(
+                R.string.bench_done, ((Map<?, ?>) record.get("bundle")).get("name"), record.get("verdict"),
+                median(samples.get("ttft")), median(samples.get("warm_ttft")), out);
+    }
+
+    @SuppressWarnings("unchecked")
+    private static double median(Object values) {
+        return Timings.median(values == null ? Collections.singletonList(0.0) : (List<Double>) values);
+    }
+
+    private void show(final String title, final String text) {
+        runOnUiThread(new Runnable() {
+            @Override
+            public void run() {
+                headline.setText(title);
+                details.setText(text);
+            }
+        });
+    }
+}
