@@ -1,0 +1,6 @@
+"""Stands in for `himix_edge.runtimes.engine` on a board: the engines' files take only a type from it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]

@@ -1,0 +1,89 @@
+"""What a board needs to measure a bundle: its files, the prompts as tokens, the images as pixels."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from himix_edge.bundle import MANIFEST, all_files, open_verified
+from himix_edge.data import Dataset
+from himix_edge.errors import InputError
+from himix_edge.preprocess import load_image
+from himix_edge.runtimes.bench.job import Item, Job, Question
+from himix_edge.runtimes.bench.plan import Plan
+from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+
+PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}
+
+
+@dataclass(frozen=True)
+class BoardJob:
+    """`files`: name on the board -> file here, job.json included. `image_names`: pixel file -> image file."""
+
+    job: Job
+    files: dict[str, Path]
+    image_names: dict[str, str]
+    package: str
+    key: str
+    loads: int
+    text: TextProcessor
+
+    def text_of(self, ids: str) -> str:
+        """The answer's text from its tokens, which the board writes as numbers."""
+        return self.text.decode([int(token) for token in ids.split()])
+
+
+def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> BoardJob:
+    """Verify the bundle and prepare everything in `scratch`.
+
+    Raises InputError or GateRefused as `open_verified`; InputError for a target that no board runs.
+    """
+    bundle = open_verified(folder)
+    manifest, config = bundle.manifest, bundle.config
+    if manifest.target not in PACKAGES:
+        raise InputError(
+            f"{folder}: a board runs {', '.join(PACKAGES)} bundles, not {manifest.target}; export it for one of them"
+        )
+    text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+    plain = plan.job(folder, dataset)
+    pixels: dict[str, str] = {}
+
+    def resized(image: str) -> str:
+        assert config.vision is not None
+        if image not in pixels:
+            pixels[image] = f"pixels/{len(pixels)}.npy"
+            (scratch / "pixels").mkdir(exist_ok=True)
+            np.save(scratch / pixels[image], load_image(image, config.vision.image_size, config.vision.resample))
+        return pixels[image]
+
+    def asked(question: Question) -> Question:
+        ids = question.ids if question.ids is not None else text.encode_chat([Message("user", question.prompt)])
+        if plan.depth and question.ids is None:
+            ids = text.encode_next_turn(question.prompt)
+        return Question(question.prompt, ids)
+
+    items = [
+        Item([resized(image) for image in item.images], [asked(q) for q in item.questions]) for item in plain.items
+    ]
+    job = dataclasses.replace(plain, bundle=".", items=items)
+    test = manifest.selftest
+    rows = (config.num_vision_rows, config.decoder.num_key_value_heads, 0, config.decoder.head_dim)
+    board = {
+        "target": manifest.target, "capacity": manifest.context_capacity, "no_image": rows,
+        "activations": manifest.quantisation.activations, "vanilla": config.architecture == "vanilla",
+        "config": {"decoder": dataclasses.asdict(config.decoder), "vision_rows": config.vision_rows},
+        "files": {role: manifest.roles[role][0].path for role in manifest.roles},
+        "hashes": {record.path: record.sha256 for record in all_files(manifest)},
+        "stop_ids": sorted(text.stop_ids),
+        "selftest": {"ids": text.encode_chat([Message("user", test.prompt)]), "token_ids": test.token_ids,
+                     "pixels": resized(str(folder / test.image))},
+    }  # fmt: skip
+    (scratch / "job.json").write_text(json.dumps({"job": job.to_dict(), "board": board}), encoding="utf-8")
+    files = {record.path: folder / record.path for record in all_files(manifest)}
+    files |= {name: scratch / name for name in (*pixels.values(), "job.json")}
+    key = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+    names = {Path(name).name: Path(image).name for image, name in pixels.items()}
+    return BoardJob(job, files, names, PACKAGES[manifest.target], key, plan.loads, text)
