@@ -6,6 +6,7 @@ import static org.junit.Assert.assertTrue;
 import java.io.File;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -22,55 +23,95 @@ public class BenchmarkTest {
     public void pythonReadsTheRecord() throws Exception {
         Fixtures.loadRuntime();
         List<Benchmark.Question> questions = new ArrayList<>();
-        for (Map<String, Object> question : Fixtures.cases("questions").subList(0, 4)) {
+        for (Map<String, Object> question : Fixtures.cases("questions").subList(0, 12)) {
             File file = new File(Fixtures.FOLDER, (String) question.get("image"));
             questions.add(
                     new Benchmark.Question(file.getName(), Fixtures.photo(file), (String) question.get("prompt")));
         }
         int[] progress = {0};
-        Benchmark.Platform platform =
-                new Benchmark.Platform() {
-                    @Override
-                    public Map<String, Object> device() {
-                        Map<String, Object> device = new LinkedHashMap<>();
-                        device.put("name", "desktop JVM");
-                        device.put("kind", "computer");
-                        return device;
-                    }
-
-                    @Override
-                    public Map<String, Object> reading() {
-                        return Collections.singletonMap("battery_percent", 50.0);
-                    }
-
-                    @Override
-                    public Session.Photo photo(File file) {
-                        return Fixtures.photo(file);
-                    }
-
-                    @Override
-                    public void progress(int done, int of) {
-                        progress[0] = done;
-                    }
-                };
-        Map<String, Object> record = new Benchmark(Fixtures.BUNDLE, questions, platform, 2, 6, 2).run("test");
+        Benchmark.Platform platform = platform(progress, "none");
+        Map<String, Object> record = new Benchmark(Fixtures.BUNDLE, questions, platform, 5, 10, 2).run("test");
         File file = folder.newFile("record.json");
         Files.write(file, Json.write(record).getBytes(StandardCharsets.UTF_8));
         List<?> read = (List<?>) Fixtures.python("--record", file.getPath());
         Map<?, ?> back = (Map<?, ?>) read.get(0);
-        assertEquals("valid", back.get("verdict"));
+        assertTrue(back.toString(), !back.get("verdict").equals("invalid"));
         assertEquals(true, back.get("self_test_passed"));
         Map<?, ?> samples = (Map<?, ?>) back.get("samples");
         for (String stage : new String[] {"preprocess", "vision_encoder", "vision_injector", "prefill", "ttft", "warm_ttft"}) {
-            assertEquals(stage, 6, ((List<?>) samples.get(stage)).size());
+            assertEquals(stage, 10, ((List<?>) samples.get(stage)).size());
         }
         assertEquals(1, ((List<?>) samples.get("load")).size());
-        assertEquals(2, ((List<?>) samples.get("load_warm")).size());
-        assertEquals(8, progress[0]);
-        assertEquals(4, ((List<?>) back.get("answers")).size());
+        assertEquals(15, progress[0]);
+        assertEquals(5, ((List<?>) back.get("answers")).size());
         Map<?, ?> answer = (Map<?, ?>) ((List<?>) back.get("answers")).get(0);
         assertEquals("triangle", answer.get("text"));
         assertEquals(Files.sha256("356".getBytes(StandardCharsets.US_ASCII)), answer.get("token_ids_sha256"));
         assertTrue(((Number) ((Map<?, ?>) back.get("memory")).get("peak_bytes")).longValue() > 1 << 20);
+    }
+
+    private static Benchmark.Platform platform(int[] progress, String thermalState) {
+        return new Benchmark.Platform() {
+            @Override
+            public Map<String, Object> device() {
+                Map<String, Object> device = new LinkedHashMap<>();
+                device.put("name", "desktop JVM");
+                device.put("kind", "computer");
+                return device;
+            }
+
+            @Override
+            public Map<String, Object> reading() {
+                Map<String, Object> reading = new LinkedHashMap<>();
+                reading.put("battery_percent", 50.0);
+                reading.put("thermal_state", thermalState);
+                return reading;
+            }
+
+            @Override
+            public Session.Photo photo(File file) {
+                return Fixtures.photo(file);
+            }
+
+            @Override
+            public void progress(int done, int of) {
+                progress[0] = done;
+            }
+        };
+    }
+
+    @Test
+    public void aWrongAnswerMakesTheRunInvalid() {
+        Fixtures.loadRuntime();
+        int[] decoded = {0};
+        Session.Photo changing =
+                () -> {
+                    String image = decoded[0]++ < 4 ? "images/0.png" : "images/oriented.png";
+                    return new Upright(Fixtures.image(new File(Fixtures.FOLDER, image)), 1);
+                };
+        List<Benchmark.Question> questions =
+                Collections.singletonList(new Benchmark.Question("0.png", changing, "what is the red shape?"));
+        Benchmark.Platform platform = platform(new int[1], "none");
+        Map<String, Object> record = new Benchmark(Fixtures.BUNDLE, questions, platform, 0, 4, 1).run("test");
+        assertEquals("invalid", record.get("verdict"));
+        assertTrue(record.get("reasons").toString().contains("runs answered differently from the first"));
+    }
+
+    @Test
+    public void aThrottledRunIsSemiValid() {
+        Fixtures.loadRuntime();
+        File image = new File(Fixtures.FOLDER, "images/0.png");
+        List<Benchmark.Question> questions =
+                Collections.singletonList(new Benchmark.Question("0.png", Fixtures.photo(image), "What is this?"));
+        Benchmark.Platform platform = platform(new int[1], "severe");
+        Map<String, Object> record = new Benchmark(Fixtures.BUNDLE, questions, platform, 0, 2, 1).run("test");
+        assertEquals("semi-valid", record.get("verdict"));
+        assertTrue(record.get("reasons").toString().contains("throttled"));
+    }
+
+    @Test
+    public void spreadIsTakenFromEachQuestionsOwnMedian() {
+        assertEquals(0, Benchmark.spread(Arrays.asList(1.0, 5.0, 1.0, 5.0), 2), 1e-12);
+        assertEquals(0.5, Benchmark.spread(Arrays.asList(1.0, 1.0, 1.5, 1.0, 0.5), 1), 1e-12);
     }
 }

@@ -135,7 +135,7 @@ public final class BenchActivity extends Activity {
 
     @SuppressWarnings("unchecked")
     private static double median(Object values) {
-        return Timings.median(values == null ? Collections.singletonList(0.0) : (List<Double>) values);
+        return Benchmark.median(values == null ? Collections.singletonList(0.0) : (List<Double>) values);
     }
 
     private void show(final String title, final String text) {

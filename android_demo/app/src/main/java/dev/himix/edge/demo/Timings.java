@@ -1,9 +1,7 @@
 package dev.himix.edge.demo;
 
+import dev.himix.edge.Benchmark;
 import dev.himix.edge.Stats;
-import java.util.ArrayList;
-import java.util.Collections;
-import java.util.List;
 import java.util.Locale;
 
 /** The times of an answer as a small table. */
@@ -27,7 +25,7 @@ final class Timings {
             row(out, image == null ? "first token (warm)" : "first token", before + answer.ttft);
         }
         if (!answer.interToken.isEmpty()) {
-            row(out, "each further token", median(answer.interToken));
+            row(out, "each further token", Benchmark.median(answer.interToken));
         }
         out.append(
                 String.format(
@@ -38,12 +36,5 @@ final class Timings {
 
     private static void row(StringBuilder out, String name, double milliseconds) {
         out.append(String.format(Locale.ROOT, "%-19s%8.1f ms\n", name, milliseconds));
-    }
-
-    static double median(List<Double> values) {
-        List<Double> sorted = new ArrayList<Double>(values);
-        Collections.sort(sorted);
-        int middle = sorted.size() / 2;
-        return sorted.size() % 2 == 1 ? sorted.get(middle) : (sorted.get(middle - 1) + sorted.get(middle)) / 2;
     }
 }
