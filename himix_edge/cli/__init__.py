@@ -8,6 +8,7 @@ import click
 from himix_edge.cli.analyze import analyze
 from himix_edge.cli.bench import bench, report_command
 from himix_edge.cli.convert import convert
+from himix_edge.cli.devices import devices
 from himix_edge.cli.evaluate import evaluate
 from himix_edge.cli.export import export
 from himix_edge.cli.info import info
@@ -26,7 +27,7 @@ def himix() -> None:
     """
 
 
-for command in (train, convert, export, run, evaluate, verify, info, analyze, bench, report_command):
+for command in (train, convert, export, run, evaluate, verify, info, analyze, bench, report_command, devices):
     himix.add_command(command)
 
 

@@ -4,14 +4,11 @@ import os
 import shlex
 import subprocess
 import tempfile
-import threading
-import time
 from typing import IO
 
 from himix_edge.errors import InputError
-from himix_edge.runtimes.devices.link import LinkLost, Result, call
+from himix_edge.runtimes.devices.link import LinkLost, Result, call, feed
 
-STALLED_S = 30.0
 EXPLAINED = {
     "could not resolve hostname": "there is no such host; check the name",
     "connection refused": "nothing answers at that port; is sshd running there?",
@@ -44,31 +41,11 @@ class SshLink:
         return result
 
     def send(self, command: str, source: IO[bytes]) -> None:
-        """A transfer that stands still for 30 s counts as a lost link."""
-        with subprocess.Popen(
-            [*self._ssh, command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
-            assert process.stdin is not None
-            assert process.stderr is not None
-            moved = [time.monotonic()]
-            done = threading.Event()
-            watch = threading.Thread(target=_kill_when_stalled, args=(process, moved, done), daemon=True)
-            watch.start()
-            try:
-                while block := source.read(256 << 10):
-                    process.stdin.write(block)
-                    process.stdin.flush()
-                    moved[0] = time.monotonic()
-                process.stdin.close()
-            except BrokenPipeError:
-                pass
-            errors = process.stderr.read().decode(errors="replace")
-            process.wait()
-            done.set()
-        if process.returncode == 255 or process.returncode < 0:
-            raise self._failure(errors)
-        if process.returncode:
-            raise InputError(f"{self.name}: {(errors.strip() or 'cannot write there').splitlines()[-1]}")
+        result = feed([*self._ssh, command], source)
+        if result.code == 255 or result.code < 0:
+            raise self._failure(result.errors)
+        if result.code:
+            raise InputError(f"{self.name}: {(result.errors.strip() or 'cannot write there').splitlines()[-1]}")
 
     def close(self) -> None:
         """End the shared connection."""
@@ -84,10 +61,3 @@ class SshLink:
                 kind = LinkLost if pattern in ("timed out", "no route to host", "connection refused") else InputError
                 return kind(f"{self.name}: {advice} ({said})")
         return LinkLost(f"{self.name}: the link was lost ({said})")
-
-
-def _kill_when_stalled(process: "subprocess.Popen[bytes]", moved: list[float], done: threading.Event) -> None:
-    while not done.wait(1):
-        if time.monotonic() - moved[0] > STALLED_S:
-            process.kill()
-            return

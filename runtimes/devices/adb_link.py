@@ -1,0 +1,54 @@
+"""Android's platform tool `adb` as a `Link`. $HIMIX_ADB names the command to use in its place."""
+
+import os
+import shlex
+from typing import IO
+
+from himix_edge.errors import InputError
+from himix_edge.runtimes.devices.link import LinkLost, Result, call, feed
+
+GONE = ("not found", "offline", "no devices", "closed", "disconnected", "connection reset", "broken pipe")
+EXPLAINED = {
+    "no devices/emulators found": "no device is connected; plug it in and turn on USB debugging",
+    "more than one device": "several devices are connected; name one: --device adb:SERIAL (himix devices lists them)",
+    "unauthorized": "the device has not allowed this computer; unlock it and confirm the question on its screen",
+    "no permissions": "this user may not use the USB device; add a udev rule for it",
+    "offline": "the device is offline; unplug it and plug it in again",
+}  # fmt: skip
+
+
+def adb_command() -> list[str]:
+    """The client, as words."""
+    return shlex.split(os.environ.get("HIMIX_ADB", "adb"))
+
+
+class AdbLink:
+    """See `Link`. Exit codes and binary input need Android 7 or newer (adb's shell protocol 2)."""
+
+    def __init__(self, serial: str | None):
+        self.name = f"adb:{serial}" if serial else "adb"
+        self._adb = [*adb_command(), *(["-s", serial] if serial else [])]
+
+    def run(self, command: str, timeout: float = 60) -> Result:
+        result = call([*self._adb, "shell", "-T", command], timeout)
+        self._check(result)
+        return result
+
+    def send(self, command: str, source: IO[bytes]) -> None:
+        result = feed([*self._adb, "shell", "-T", command], source)
+        self._check(result)
+        if result.code:
+            said = result.errors.strip().splitlines()  # a command there that fails says why; a cut link says nothing
+            raise InputError(f"{self.name}: {said[-1]}") if said else LinkLost(f"{self.name}: the link was lost")
+
+    def _check(self, result: Result) -> None:
+        """adb's own failures look like those of the command there: exit code 1, but a line that adb wrote."""
+        said = result.errors.strip().splitlines()[-1:] or [""]
+        lost = result.code == 255 and not result.output.strip()
+        if result.code and (said[0].startswith(("error: ", "adb: ")) or lost):
+            for pattern, advice in EXPLAINED.items():
+                if pattern in said[0]:
+                    kind = LinkLost if pattern in ("offline", "no devices/emulators found") else InputError
+                    raise kind(f"{self.name}: {advice}")
+            gone = lost or any(word in said[0] for word in GONE)
+            raise (LinkLost if gone else InputError)(f"{self.name}: {said[0] or 'the link was lost'}")
