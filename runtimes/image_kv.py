@@ -38,7 +38,9 @@ class ImageKV:
         """Write it as a safetensors file, atomically. Raises InputError if the place cannot be written."""
         metadata = {"model_id": self.model_id, "next_position": str(self.next_position), "format": "himix-image-kv-1"}
         with staged_file(Path(path)) as staged:
-            save_file({"key": self.key, "value": self.value}, staged, metadata)
+            # safetensors writes an array's memory as it lies, whatever its strides say
+            tensors = {"key": np.ascontiguousarray(self.key), "value": np.ascontiguousarray(self.value)}
+            save_file(tensors, staged, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageKV":
