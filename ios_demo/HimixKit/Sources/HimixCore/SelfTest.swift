@@ -1,0 +1,33 @@
+import Foundation
+
+/// What a bundle's self-test found: one image, one prompt, the exact answer it has to give on any device.
+public struct SelfTestResult: Sendable {
+    /// Whether the resized image has the digest of the manifest.
+    public let pixelsEqual: Bool
+    public let answer: String
+    public let expected: String
+    /// Pixels and token ids are exactly the expected ones.
+    public let passed: Bool
+    public let stats: Stats
+}
+
+extension Session {
+    /// Run the bundle's self-test.
+    ///
+    /// - Parameter load: decodes an image file.
+    public func selfTest(
+        _ bundle: ModelBundle, load: @escaping @Sendable (URL) throws -> RGBImage
+    ) throws -> SelfTestResult {
+        let question = manifest.selftest
+        let url = bundle.url(question.image)
+        let image = try load(url)
+        let resized = image.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
+        let same = resized.digest == question.pixelsSha256
+        let options = AnswerOptions(maxNewTokens: question.tokenIds.count + 1, temperature: 0)
+        let answer = try generate(question.prompt, images: [.pixels({ try load(url) })], options: options)
+        let (tokens, text) = try answer.collect()
+        return SelfTestResult(
+            pixelsEqual: same, answer: text, expected: question.text, passed: same && tokens == question.tokenIds,
+            stats: answer.stats)
+    }
+}

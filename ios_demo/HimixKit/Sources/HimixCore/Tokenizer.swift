@@ -1,0 +1,115 @@
+import Foundation
+
+/// Byte-level BPE as a Hugging Face tokenizer.json describes it (GPT-2, SmolLM2, Qwen2, Llama 3).
+///
+/// Special tokens in a text are text; only `splitSpecial`, which is for the chat template, finds them.
+public struct Tokenizer: Sendable {
+    public static let fileName = "tokenizer.json"
+
+    enum Piece: Equatable {
+        case text(String)
+        case token(Int)
+    }
+
+    let preTokenizers: [PreTokenizer]
+    let composes: Bool  // normalises to NFC
+    let wholeWordsFirst: Bool
+    let byteIds: [Int?]
+    let wholeWords: [[UInt8]: Int]
+    let merges: [UInt64: Merge]
+    let tokenBytes: [Int: [UInt8]]
+    let specials: [AddedToken]  // longest first
+    let addedTexts: [AddedToken]  // not special: found in any text
+
+    struct Merge: Sendable {
+        let rank: Int32
+        let id: Int32
+    }
+
+    struct AddedToken: Sendable {
+        let scalars: [Unicode.Scalar]
+        let id: Int
+    }
+
+    /// The ids of `text`, without special tokens around it.
+    public func encode(_ text: String) -> [Int] {
+        split(text, at: addedTexts).flatMap { piece -> [Int] in
+            switch piece {
+            case .token(let id): [id]
+            case .text(let plain): encodePlain(composes ? plain.precomposedStringWithCanonicalMapping : plain)
+            }
+        }
+    }
+
+    /// The text of `ids`, special tokens left out; bytes that are no text become U+FFFD.
+    public func decode(_ ids: [Int]) -> String {
+        String(decoding: ids.flatMap(bytes), as: UTF8.self)
+    }
+
+    /// The id of a token as it is written, special or not.
+    public func id(of token: String) -> Int? {
+        let scalars = Array(token.unicodeScalars)
+        let added = (specials + addedTexts).first { $0.scalars == scalars }
+        return added?.id ?? wholeWords[ByteLevel.decode(token)]
+    }
+
+    /// The bytes that a token stands for; none for a special or unknown one.
+    func bytes(_ id: Int) -> [UInt8] { tokenBytes[id] ?? [] }
+
+    func splitSpecial(_ text: String) -> [Piece] { split(text, at: specials) }
+
+    private func split(_ text: String, at tokens: [AddedToken]) -> [Piece] {
+        if tokens.isEmpty { return text.isEmpty ? [] : [.text(text)] }
+        let scalars = Array(text.unicodeScalars)
+        var (pieces, run, i) = ([Piece](), String.UnicodeScalarView(), 0)
+        func finish() {
+            if !run.isEmpty { pieces.append(.text(String(run))) }
+            run = String.UnicodeScalarView()
+        }
+        while i < scalars.count {
+            if let token = tokens.first(where: { scalars[i...].starts(with: $0.scalars) }) {
+                finish()
+                pieces.append(.token(token.id))
+                i += token.scalars.count
+            } else {
+                run.append(scalars[i])
+                i += 1
+            }
+        }
+        finish()
+        return pieces
+    }
+
+    private func encodePlain(_ text: String) -> [Int] {
+        var pieces = [ArraySlice(text.unicodeScalars)]
+        for step in preTokenizers {
+            pieces = pieces.flatMap(step.split)
+        }
+        return pieces.flatMap { piece in merge(piece.flatMap { Array(String($0).utf8) }) }
+    }
+
+    /// Byte pairs merged, the earliest learned first and the leftmost of equals.
+    private func merge(_ bytes: [UInt8]) -> [Int] {
+        if wholeWordsFirst, let id = wholeWords[bytes] { return [id] }
+        var ids = bytes.compactMap { byteIds[Int($0)] }
+        var found = zip(ids, ids.dropFirst()).map(lookUp)
+        while true {
+            var (best, at) = (Int32.max, -1)
+            for (i, merge) in found.enumerated() where (merge?.rank ?? .max) < best {
+                (best, at) = (merge!.rank, i)
+            }
+            guard at >= 0, let merge = found[at] else { return ids }
+            ids[at] = Int(merge.id)
+            ids.remove(at: at + 1)
+            found.remove(at: at)
+            if at > 0 { found[at - 1] = lookUp(ids[at - 1], ids[at]) }
+            if at < found.count { found[at] = lookUp(ids[at], ids[at + 1]) }
+        }
+    }
+
+    private func lookUp(_ left: Int, _ right: Int) -> Merge? { merges[Self.key(left, right)] }
+
+    static func key(_ left: Int, _ right: Int) -> UInt64 {
+        UInt64(UInt32(truncatingIfNeeded: left)) << 32 | UInt64(UInt32(truncatingIfNeeded: right))
+    }
+}

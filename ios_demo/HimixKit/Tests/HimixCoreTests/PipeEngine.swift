@@ -1,0 +1,109 @@
+import Foundation
+import XCTest
+
+@testable import HimixCore
+
+/// The bundle's Core ML program in Python's reference interpreter, behind two named pipes.
+@Inference
+final class PipeEngine: Engine {
+    struct Reply {
+        let facts: [String: Any]
+        let tensors: [Tensor]
+    }
+
+    static let shared = PipeEngine()
+
+    private(set) lazy var capacity = describe()
+    nonisolated let provider = "interpreter"
+    var starts = 0
+    var steps = 0
+    var fails = false
+    private let requests: FileHandle
+    private let replies: FileHandle
+
+    private init() {
+        do {
+            requests = try FileHandle(forWritingTo: Goldens.url("requests"))
+            replies = try FileHandle(forReadingFrom: Goldens.url("replies"))
+        } catch {
+            fatalError("no engine behind the pipes: \(error)")
+        }
+    }
+
+    func encode(_ pixels: RGBImage) throws -> Tensor {
+        try call("encode", ["side": pixels.width], Data(pixels.pixels)).tensors[0]
+    }
+
+    func inject(_ features: Tensor) throws -> (key: Tensor, value: Tensor) {
+        let tensors = try call("inject", ["shape": features.shape], data(features.values)).tensors
+        return (tensors[0], tensors[1])
+    }
+
+    func start(key: Tensor, value: Tensor, position: Int) throws {
+        starts += 1
+        let facts: [String: Any] = ["shape": key.shape, "position": position]
+        _ = try call("start", facts, data(key.values + value.values))
+    }
+
+    func step(_ tokens: [Int]) throws -> [Float] {
+        steps += tokens.count
+        if fails { throw HimixError("the engine was told to fail") }
+        return try call("step", [:], data(tokens.map { Int32($0) })).tensors[0].values
+    }
+
+    /// Ask the process something.
+    func call(_ name: String, _ facts: [String: Any], _ body: Data = Data()) throws -> Reply {
+        let head: [String: Any] = facts.merging(["call": name, "bytes": body.count]) { $1 }
+        let line = try JSONSerialization.data(withJSONObject: head)
+        try requests.write(contentsOf: line + Data("\n".utf8) + body)
+        let answer = try readLine()
+        let found = try JSONSerialization.jsonObject(with: answer) as! [String: Any]
+        let rest = try read(found["bytes"] as! Int)
+        if let error = found["error"] as? String { throw HimixError(error) }
+        return Reply(facts: found, tensors: tensors(found["shapes"] as! [[Int]], rest))
+    }
+
+    private func describe() -> Int {
+        do {
+            return try call("describe", [:]).facts["capacity"] as! Int
+        } catch {
+            fatalError("no engine behind the pipes: \(error)")
+        }
+    }
+
+    private func data<Value>(_ values: [Value]) -> Data {
+        values.withUnsafeBytes { Data($0) }
+    }
+
+    private func tensors(_ shapes: [[Int]], _ data: Data) -> [Tensor] {
+        let values = [Float](unsafeUninitializedCapacity: data.count / 4) { target, written in
+            written = data.copyBytes(to: target) / 4
+        }
+        var at = 0
+        return shapes.map { shape in
+            let count = shape.reduce(1, *)
+            defer { at += count }
+            return Tensor(shape: shape, values: Array(values[at..<(at + count)]))
+        }
+    }
+
+    private func readLine() throws -> Data {
+        var line = Data()
+        while true {
+            let byte = try read(1)
+            if byte.first == UInt8(ascii: "\n") { return line }
+            line += byte
+        }
+    }
+
+    private func read(_ count: Int) throws -> Data {
+        var data = Data()
+        while data.count < count {
+            guard let piece = try replies.read(upToCount: count - data.count), !piece.isEmpty else {
+                throw HimixError("the engine's process ended")
+            }
+            data += piece
+        }
+        return data
+    }
+}

@@ -1,0 +1,108 @@
+import Foundation
+import XCTest
+
+@testable import HimixCore
+
+final class TokenizerTests: XCTestCase {
+    func testIdsAndTextsOfEveryKind() throws {
+        for (name, cases) in Goldens.shared.tokenizers {
+            let tokenizer = try Tokenizer(contentsOf: Goldens.url("\(name).json"))
+            XCTAssertGreaterThan(cases.texts.count, 300)
+            for text in cases.texts {
+                XCTAssertEqual(tokenizer.encode(text.text), text.ids, "\(name): \(text.text.debugDescription)")
+                let decoded = tokenizer.decode(text.ids)
+                XCTAssertTrue(decoded.unicodeScalars.elementsEqual(text.decoded.unicodeScalars), "\(name): \(decoded)")
+            }
+        }
+        XCTAssertEqual(Goldens.shared.tokenizers.keys.sorted(), ["llama-bpe", "nano", "qwen2", "smollm2"])
+    }
+
+    func testStreamsOfArbitraryTokensComeInTheSamePieces() throws {
+        for (name, cases) in Goldens.shared.tokenizers {
+            let tokenizer = try Tokenizer(contentsOf: Goldens.url("\(name).json"))
+            for golden in cases.streams {
+                var stream = TextStream(tokenizer)
+                let pieces = golden.ids.map { stream.step($0) }
+                for (piece, expected) in zip(pieces, golden.pieces) {
+                    XCTAssertTrue(piece.unicodeScalars.elementsEqual(expected.unicodeScalars), "\(name) \(golden.ids)")
+                }
+            }
+        }
+    }
+
+    func testCharactersAreOfTheSameKind() {
+        let runs = Goldens.shared.kinds
+        var different = [UInt32]()
+        for (run, next) in zip(runs, runs.dropFirst()) {
+            for code in run.first..<next.first {
+                guard let scalar = Unicode.Scalar(code) else { continue }
+                if "\(ScalarKind(scalar))" != run.kind { different.append(code) }
+            }
+        }
+        XCTAssertEqual(different.map { String($0, radix: 16) }, [])
+    }
+
+    func testChatTemplatesAndWhatAUserTypes() throws {
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        for (name, cases) in Goldens.shared.chats {
+            let file = try Data(contentsOf: Goldens.url("\(name).template.json"))
+            let text = try TextProcessor(
+                tokenizer: Tokenizer(contentsOf: Goldens.url("\(name).json")),
+                template: decoder.decode(ChatTemplate.self, from: file))
+            for golden in cases {
+                let messages = golden.messages?.map { Message(Message.Role(rawValue: $0[0])!, $0[1]) }
+                let ids = try messages.map(text.encodeChat) ?? text.encodeNextTurn(golden.next!)
+                XCTAssertEqual(ids, golden.ids, "\(name): \(golden)")
+            }
+            XCTAssertEqual(refusal(try text.encodeNextTurn(" \n")), "the prompt is empty; ask something about the image")
+        }
+    }
+
+    func testStripping() {
+        for pair in Goldens.shared.stripped {
+            XCTAssertTrue(stripped(pair[0]).unicodeScalars.elementsEqual(pair[1].unicodeScalars), pair[0].debugDescription)
+        }
+    }
+
+    func testUnknownKindsAreRefusedByName() throws {
+        let original = try JSONSerialization.jsonObject(with: Data(contentsOf: Goldens.url("qwen2.json")))
+        func changed(_ field: String, _ value: Any) throws -> Data {
+            var file = original as! [String: Any]
+            file[field] = value
+            return try JSONSerialization.data(withJSONObject: file)
+        }
+        func model(_ field: String, _ value: Any) throws -> Data {
+            var model = (original as! [String: Any])["model"] as! [String: Any]
+            model[field] = value
+            return try changed("model", model)
+        }
+        let words: [String: Any] = ["type": "Split", "behavior": "Isolated", "pattern": ["Regex": "\\w+"]]
+        let bytes: [String: Any] = ["type": "ByteLevel", "add_prefix_space": true]
+        let added: [String: Any] = [
+            "id": 9, "content": "x", "special": false, "single_word": true, "lstrip": false, "rstrip": false,
+            "normalized": false,
+        ]
+        let cases: [(Data, String)] = [
+            (try model("type", "Unigram"), "model \"Unigram\" is not supported"),
+            (try model("byte_fallback", true), "byte_fallback (SentencePiece) is not supported"),
+            (try model("end_of_word_suffix", "</w>"), "subword prefix or suffix is not supported"),
+            (try model("merges", [["a", "nothing"]]), "a nothing is not in the vocabulary"),
+            (try model("merges", ["onlyone"]), "a merge that is not a pair"),
+            (try model("vocab", ["a": -1]), "an id is out of range"),
+            (try model("vocab", 3), "model.vocab: not a"),
+            (try changed("pre_tokenizer", ["type": "Metaspace"]), "pre_tokenizer \"Metaspace\" is not supported"),
+            (try changed("pre_tokenizer", NSNull()), "pre_tokenizer \"none\" is not supported"),
+            (try changed("pre_tokenizer", words), "Split by \"\\w+\" is not supported"),
+            (try changed("pre_tokenizer", bytes), "ByteLevel with add_prefix_space is not supported"),
+            (try changed("normalizer", ["type": "Lowercase"]), "normalizer \"Lowercase\" is not supported"),
+            (try changed("decoder", ["type": "WordPiece"]), "decoder \"WordPiece\" is not supported"),
+            (try changed("added_tokens", [added]), "added token \"x\" with matching rules is not supported"),
+            (Data("{".utf8), "not valid JSON"),
+        ]
+        for (data, problem) in cases {
+            let message = refusal(try Tokenizer(data: data))
+            XCTAssertTrue(message.hasPrefix("tokenizer.json: ") && message.contains(problem), message)
+        }
+    }
+}

@@ -1,0 +1,49 @@
+#!/bin/bash
+# make test-ios: HimixKit's tests against what Python computes from the same bundle, and a check of everything that
+# only Apple's systems can run. Ends with "N passed, N failed".
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+python=.venv/bin/python
+bundle=build/ios/nano-coreml-int8
+goldens=build/ios/goldens
+passed=0
+failed=0
+
+check() { # NAME COMMAND...: one check, its output shown if it fails
+    local name=$1
+    shift
+    if output=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "ok    $name"
+    else
+        failed=$((failed + 1))
+        printf 'FAIL  %s\n%s\n' "$name" "$output"
+    fi
+}
+
+in_swift() { ios_demo/testing/swift.sh "$1"; }
+
+in_swift 'swift --version 2> /dev/null | head -n 1' || exit 2
+[ -f $bundle/manifest.json ] || .venv/bin/himix export --target coreml --quant int8 --out $bundle || exit
+echo "Asking Python ..."
+$python ios_demo/testing/goldens.py $bundle $goldens || exit
+
+mkfifo $goldens/requests $goldens/replies
+$python ios_demo/testing/engine_server.py $bundle $goldens &
+server=$!
+echo "Compiling and testing HimixKit ..."
+log=build/ios/swift-test.log
+in_swift "HIMIX_BUNDLE=\$PWD/$bundle HIMIX_GOLDENS=\$PWD/$goldens \
+    swift test --package-path ios_demo/HimixKit --scratch-path build/ios/scratch" > $log 2>&1
+status=$?
+kill $server 2> /dev/null
+grep -E "error:|^Test Case .* (passed|failed)" $log | sed -E "s/^Test Case '(.*)' (passed|failed).*/\2 \1/"
+passed=$((passed + $(grep -cE "^Test Case .* passed" $log)))
+failed=$((failed + $(grep -cE "^Test Case .* failed" $log)))
+if [ $status != 0 ] && ! grep -qE "^Test Case .* failed" $log; then
+    failed=$((failed + 1))
+    tail -n 40 $log
+fi
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed -gt 0 ]
