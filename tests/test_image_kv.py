@@ -11,5 +11,6 @@ def test_transposed_arrays_are_saved_as_they_read(tmp_path):
     assert not key.flags["C_CONTIGUOUS"]
     ImageKV(key, value, "model", 7).save(tmp_path / "image.kv")
     loaded = ImageKV.load(tmp_path / "image.kv")
-    assert (loaded.key == key).all() and (loaded.value == value).all()
+    assert (loaded.key == key).all()
+    assert (loaded.value == value).all()
     assert (loaded.model_id, loaded.next_position) == ("model", 7)
