@@ -126,8 +126,9 @@ def prove(bundles: Sequence[Path], cpus: Sequence[str] = CPU_MODELS) -> list[Row
     for path, target in targets.items():
         expected = [open_verified(path).manifest.selftest.token_ids, *answers(path)[1:]]
         for cpu, answer in _runs(path, target, system, cpus):
-            progress_console.print(f"{path.name} on {cpu} ...", highlight=False)
-            rows.append(compare(path, RUNNERS[target], cpu, expected, answer))
+            row = compare(path, RUNNERS[target], cpu, expected, answer)
+            progress_console.print(f"{row.bundle} on {row.cpu}: {row.tokens}, {row.seconds:.1f} s", highlight=False)
+            rows.append(row)
     return rows
 
 
