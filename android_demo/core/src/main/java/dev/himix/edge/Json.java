@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Pattern;
 
 /**
  * Reads and writes JSON (RFC 8259): objects as {@code Map<String, Object>}, arrays as {@code List<Object>}, strings,
@@ -11,6 +12,7 @@ import java.util.Map;
  */
 public final class Json {
     private static final int MAX_DEPTH = 64;
+    private static final Pattern NUMBER = Pattern.compile("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?");
 
     private final String text;
     private int at;
@@ -160,10 +162,10 @@ public final class Json {
             at++;
         }
         String digits = text.substring(from, at);
-        if (!digits.matches("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")) {
+        if (!NUMBER.matcher(digits).matches()) {
             throw wrong("not a JSON value");
         }
-        if (digits.matches("-?[0-9]{1,18}")) {
+        if (digits.length() <= 18 && digits.indexOf('.') < 0 && digits.indexOf('e') < 0 && digits.indexOf('E') < 0) {
             return Long.valueOf(digits);
         }
         return Double.valueOf(digits);

@@ -4,6 +4,7 @@ import java.io.File;
 import java.nio.charset.StandardCharsets;
 import java.text.Normalizer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -90,7 +91,7 @@ public final class Tokenizer {
     private void readMerges(List<Object> items, String where) {
         for (int rank = 0; rank < items.size(); rank++) {
             Object item = items.get(rank);
-            List<?> pair = item instanceof List ? (List<?>) item : java.util.Arrays.asList(item.toString().split(" "));
+            List<?> pair = item instanceof List ? (List<?>) item : Arrays.asList(String.valueOf(item).split(" "));
             Integer left = pair.size() == 2 ? vocab.get(pair.get(0)) : null;
             Integer right = pair.size() == 2 ? vocab.get(pair.get(1)) : null;
             Integer merged = left == null || right == null ? null : vocab.get("" + pair.get(0) + pair.get(1));
@@ -202,7 +203,7 @@ public final class Tokenizer {
 
     private static int[] charToByte() {
         int[] bytes = new int[324];
-        java.util.Arrays.fill(bytes, -1);
+        Arrays.fill(bytes, -1);
         for (int b = 0; b < 256; b++) {
             bytes[BYTE_TO_CHAR[b]] = b;
         }
