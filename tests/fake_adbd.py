@@ -1,9 +1,10 @@
 """A scripted Android device: enough of adb's wire protocol that the real `adb` client works with it over TCP.
 
-It is no phone. /sdcard is a folder here, a shell is this machine's, and `am`, `pm`, `getprop`, `dumpsys` and `pidof` are
-scripts in a folder that comes first on its PATH. It proves this project's side of the cable only.
+It is no phone. /sdcard is a folder here, a shell is this machine's, and `am`, `pm`, `getprop`, `dumpsys` and `pidof`
+are scripts in a folder that comes first on its PATH. It proves this project's side of the cable only.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -139,10 +140,8 @@ class _Shell:
 
     def end(self) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         self.allowed.release()
 
     def _watch(self) -> None:
