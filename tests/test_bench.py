@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bundle import Bundle, read_manifest
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import GateRefused, InputError
@@ -16,7 +17,7 @@ from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import ImageKV, open_bundle
 from himix_edge.runtimes.bench.compare import compare
 from himix_edge.runtimes.bench.digest import token_digest
-from himix_edge.runtimes.bench.facts import bundle_facts, kv_bytes_per_token
+from himix_edge.runtimes.bench.facts import kv_bytes_per_token, weight_bytes_per_token
 from himix_edge.runtimes.bench.job import Item, Job, Question
 from himix_edge.runtimes.bench.measuring import Asked, Measurement
 from himix_edge.runtimes.bench.page import html_page
@@ -256,15 +257,20 @@ def test_report_from_an_app_s_record(tmp_path):
     assert read_records(tmp_path / "r.json") == read_records(tmp_path / "phone.json")
 
 
-def test_a_token_s_bytes_are_those_of_its_matrices(nano_bundles):
-    # nano: 4 layers, hidden 256, MLP 512, 4/2 heads of 64, vocabulary 512, tied
-    linears = 4 * (256 * 256 * 2 + 256 * 128 * 2 + 3 * 256 * 512)
-    facts = {name: bundle_facts(folder) for name, folder in nano_bundles.items()}
-    assert facts["int4"].weight_bytes_per_token == (linears + 512 * 256) * 18 // 32
-    assert facts["int8"].weight_bytes_per_token == linears + 512 * 256
-    assert facts["none"].weight_bytes_per_token == 4 * (linears + 512 * 256)
-    assert facts["int4"].kv_bytes_per_token == 2 * 4 * 2 * 64 * 4
-    assert kv_bytes_per_token(open_bundle(nano_bundles["int4"]).config, element=2) == 2 * 4 * 2 * 64 * 2
+@pytest.mark.parametrize(
+    ("precision", "group", "activations", "weight"),
+    [("int4", 32, "int8", 18 / 32), ("int8", 0, "int8", 1), ("none", 0, "float", 4), ("none", 0, "float16", 2)],
+)
+def test_a_token_s_bytes_are_those_of_its_matrices(tiny_bundle, precision, group, activations, weight):
+    manifest = read_manifest(tiny_bundle)
+    bits = dict.fromkeys(manifest.quantisation.bits, {"int4": 4, "int8": 8, "none": 32}[precision])
+    changes = {"precision": precision, "bits": bits, "group_size": group, "activations": activations}
+    stored = manifest.model_copy(update={"quantisation": manifest.quantisation.model_copy(update=changes)})
+    config = Bundle(tiny_bundle, manifest).config
+    # tests.conftest.TINY: 2 layers, hidden 64, MLP 96, 4/2 heads of 16, vocabulary 400, tied
+    matrices = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 400 * 64
+    assert weight_bytes_per_token(stored, config) == matrices * weight
+    assert kv_bytes_per_token(config, element=2) == 2 * 2 * 2 * 16 * 2
 
 
 def quick(**changes) -> Plan:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bundle import file_record, read_manifest, write_manifest
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import HimixError, InputError
@@ -158,7 +159,7 @@ def test_no_room_and_no_right_are_said_before_anything_is_sent(tmp_path, large):
 
 @pytest.mark.parametrize("name", ["usb", "ssh://", "ssh://host:port", "ssh://-oProxyCommand=x"])
 def test_names_of_devices(name):
-    with pytest.raises(InputError, match="give .*ssh://user@host"), open_device(name):
+    with pytest.raises(InputError, match=r"give .*ssh://user@host"), open_device(name):
         pass
 
 
@@ -260,12 +261,17 @@ def ssh(tmp_path, board_python, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ssh_a_cut_link_is_resumed_and_the_board_left_clean(ssh, nano_bundles, tmp_path):
-    """A real OpenSSH server: the cable is cut in the middle of the push; the rest is sent once, and the run is whole."""
-    bundle = nano_bundles["none"]  # 14 MB
-    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+def test_ssh_a_cut_link_is_resumed_and_the_board_left_clean(ssh, tiny_bundle, tmp_path):
+    """A real OpenSSH server: the cable is cut in mid-push, the rest is sent once, the run is whole."""
+    bundle, size = tmp_path / "tiny", 6_000_000
+    shutil.copytree(tiny_bundle, bundle)
+    (bundle / "more.bin").write_bytes(os.urandom(size))
+    manifest = read_manifest(bundle)
+    more = file_record(bundle, bundle / "more.bin")
+    write_manifest(bundle, manifest.model_copy(update={"files": [more, *manifest.files]}))
     ssh.cut_after = size // 2
-    command = ["bench", str(bundle), "--device", ssh.address, "--iterations", "5", "--out", str(tmp_path / "r.json")]
+    options = ["--iterations", "5", "--new-tokens", "4", "--out", str(tmp_path / "r.json")]
+    command = ["bench", str(bundle), "--device", ssh.address, *options]
     result = CliRunner().invoke(himix, command)
     assert result.exit_code == 0, result.output + str(result.exception)
     assert ssh.cut_after is None  # it was cut
@@ -277,7 +283,7 @@ def test_ssh_a_cut_link_is_resumed_and_the_board_left_clean(ssh, nano_bundles, t
     assert len(found.samples.load) == 3
     assert len(found.samples.ttft) == 5
     assert found.versions.keys() == {"numpy", "onnxruntime"}
-    here = measure_here(bundle, Plan(timed=5, loads=1), PROBE, Device(name="here"), "", lambda *at: None)
+    here = measure_here(bundle, QUICK, PROBE, Device(name="here"), "", lambda *at: None)
     expected = [(a.prompt, a.images, a.text, a.token_ids_sha256) for a in here.answers]
     assert [(a.prompt, a.images, a.text, a.token_ids_sha256) for a in found.answers] == expected
     assert not list(ssh.home.glob(".cache/himix-bench/*"))
