@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all lint types bench clean apk test-android
+.PHONY: demo test test-all lint types bench clean apk test-android web test-web
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -46,6 +46,24 @@ test-android: $(VENV)/dev.stamp bundles/nano-onnx-int8/manifest.json
 
 bundles/nano-onnx-int8/manifest.json: | $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out $(@D)
+
+# Browser: the portable bundle in onnxruntime-web; PORT and BUNDLES may name others
+PORT ?= 8000
+PORTABLE := $(foreach quant,int8 int4 none,bundles/nano-onnx_portable-$(quant))
+BUNDLES ?= $(firstword $(PORTABLE))
+web: $(BUNDLES:%=%/manifest.json) web_demo/node_modules/stamp
+	$(BIN)/python web_demo/serve.py $(BUNDLES) --port $(PORT)
+
+test-web: $(VENV)/dev.stamp $(PORTABLE:%=%/manifest.json) web_demo/node_modules/stamp
+	web_demo/tests/run.sh $(BIN)/python $(PORTABLE)
+
+bundles/nano-onnx_portable-%/manifest.json: | $(VENV)/demo.stamp
+	$(BIN)/himix export --target onnx_portable --quant $* --out $(@D)
+
+web_demo/node_modules/stamp: web_demo/package.json
+	@command -v npm > /dev/null || { echo "npm is missing; install Node.js 20 or newer"; exit 2; }
+	cd web_demo && npm install --no-package-lock --silent
+	@touch $@
 
 clean:
 	rm -rf build bundles .mypy_cache .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 PAGE = Path(__file__).resolve().parent
@@ -33,10 +34,12 @@ class Handler(SimpleHTTPRequestHandler):
     """GET and HEAD of the page's own files and of the bundles; everything else is 404."""
 
     protocol_version = "HTTP/1.1"
-    extensions_map = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".onnx": "application/octet-stream",
-    }  # fmt: skip
+    extensions_map: ClassVar[dict[str, str]] = SimpleHTTPRequestHandler.extensions_map | {
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".onnx": "application/octet-stream",
+    }
 
     def __init__(self, *args: object, bundles: dict[str, Path], **kwargs: object):
         self._bundles = bundles
@@ -57,6 +60,8 @@ class Handler(SimpleHTTPRequestHandler):
         """The file behind a URL; a path that leads nowhere for one that is not served."""
         parts = self._parts() or ["index.html"]
         nowhere = str(PAGE / "no such file")
+        if ".." in parts:
+            return nowhere
         if len(parts) > 2 and parts[0] == "bundles" and parts[1] in self._bundles:
             root, parts = self._bundles[parts[1]], parts[2:]
         elif parts[0] in SERVED:
@@ -90,7 +95,7 @@ def main() -> int:
     bundles = {folder.resolve().name: folder.resolve() for folder in arguments.bundles}
     for folder in bundles.values():
         if not (folder / "manifest.json").is_file():
-            print(f"{folder}: no manifest.json in it; himix export --target onnx_portable makes a bundle", file=sys.stderr)
+            print(f"{folder}: no manifest.json; himix export --target onnx_portable makes a bundle", file=sys.stderr)
             return 2
     if not (PAGE / "node_modules" / "onnxruntime-web").is_dir():
         print(f"{PAGE}: npm packages are missing; run `make web`, or `npm install` in that folder", file=sys.stderr)

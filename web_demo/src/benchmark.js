@@ -67,7 +67,7 @@ export async function runBenchmark(session, bundle, loaded, { page, userAgent, n
       name: manifest.name,
       target: manifest.target,
       precision: manifest.quantisation.precision,
-      activations: manifest.quantisation.activations,
+      activations: session.engine.activations,
       architecture: manifest.model.architecture,
       manifest_sha256: bundle.manifestSha256,
       bytes: bundle.bytes,

@@ -142,7 +142,11 @@ const SHAPE = {
     image_size: is("a side in pixels", (x) => Number.isInteger(x) && x > 0 && x <= 4096),
     method: is("a known method", (x) => x === "pillow-bilinear-squash" || x === "pillow-bicubic-squash"),
   },
-  quantisation: { precision: text, activations: text },
+  quantisation: {
+    precision: text,
+    activations: text,
+    bits: is("bits by role", (x) => x !== null && typeof x === "object" && Object.values(x).every((n) => n > 0)),
+  },
   chat_template: {
     user: pair, assistant: pair, system: pair, stop: [text], bos: text, default_system: text,
   }, // prettier-ignore

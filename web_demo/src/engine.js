@@ -3,6 +3,8 @@
 import { InputError } from "./errors.js";
 import { visionRows } from "./model.js";
 
+const MOST_FLOAT_BYTES = 2 ** 30;
+
 /**
  * Open a verified bundle's graphs.
  *
@@ -13,9 +15,12 @@ import { visionRows } from "./model.js";
 export async function openEngine(ort, bundle, provider) {
   const { manifest, files } = bundle;
   const sessions = {};
+  const dequantise = floatBytes(manifest) <= MOST_FLOAT_BYTES;
   for (const [role, records] of Object.entries(manifest.roles)) {
     const [graph, ...data] = records;
     const options = { executionProviders: [provider], logSeverityLevel: 3 };
+    // browsers have no fast integer kernels: dequantised while the file is opened, a token takes a tenth of the time
+    if (dequantise) options.extra = { session: { disable_quant_qdq: "1" } };
     if (data.length) options.externalData = data.map(({ path }) => ({ path: path.split("/").at(-1), data: files.get(path) }));
     // on the GPU the growing cache stays there; what the page reads comes back
     if (provider === "webgpu" && role === "decoder") options.preferredOutputLocation = presentNames(manifest.model);
@@ -27,7 +32,13 @@ export async function openEngine(ort, bundle, provider) {
       throw new InputError(`${graph.path}: ONNX Runtime cannot open it on ${provider} (${reason.slice(0, 200)})`);
     }
   }
-  return new Engine(ort, manifest, sessions);
+  return new Engine(ort, manifest, sessions, dequantise ? "float" : manifest.quantisation.activations);
+}
+
+/** What all weights take as float32, about: files are weights and little else. */
+function floatBytes({ roles, quantisation }) {
+  const bytes = (role) => roles[role].reduce((sum, record) => sum + record.bytes, 0);
+  return Object.keys(roles).reduce((sum, role) => sum + (bytes(role) * 32) / (quantisation.bits[role] ?? 32), 0);
 }
 
 function presentNames(model) {
@@ -48,7 +59,8 @@ class Engine {
   #cache = {};
   #position = 0;
 
-  constructor(ort, manifest, sessions) {
+  constructor(ort, manifest, sessions, activations) {
+    this.activations = activations; // what the products are computed in: "float" or as the manifest says
     [this.#ort, this.#model, this.#sessions] = [ort, manifest.model, sessions];
     this.capacity = manifest.context_capacity;
     this.#rows = visionRows(manifest.model);

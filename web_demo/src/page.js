@@ -8,7 +8,7 @@ import { answerFacts, bundleFacts, timeRows } from "./facts.js";
 const $ = (id) => document.getElementById(id);
 const model = new ModelClient();
 const camera = new Camera($("video"));
-const state = { loaded: null, imageName: "", source: null, busy: false, times: {} };
+const state = { loaded: null, file: null, isExample: false, source: null, busy: false, times: {} };
 
 start();
 
@@ -18,7 +18,7 @@ function start() {
   picker("pick-folder", "folder", (files) => load({ files }));
   picker("pick-zip", "zip", ([zip]) => load({ zip }));
   picker("pick-image", "image", ([file]) => setImage(file));
-  $("example").onclick = () => setImage(new File([state.loaded.example], "example"));
+  $("example").onclick = setExample;
   $("clear-image").onclick = () => setImage(null);
   $("camera").onclick = () => guarded("image-status", openCamera);
   $("shoot").onclick = () => guarded("image-status", async () => (showCamera(false), setImage(await camera.shoot())));
@@ -99,7 +99,7 @@ async function load(source) {
   const prompts = new Set([selftest.prompt, "Describe the image."]);
   $("suggestions").replaceChildren(...[...prompts].map(suggestion));
   if (!$("prompt").value) $("prompt").value = selftest.prompt;
-  await setImage(new File([loaded.example], "example"));
+  await (state.file && !state.isExample ? setImage(state.file) : setExample());
 }
 
 /** The chosen one of the bundles beside this page. */
@@ -115,21 +115,30 @@ function suggestion(text) {
 
 // ---- the image
 
-async function setImage(file) {
+/** What the next questions are about: a file that the user chose, the bundle's example, or nothing. */
+async function setImage(file, isExample = false) {
+  Object.assign(state, { file, isExample });
+  if (!file) $("preview").hidden = true;
+  $("drop-hint").hidden = Boolean(file);
   await guarded("image-status", async () => {
-    if (file) await preview(file);
-    else $("preview").hidden = true;
-    $("drop-hint").hidden = Boolean(file);
-    state.imageName = file?.name ?? "";
-    if (state.loaded) await model.call("setImage", { file });
+    const sent = state.loaded ? model.call("setImage", { file }) : null; // before any question, shown or not
+    try {
+      await Promise.all([sent, file ? preview(file) : null]);
+    } catch (error) {
+      if (state.file === file) await setImage(null);
+      throw error;
+    }
   });
   refresh();
 }
+
+const setExample = () => setImage(new File([state.loaded.example], "example"), true);
 
 async function preview(file) {
   const bitmap = await createImageBitmap(file).catch(() => {
     throw new InputError(`${file.name}: not an image that this browser can read`);
   });
+  if (state.file !== file) return bitmap.close(); // another one was chosen meanwhile
   const scale = Math.min(1, 960 / Math.max(bitmap.width, bitmap.height));
   const canvas = $("preview");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
@@ -157,8 +166,8 @@ function showCamera(on) {
   $("video").hidden = !on;
   $("camera-actions").hidden = !on;
   $("image-actions").hidden = on;
-  $("preview").hidden = on || !state.imageName;
-  $("drop-hint").hidden = on || Boolean(state.imageName);
+  $("preview").hidden = on || !state.file;
+  $("drop-hint").hidden = on || Boolean(state.file);
 }
 
 function dropTarget() {
@@ -292,7 +301,7 @@ function refresh() {
   for (const button of $("suggestions").children) button.disabled = !ready;
   for (const id of ["compute", "pick-folder", "pick-zip", "pick-image", "camera"]) $(id).disabled = state.busy;
   $("bundle").disabled = state.busy || !$("bundle").options.length;
-  $("clear-image").disabled = !ready || !state.imageName;
+  $("clear-image").disabled = !ready || !state.file;
   $("ask").hidden = state.busy;
   $("stop").hidden = !state.busy;
 }

@@ -18,7 +18,10 @@ export async function serve(bundles) {
   const python = process.env.PYTHON ?? "python3";
   const child = spawn(python, ["serve.py", ...bundles, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
   const origin = await new Promise((resolve, reject) => {
-    child.stdout.on("data", (data) => resolve(String(data).match(/http:\/\/localhost:\d+/)[0]));
+    child.stdout.on("data", (data) => {
+      const address = String(data).match(/http:\/\/localhost:\d+/);
+      if (address) resolve(address[0]);
+    });
     child.on("exit", (code) => reject(new Error(`serve.py ended with ${code}`)));
   });
   return { origin, stop: () => child.kill() };
