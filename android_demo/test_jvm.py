@@ -2,9 +2,11 @@
 against what the Python session computes. Closes with "N passed, N failed"."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from packages import BUILD, ROOT, apt_packages, apt_tools, onnxruntime, run
@@ -16,7 +18,11 @@ JARS = [Path("/usr/share/java/junit4.jar"), Path("/usr/share/java/hamcrest-core.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "nano-onnx-int8")
-    parser.add_argument("--apk", type=Path, help="Test the code inside this APK, translated back from its dex.")
+    parser.add_argument(
+        "--apk", type=Path,
+        help="Test the code inside this APK, translated back from its dex, and its screens on stand-ins for Android's "
+        "classes.",
+    )  # fmt: skip
     options = parser.parse_args()
     bundle = options.bundle.resolve()
     apt_tools(javac="openjdk-17-jdk-headless", gcc="gcc")
@@ -30,21 +36,30 @@ def main() -> None:
     classes = out / "classes"
     compile_java(CORE / "main", classes, "--release", "8", "-Xlint:-options")
     compile_java(CORE / "test", out / "tests", "--release", "17", "-cp", f"{jars}:{classes}")
+    screens = []
     if options.apk:
         classes = translate_back(options.apk, out)
+        desktop = Path(__file__).parent / "app" / "src" / "desktop"
+        compile_java(desktop, out / "tests", "--release", "17", "-cp", f"{jars}:{classes}:{out / 'tests'}")
+        with zipfile.ZipFile(options.apk) as apk:
+            apk.extractall(out, [name for name in apk.namelist() if name.startswith("assets/")])
+        screens = ["dev.himix.edge.demo.ScreensTest"]
     fixtures, script = BUILD / "fixtures", Path(__file__).parent / "fixtures.py"
     run(sys.executable, script, bundle, fixtures)
     properties = {
         "fixtures": fixtures, "bundle": bundle, "jni": library, "python": sys.executable, "script": script,
-        "onnxruntime": runtime / "linux" / "libonnxruntime.so",
+        "onnxruntime": runtime / "linux" / "libonnxruntime.so", "assets": out / "assets",
+        "resources": Path(__file__).parent / "app" / "src" / "main" / "res",
     }  # fmt: skip
     command = [
         "java", "-Xcheck:jni", "-XX:+AllowUserSignalHandlers", "-ea",
         "-cp", f"{jars}:{classes}:{out / 'tests'}",
         *(f"-Dhimix.{name}={value}" for name, value in properties.items()),
-        "dev.himix.edge.RunTests",
+        f"-Djava.library.path={out}:{runtime / 'linux'}",
+        "dev.himix.edge.RunTests", *screens,
     ]  # fmt: skip
-    raise SystemExit(subprocess.run(command, check=False).returncode)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(runtime / "linux")}  # ONNX Runtime by name, as on a phone
+    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 def compile_jni(runtime: Path, out: Path) -> Path:

@@ -52,7 +52,12 @@ public final class Session {
      * @throws InputException not a bundle, a damaged or missing file, a bundle for another runtime.
      */
     public static Session open(File folder, int threads) {
-        return new Session(Bundle.open(folder), threads);
+        return open(Bundle.open(folder), threads);
+    }
+
+    /** Opens a bundle that {@link Bundle#open} has checked. Throws InputException if ONNX Runtime refuses it. */
+    public static Session open(Bundle bundle, int threads) {
+        return new Session(bundle, threads);
     }
 
     /** An image's keys and values, to be used under any prompt; {@link #stats} has the times of its stages. */

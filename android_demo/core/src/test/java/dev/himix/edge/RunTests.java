@@ -1,16 +1,27 @@
 package dev.himix.edge;
 
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
 import org.junit.runner.Description;
 import org.junit.runner.JUnitCore;
 import org.junit.runner.Result;
 import org.junit.runner.notification.Failure;
 import org.junit.runner.notification.RunListener;
 
-/** Runs all tests and closes with a line of counts; exit code 1 if any failed. */
+/** Runs all tests, further classes by name, and closes with a line of counts; exit code 1 if any failed. */
 public final class RunTests {
     private RunTests() {}
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws ClassNotFoundException {
+        List<Class<?>> classes =
+                new ArrayList<>(
+                        Arrays.asList(
+                                BenchmarkTest.class, BundleTest.class, ImageKVTest.class, ResizeTest.class,
+                                SamplerTest.class, SessionTest.class, TokenizerTest.class));
+        for (String name : arguments) {
+            classes.add(Class.forName(name));
+        }
         JUnitCore core = new JUnitCore();
         core.addListener(
                 new RunListener() {
@@ -24,10 +35,7 @@ public final class RunTests {
                         System.out.println("FAILED " + failure.getTestHeader() + "\n" + failure.getTrimmedTrace());
                     }
                 });
-        Result result =
-                core.run(
-                        BenchmarkTest.class, BundleTest.class, ImageKVTest.class, ResizeTest.class, SamplerTest.class,
-                        SessionTest.class, TokenizerTest.class);
+        Result result = core.run(classes.toArray(new Class<?>[0]));
         System.out.println("ONNX Runtime " + OnnxRuntime.version() + ", Java " + System.getProperty("java.version"));
         int failed = result.getFailureCount();
         System.out.println(result.getRunCount() - failed + " passed, " + failed + " failed");

@@ -87,8 +87,8 @@ public final class BenchActivity extends Activity {
     /** Whoever waits for the record has to learn of this. */
     private void fail(File file, String reason, Throwable error) {
         Log.e(TAG, reason, error);
-        show(getString(R.string.failed), reason);
         Files.write(file, (reason.split("\n")[0] + "\n").getBytes(StandardCharsets.UTF_8));
+        show(getString(R.string.failed), reason);
     }
 
     private Map<String, Object> run(Intent intent) {

@@ -5,6 +5,7 @@ import android.graphics.Bitmap;
 import android.net.Uri;
 import android.os.Handler;
 import android.os.Looper;
+import dev.himix.edge.Bundle;
 import dev.himix.edge.Files;
 import dev.himix.edge.ImageKV;
 import dev.himix.edge.InputException;
@@ -91,22 +92,28 @@ final class Demo {
             public void run() {
                 Runtime.load();
                 final String chosen = name == null ? Bundles.first(context) : name;
-                File folder = Bundles.folder(context, chosen);
+                Bundle next = Bundle.open(Bundles.folder(context, chosen)); // a bad one leaves the open one as it is
                 if (session != null) {
                     session.close();
                     session = null;
                 }
                 image = null;
                 encoded = null;
-                session = Session.open(folder, Runtime.threads());
                 show(new Work() {
                     @Override
                     public void run() {
-                        bundle = chosen;
+                        bundle = null;
                         selfTest = null;
                         stats = null;
                         imageStats = null;
                         answer = "";
+                    }
+                });
+                session = Session.open(next, Runtime.threads());
+                show(new Work() {
+                    @Override
+                    public void run() {
+                        bundle = chosen;
                     }
                 });
             }
@@ -118,7 +125,13 @@ final class Demo {
         start(context.getString(R.string.reading_picture), new Work() {
             @Override
             public void run() {
-                use(copyOf(uri));
+                File copy = copyOf(uri);
+                try {
+                    use(copy);
+                } catch (InputException error) {
+                    copy.delete();
+                    throw error;
+                }
             }
         });
     }

@@ -1,0 +1,7 @@
+package android.content;
+
+public abstract class ContentProvider {
+    public final Context getContext() {
+        return new Context();
+    }
+}

@@ -1,0 +1,7 @@
+package android.os;
+
+public class PowerManager {
+    public int getCurrentThermalStatus() {
+        return 0;
+    }
+}
