@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from PIL import Image, ImageOps
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from himix_edge.bundle import read_manifest
 from himix_edge.checkpoints.packages import fetch
@@ -42,7 +42,8 @@ TEXTS = [
     "   leading, trailing   ", "\r\n\r\n x",
     "tabs\t\tand   many     spaces\n\n\n  newlines \n", " ", "\n", "  \n ", "a", "'", "''s",
     "snake_case/path-to/file.py",
-    "<think>plan</think> and <thinking>", "\ufffd \u200b\u200d\ufeff zero", "the the theory other another" * 20,
+    "<think>plan</think> and <thinking>, \u00e9nd e\u0301nd",
+    "\ufffd \u200b\u200d\ufeff zero", "the the theory other another" * 20,
 ]  # fmt: skip
 MAPPED = [*range(0x33500), *range(0xE0000, 0xE0200)]  # where assigned characters are
 
@@ -61,6 +62,7 @@ def main(bundle: Path, out: Path) -> None:
         "stripped": [[text, text.strip()] for text in [" \x1c a\u2003b \u3000\n", "\u200b", "\ufeff x", "", "\x85"]],
         "resized": resize_cases(out),
         "transparent": transparency_case(out),
+        "upright": orientation_cases(out),
         "probabilities": probability_cases(),
         "stops": stop_cases(),
         "image_kv": image_kv_case(session, out),
@@ -96,7 +98,7 @@ def trained(name: str) -> Tokenizer:
         show_progress=False, min_frequency=1,
     )  # fmt: skip
     tokenizer.train_from_iterator([*TEXTS, "100 200 1000 1234567"], trainer)
-    tokenizer.add_tokens(["<think>"])
+    tokenizer.add_tokens([AddedToken("<think>", normalized=False), AddedToken("e\u0301nd", normalized=True)])
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -176,6 +178,21 @@ def transparency_case(out: Path) -> dict[str, Any]:
     Image.fromarray(pixels).save(out / "rgba.png")
     digest = sha256(np.asarray(_over_white(out / "rgba.png")).tobytes()).hexdigest()
     return {"file": "rgba", "width": 100, "height": 256, "sha256": digest}
+
+
+def orientation_cases(out: Path) -> list[dict[str, Any]]:
+    """An image under each EXIF orientation, put into a PNG and read back upright."""
+    cases = []
+    for orientation in range(1, 9):
+        with Image.open(out / "resize4.ppm") as image:
+            exif = image.getexif()
+            exif[0x0112] = orientation
+            image.save(out / "turned.png", exif=exif)
+        with Image.open(out / "turned.png") as image:
+            upright = ImageOps.exif_transpose(image)
+        digest = sha256(np.asarray(upright).tobytes()).hexdigest()
+        cases.append({"orientation": orientation, "width": upright.width, "sha256": digest})
+    return cases
 
 
 def _over_white(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -258,16 +275,20 @@ def _answer(session: Session, image: str, prompt: str, vision: Any) -> dict[str,
 
 
 def _chat(session: Session, out: Path) -> list[dict[str, Any]]:
-    """Two conversations that take turns on one cache; the first speaks about two images."""
-    both = session.chat([out / "image0.ppm", out / "image3.ppm"], system="Look well.")
-    none = session.chat()
+    """Three conversations that take turns on one cache; one speaks about two images, one fills the cache to its end."""
+    chats = {
+        "both": session.chat([out / "image0.ppm", out / "image3.ppm"], system="Look well."),
+        "none": session.chat(),
+        "full": session.chat(out / "image5.ppm"),
+    }
+    filling = "is it red or blue? " * 33  # up to where no whole prefill fits any more
     turns = []
-    for who, chat, prompt, limit in [
-        ("both", both, "what color is the shape?", None), ("none", none, "is there a circle?", 3),
-        ("both", both, "Describe the image.", 4), ("both", both, "is there a circle?", None),
-        ("none", none, "and now?", None),
+    for who, prompt, limit in [
+        ("both", "what color is the shape?", None), ("none", "is there a circle?", 3), ("full", "what shape?", None),
+        ("both", "Describe the image.", 4), ("both", "is there a circle?", None), ("full", filling, 2),
+        ("none", "and now?", None),
     ]:  # fmt: skip
-        tokens = [piece.token_id for piece in chat.send(prompt, max_new_tokens=limit)]
+        tokens = [piece.token_id for piece in chats[who].send(prompt, max_new_tokens=limit)]
         turns.append({"chat": who, "prompt": prompt, "limit": limit, "tokens": tokens})
     return turns
 

@@ -3,6 +3,7 @@
 # only Apple's systems can run. Ends with "N passed, N failed".
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+export OMP_NUM_THREADS=1 # the interpreter's many small steps; two processes of it share the cores
 python=.venv/bin/python
 bundle=build/ios/nano-coreml-int8
 goldens=build/ios/goldens
@@ -44,6 +45,11 @@ if [ $status != 0 ] && ! grep -qE "^Test Case .* failed" $log; then
     failed=$((failed + 1))
     tail -n 40 $log
 fi
+
+check "what only Apple's systems run type-checks against Stubs/" in_swift ios_demo/testing/typecheck.sh
+check "swift format lint" in_swift \
+    'swift format lint --strict --recursive --configuration ios_demo/.swift-format ios_demo'
+check "the Xcode project is complete" $python ios_demo/testing/project_check.py
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]

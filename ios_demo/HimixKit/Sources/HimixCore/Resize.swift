@@ -25,11 +25,7 @@ extension RGBImage {
         let rows = Weights(from: height, to: side, filter)
         let narrow = Self.pass(pixels, lines: height, length: width, step: 3, lineStep: width * 3, columns)
         let result = Self.pass(narrow, lines: side, length: height, step: side * 3, lineStep: 3, rows)
-        return RGBImage(side: side, pixels: result)
-    }
-
-    private init(side: Int, pixels: [UInt8]) {
-        (width, height, self.pixels) = (side, side, pixels)
+        return RGBImage(trustedWidth: side, height: side, pixels: result)
     }
 
     /// Every line of `source` resampled by `weights`; the result has the same layout, with another length.

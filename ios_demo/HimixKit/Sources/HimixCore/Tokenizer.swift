@@ -19,7 +19,8 @@ public struct Tokenizer: Sendable {
     let merges: [UInt64: Merge]
     let tokenBytes: [Int: [UInt8]]
     let specials: [AddedToken]  // longest first
-    let addedTexts: [AddedToken]  // not special: found in any text
+    let addedTexts: [AddedToken]  // not special: found in any text as it was typed
+    let normalizedTexts: [AddedToken]  // not special: found in normalised text
 
     struct Merge: Sendable {
         let rank: Int32
@@ -33,10 +34,17 @@ public struct Tokenizer: Sendable {
 
     /// The ids of `text`, without special tokens around it.
     public func encode(_ text: String) -> [Int] {
-        split(text, at: addedTexts).flatMap { piece -> [Int] in
+        ids(split(text, at: addedTexts)) { typed in
+            let normalized = composes ? typed.precomposedStringWithCanonicalMapping : typed
+            return ids(split(normalized, at: normalizedTexts), encodePlain)
+        }
+    }
+
+    private func ids(_ pieces: [Piece], _ encode: (String) -> [Int]) -> [Int] {
+        pieces.flatMap { piece -> [Int] in
             switch piece {
             case .token(let id): [id]
-            case .text(let plain): encodePlain(composes ? plain.precomposedStringWithCanonicalMapping : plain)
+            case .text(let plain): encode(plain)
             }
         }
     }
@@ -49,7 +57,7 @@ public struct Tokenizer: Sendable {
     /// The id of a token as it is written, special or not.
     public func id(of token: String) -> Int? {
         let scalars = Array(token.unicodeScalars)
-        let added = (specials + addedTexts).first { $0.scalars == scalars }
+        let added = (specials + addedTexts + normalizedTexts).first { $0.scalars == scalars }
         return added?.id ?? wholeWords[ByteLevel.decode(token)]
     }
 

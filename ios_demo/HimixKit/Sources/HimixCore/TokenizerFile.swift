@@ -49,15 +49,17 @@ extension Tokenizer {
 
         let added = file.addedTokens ?? []
         for token in added where !token.special {
-            let plain = !token.singleWord && !token.lstrip && !token.rstrip && !(token.normalized && composes)
+            let plain = !token.singleWord && !token.lstrip && !token.rstrip
             try Self.require(plain, "added token \"\(token.content)\" with matching rules", "added tokens without")
         }
-        func tokens(special: Bool) -> [AddedToken] {
-            let chosen = added.filter { $0.special == special && !$0.content.isEmpty }
-            return chosen.map { AddedToken(scalars: Array($0.content.unicodeScalars), id: $0.id) }
+        func tokens(_ wanted: (TokenizerFile.Added) -> Bool) -> [AddedToken] {
+            added.filter { wanted($0) && !$0.content.isEmpty }
+                .map { AddedToken(scalars: Array($0.content.unicodeScalars), id: $0.id) }
                 .sorted { $0.scalars.count > $1.scalars.count }
         }
-        (specials, addedTexts) = (tokens(special: true), tokens(special: false))
+        specials = tokens { $0.special }
+        addedTexts = tokens { !$0.special && !$0.normalized }
+        normalizedTexts = tokens { !$0.special && $0.normalized }
         var bytes = Dictionary(vocabulary.map { ($0.id, $0.bytes) }, uniquingKeysWith: { first, _ in first })
         for token in added {
             bytes[token.id] = token.special ? [] : ByteLevel.decode(token.content)

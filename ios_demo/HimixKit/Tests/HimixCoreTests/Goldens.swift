@@ -44,6 +44,12 @@ struct Goldens: Decodable {
         let sha256: String
     }
 
+    struct Upright: Decodable {
+        let orientation: Int
+        let width: Int
+        let sha256: String
+    }
+
     struct Transparent: Decodable {
         let file: String
         let width: Int
@@ -104,6 +110,7 @@ struct Goldens: Decodable {
     let stripped: [[String]]
     let resized: [Resized]
     let transparent: Transparent
+    let upright: [Upright]
     let probabilities: [Probabilities]
     let stops: [Stop]
     let imageKv: KV

@@ -76,7 +76,7 @@ final class ImageKVTests: XCTestCase {
 
     @Inference
     static func ask(_ call: String, _ file: String) throws -> (facts: [String: String], tensors: [Tensor]) {
-        let reply = try PipeEngine.shared.call(call, ["file": file])
+        let reply = try PipePrograms.shared.call(call, ["file": file])
         return (reply.facts.mapValues { "\($0)" }, reply.tensors)
     }
 }

@@ -23,6 +23,16 @@ final class ImageTests: XCTestCase {
         XCTAssertEqual(image.digest, golden.sha256)
     }
 
+    func testExifOrientationsAreThoseOfPillow() throws {
+        XCTAssertEqual(Goldens.shared.upright.count, 8)
+        for golden in Goldens.shared.upright {
+            let upright = try Goldens.image("resize4.ppm").upright(golden.orientation)
+            XCTAssertEqual(upright.digest, golden.sha256, "\(golden)")
+            XCTAssertEqual(upright.width, golden.width)
+        }
+        XCTAssertEqual(try Goldens.image("resize4.ppm").upright(9), try Goldens.image("resize4.ppm"))
+    }
+
     func testImpossibleImagesAreRefused() {
         XCTAssertEqual(refusal(try RGBImage.checkSize(width: 0, height: 5)), "the image has no pixels")
         XCTAssertEqual(

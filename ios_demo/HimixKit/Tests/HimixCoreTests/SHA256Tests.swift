@@ -34,6 +34,6 @@ final class SHA256Tests: XCTestCase {
 
     @Inference
     private static func python(_ data: Data) throws -> String? {
-        try PipeEngine.shared.call("sha256", [:], data).facts["sha256"] as? String
+        try PipePrograms.shared.call("sha256", [:], data).facts["sha256"] as? String
     }
 }

@@ -30,16 +30,23 @@ final class TokenizerTests: XCTestCase {
         }
     }
 
+    /// Python's tokenizers may know a newer Unicode than this system: what is not assigned here is of no kind.
     func testCharactersAreOfTheSameKind() {
         let runs = Goldens.shared.kinds
-        var different = [UInt32]()
+        var (different, newer) = ([String](), 0)
         for (run, next) in zip(runs, runs.dropFirst()) {
             for code in run.first..<next.first {
-                guard let scalar = Unicode.Scalar(code) else { continue }
-                if "\(ScalarKind(scalar))" != run.kind { different.append(code) }
+                guard let scalar = Unicode.Scalar(code), "\(ScalarKind(scalar))" != run.kind else { continue }
+                if scalar.properties.generalCategory == .unassigned {
+                    newer += 1
+                } else {
+                    different.append(String(code, radix: 16))
+                }
             }
         }
-        XCTAssertEqual(different.map { String($0, radix: 16) }, [])
+        XCTAssertEqual(different.prefix(10), [])
+        XCTAssertLessThan(newer, 20_000)
+        XCTAssertGreaterThan(runs.count, 500)
     }
 
     func testChatTemplatesAndWhatAUserTypes() throws {
@@ -55,13 +62,14 @@ final class TokenizerTests: XCTestCase {
                 let ids = try messages.map(text.encodeChat) ?? text.encodeNextTurn(golden.next!)
                 XCTAssertEqual(ids, golden.ids, "\(name): \(golden)")
             }
-            XCTAssertEqual(refusal(try text.encodeNextTurn(" \n")), "the prompt is empty; ask something about the image")
+            XCTAssertTrue(refusal(try text.encodeNextTurn(" \n")).hasPrefix("the prompt is empty"))
         }
     }
 
     func testStripping() {
         for pair in Goldens.shared.stripped {
-            XCTAssertTrue(stripped(pair[0]).unicodeScalars.elementsEqual(pair[1].unicodeScalars), pair[0].debugDescription)
+            let found = stripped(pair[0])
+            XCTAssertTrue(found.unicodeScalars.elementsEqual(pair[1].unicodeScalars), pair[0].debugDescription)
         }
     }
 

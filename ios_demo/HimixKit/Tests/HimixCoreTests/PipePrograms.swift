@@ -3,21 +3,19 @@ import XCTest
 
 @testable import HimixCore
 
-/// The bundle's Core ML program in Python's reference interpreter, behind two named pipes.
+/// The bundle's Core ML programs in Python's reference interpreter, behind two named pipes.
 @Inference
-final class PipeEngine: Engine {
+final class PipePrograms: CoreMLPrograms {
     struct Reply {
         let facts: [String: Any]
         let tensors: [Tensor]
     }
 
-    static let shared = PipeEngine()
+    static let shared = PipePrograms()
 
-    private(set) lazy var capacity = describe()
     nonisolated let provider = "interpreter"
-    var starts = 0
-    var steps = 0
     var fails = false
+    private(set) var calls: [DecoderCall.Function: Int] = [:]
     private let requests: FileHandle
     private let replies: FileHandle
 
@@ -39,17 +37,25 @@ final class PipeEngine: Engine {
         return (tensors[0], tensors[1])
     }
 
-    func start(key: Tensor, value: Tensor, position: Int) throws {
-        starts += 1
-        let facts: [String: Any] = ["shape": key.shape, "position": position]
-        _ = try call("start", facts, data(key.values + value.values))
+    func write(_ image: CacheImage, toState name: String) throws {
+        let shape = image.cacheShape
+        let strides = [shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1]
+        var cache = [Float](repeating: 0, count: shape.reduce(1, *))
+        cache.withUnsafeMutableBufferPointer { image.write(into: $0, strides: strides) }
+        _ = try call("write", ["shape": shape, "state": name], data(cache))
     }
 
-    func step(_ tokens: [Int]) throws -> [Float] {
-        steps += tokens.count
+    func decode(_ call: DecoderCall) throws -> [Float] {
+        calls[call.function, default: 0] += 1
         if fails { throw HimixError("the engine was told to fail") }
-        return try call("step", [:], data(tokens.map { Int32($0) })).tensors[0].values
+        let facts: [String: Any] = [
+            "function": call.function.rawValue, "start": Int(call.start), "position": Int(call.position),
+            "last": Int(call.last),
+        ]
+        return try self.call("decode", facts, data(call.inputIds)).tensors[0].values
     }
+
+    func forgetCalls() { calls = [:] }
 
     /// Ask the process something.
     func call(_ name: String, _ facts: [String: Any], _ body: Data = Data()) throws -> Reply {
@@ -61,14 +67,6 @@ final class PipeEngine: Engine {
         let rest = try read(found["bytes"] as! Int)
         if let error = found["error"] as? String { throw HimixError(error) }
         return Reply(facts: found, tensors: tensors(found["shapes"] as! [[Int]], rest))
-    }
-
-    private func describe() -> Int {
-        do {
-            return try call("describe", [:]).facts["capacity"] as! Int
-        } catch {
-            fatalError("no engine behind the pipes: \(error)")
-        }
     }
 
     private func data<Value>(_ values: [Value]) -> Data {

@@ -1,0 +1,44 @@
+import HimixCore
+import SwiftUI
+import UniformTypeIdentifiers
+
+/// What is loaded, and picking another bundle in Files.
+struct BundleView: View {
+    @Environment(AppModel.self) private var model
+    @State private var picks = false
+
+    var body: some View {
+        NavigationStack {
+            Form {
+                if let opened = model.opened {
+                    facts(opened.bundle.manifest, milliseconds: opened.load.milliseconds)
+                } else {
+                    Section { WaitingView() }
+                }
+                Section {
+                    Button("Pick a bundle in Files") { picks = true }
+                        .disabled(model.busy)
+                } footer: {
+                    Text("The folder is copied into the app. Every file has to have the size and hash that its manifest says.")
+                }
+            }
+            .navigationTitle("Bundle")
+        }
+        .fileImporter(isPresented: $picks, allowedContentTypes: [.folder]) { result in
+            switch result {
+            case .success(let folder): Task { await model.openPicked(folder) }
+            case .failure(let error): model.problem = error.localizedDescription
+            }
+        }
+    }
+
+    private func facts(_ manifest: Manifest, milliseconds: Double) -> some View {
+        Section("Loaded, every file checked") {
+            LabeledContent("Name", value: manifest.name)
+            LabeledContent("Weights", value: manifest.quantisation.precision)
+            LabeledContent("Size", value: Int64(manifest.totalBytes).formatted(.byteCount(style: .file)))
+            LabeledContent("Context", value: "\(manifest.contextCapacity) tokens, \(manifest.visionTokens) an image")
+            Milliseconds(name: "Check and load", value: milliseconds)
+        }
+    }
+}

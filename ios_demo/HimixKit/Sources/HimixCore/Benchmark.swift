@@ -1,0 +1,167 @@
+import Foundation
+
+/// An image to be asked about in a benchmark.
+public struct BenchmarkItem: Sendable {
+    public let name: String
+    public let prompt: String
+    public let load: @Sendable () throws -> RGBImage
+
+    public init(name: String, prompt: String, load: @escaping @Sendable () throws -> RGBImage) {
+        (self.name, self.prompt, self.load) = (name, prompt, load)
+    }
+}
+
+/// What the platform tells a benchmark.
+public struct BenchmarkHost: Sendable {
+    public let device: Record.Device
+    public let command: String
+    public let harness: String
+    public let versions: [String: String]
+    /// Bytes in use by this process now, and the most so far.
+    public let memory: @Sendable () -> (now: UInt64?, peak: UInt64?)
+    public let reading: @Sendable () async -> Record.Reading
+
+    public init(
+        device: Record.Device, command: String, harness: String, versions: [String: String],
+        memory: @escaping @Sendable () -> (now: UInt64?, peak: UInt64?),
+        reading: @escaping @Sendable () async -> Record.Reading
+    ) {
+        (self.device, self.command, self.harness, self.versions) = (device, command, harness, versions)
+        (self.memory, self.reading) = (memory, reading)
+    }
+}
+
+/// Opening a bundle, timed: before a session exists.
+public struct LoadFacts: Sendable {
+    /// Milliseconds; files hashed, programs compiled or found compiled.
+    public let milliseconds: Double
+    public let baselineBytes: UInt64?
+
+    public init(milliseconds: Double, baselineBytes: UInt64?) {
+        (self.milliseconds, self.baselineBytes) = (milliseconds, baselineBytes)
+    }
+}
+
+/// The measuring loop of `himix bench` on a session: warm-ups, then timed iterations, every answer compared with the
+/// first one to the same question, so that a fast wrong answer cannot pass.
+@Inference
+public final class Benchmark {
+    private let session: Session
+    private let bundle: ModelBundle
+    private let items: [BenchmarkItem]
+    private let warmUp: Int
+    private let timed: Int
+    private let options: AnswerOptions
+    private let newTokens: Int
+    private var samples = Record.Samples()
+    private var readings: [Record.Reading] = []
+    private var references: [[Int]] = []
+    private var answers: [Record.Answer] = []
+    private var asking = 0.0
+
+    /// - Parameter newTokens: the length of every answer; the model's stop token is passed over, as in `himix bench`.
+    public init(
+        _ session: Session, bundle: ModelBundle, items: [BenchmarkItem], warmUp: Int = 3, timed: Int = 20,
+        newTokens: Int = 32
+    ) {
+        (self.session, self.bundle, self.items) = (session, bundle, items)
+        (self.warmUp, self.timed, self.newTokens) = (warmUp, timed, newTokens)
+        options = AnswerOptions(maxNewTokens: newTokens, temperature: 0, ignoresStop: true)
+    }
+
+    /// Run it.
+    ///
+    /// - Throws: `HimixError` from the session; `CancellationError` between two questions.
+    public func run(
+        _ host: BenchmarkHost, load: LoadFacts, selfTestPassed: Bool?, progress: @Sendable (Double) -> Void = { _ in }
+    ) async throws -> Record {
+        let started = ISO8601DateFormatter().string(from: Date())
+        let clock = Stopwatch()
+        samples.loadWarm = [load.milliseconds]
+        await read(host, clock)
+        for index in items.indices { try refer(index) }
+        var measured = Stopwatch()
+        for iteration in 0..<(warmUp + timed) {
+            try Task.checkCancellation()
+            if iteration == warmUp {
+                await read(host, clock)
+                (measured, asking) = (Stopwatch(), 0)
+            }
+            try ask(iteration % items.count, counted: iteration >= warmUp)
+            progress(Double(iteration + 1) / Double(warmUp + timed))
+        }
+        let wall = measured.total()
+        await read(host, clock)
+        let overhead = max(0, wall - asking) / wall
+        let (verdict, reasons) = VerdictRules.judge(
+            selfTestPassed: selfTestPassed, answers: answers, readings: readings, samples: samples,
+            items: items.count, overhead: overhead)
+        let facts = try bundleFacts()
+        return Record(
+            started: started, command: host.command, harness: host.harness, device: host.device, bundle: facts,
+            settings: Record.Settings(
+                warmUp: warmUp, timed: timed, visionTokens: session.manifest.visionTokens, newTokens: newTokens,
+                provider: session.provider, ignoreStop: true),
+            samples: samples,
+            memory: Record.Memory(
+                baselineBytes: load.baselineBytes, peakBytes: host.memory().peak,
+                kvCacheBytes: facts.kvBytesPerToken * facts.contextCapacity),
+            readings: readings, harnessOverhead: overhead, selfTestPassed: selfTestPassed, answers: answers,
+            verdict: verdict, reasons: reasons, versions: host.versions)
+    }
+
+    /// The first run of an item: what its later ones have to equal.
+    private func refer(_ index: Int) throws {
+        let item = items[index]
+        let (tokens, text) = try session.generate(item.prompt, images: [.pixels(item.load)], options: options).collect()
+        references.append(tokens)
+        answers.append(
+            Record.Answer(
+                prompt: item.prompt, images: [item.name], text: text, tokenIdsSha256: tokenDigest(tokens), runs: 1,
+                equalRuns: 1))
+    }
+
+    /// The item with its image encoded anew, then again up to the first text with the keys and values kept.
+    private func ask(_ index: Int, counted: Bool) throws {
+        let item = items[index]
+        let watch = Stopwatch()
+        let chat = session.chat(images: [.pixels(item.load)])
+        let cold = try chat.send(item.prompt, options: options)
+        let tokens = try cold.collect().tokens
+        var warm: Answer?
+        if let image = chat.imageKV {
+            let again = try session.generate(item.prompt, images: [.encoded(image)], options: options)
+            while again.stats.ttft == 0, try again.next() != nil {}
+            warm = again
+        }
+        asking += watch.total()
+        answers[index].runs += 1
+        answers[index].equalRuns += tokens == references[index] ? 1 : 0
+        guard counted else { return }
+        samples.preprocess.append(cold.stats.preprocess)
+        samples.visionEncoder.append(cold.stats.visionEncoder)
+        samples.visionInjector.append(cold.stats.visionInjector)
+        samples.prefill.append(cold.stats.prefill)
+        samples.ttft.append(cold.stats.ttft)
+        samples.interToken += cold.stats.interToken
+        if let warm { samples.warmTtft.append(warm.stats.ttft) }
+    }
+
+    private func read(_ host: BenchmarkHost, _ clock: Stopwatch) async {
+        var reading = await host.reading()
+        reading.atS = clock.total() / 1000
+        readings.append(reading)
+    }
+
+    private func bundleFacts() throws -> Record.BundleFacts {
+        let manifest = bundle.manifest
+        let model = manifest.model
+        return Record.BundleFacts(
+            name: manifest.name, target: manifest.target, precision: manifest.quantisation.precision,
+            activations: manifest.quantisation.activations, architecture: model.architecture,
+            manifestSha256: try bundle.digest(), bytes: manifest.totalBytes,
+            decoderBytes: (manifest.roles["decoder"] ?? []).reduce(0) { $0 + $1.bytes },
+            kvBytesPerToken: 2 * model.numHiddenLayers * model.numKeyValueHeads * model.headDim * 4,
+            contextCapacity: manifest.contextCapacity)
+    }
+}
