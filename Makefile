@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all lint types bench clean apk test-android web test-web
+.PHONY: demo test test-all lint types bench clean apk test-android web test-web test-ios
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -79,3 +79,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+# the iOS demo's Swift package on Linux or macOS; installs Swift into build/swift where there is none (root, 3 GB)
+test-ios: $(VENV)/dev.stamp
+	ios_demo/testing/run.sh

@@ -50,7 +50,7 @@ def value(stream: list[str]) -> Any:
                 stream.pop(0)
         stream.pop(0)
         return items
-    if first in "});=,":
+    if first in tuple("});=,"):
         raise ValueError(f"{first!r} where a value belongs")
     return first
 
