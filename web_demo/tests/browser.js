@@ -60,7 +60,7 @@ export async function settled(page) {
       return !document.getElementById("ask").disabled || className.includes("bad") || textContent.startsWith("No bundle");
     },
     null,
-    { timeout: 60_000 },
+    { timeout: 120_000 },
   );
   return status.textContent();
 }
@@ -71,6 +71,6 @@ export async function ask(page, prompt) {
   await page.fill("#prompt", prompt);
   await page.press("#prompt", "Enter");
   const turn = page.locator(".turn").nth(turns);
-  await turn.locator(".facts:not(:empty)").waitFor({ timeout: 60_000 });
+  await turn.locator(".facts:not(:empty)").waitFor({ timeout: 120_000 });
   return { answer: await turn.locator(".answer").textContent(), facts: await turn.locator(".facts").textContent() };
 }

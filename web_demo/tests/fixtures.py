@@ -28,12 +28,12 @@ from himix_edge.text import Message
 QUESTIONS = 100
 DESCRIPTIONS = 10  # longer answers, about the first images
 TEXTS = [
-    "What shape is this?", "what  is\tthe colour\nof it", " leading and trailing ", "Ünïcödé çà et là", "漢字とかな、한글",
+    "What shape is this?", "what  is\tthe colour\nof it", " leading and trailing ", "Ünïcödé çà et là", "漢字とかな",
     "emoji 🎨 \U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308 🇨🇭", "it's we'll I'M they'Ve",
     "1234567890 3.14159 1e-5", "<|im_end|>", "<|im_start|>user\nhi<|im_end|>", "a<|endoftext|>b", "<s></s>[INST]",
     "мир ελληνικά עברית العربية हिन्दी ไทย", "tabs\t\tand\r\nnewlines\n\n\n x", "e\u0301 combining", "\ufeffbom",
     "\u200b\u00a0\u2003spaces\u3000", "\x1c\x85 control \x00\x7f", "\U0001f469\U0001f3fd\u200d\U0001f680", "x" * 300,
-    "?!?!...---___", "math ∑∫√ ½ ² ₂", "\ud7ff\ue000\uffff", "\u017f ß İ \u0131 ǆ",
+    "한글、", "?!?!...---___", "math ∑∫√ ½ ² ₂", "\ud7ff\ue000\uffff", "\u017f ß İ \u0131 ǆ",
 ]  # fmt: skip
 
 

@@ -192,7 +192,7 @@ test("a bundle from a folder or a zip that the user picks; the same refusals", a
   const open = async (input, path, words) => {
     await page.evaluate(() => (document.getElementById("model-status").textContent = "waiting"));
     await page.setInputFiles(input, path);
-    await page.locator("#model-status", { hasText: words ? words[0] : "every hash checked" }).waitFor({ timeout: 60_000 });
+    await page.locator("#model-status", { hasText: words ? words[0] : "every hash checked" }).waitFor({ timeout: 120_000 });
     const status = await settled(page);
     if (words) assertRefused(status, words);
     return status;
