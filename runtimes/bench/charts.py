@@ -26,12 +26,10 @@ def ttft_bars(records: Sequence[Record]) -> str:
     shown = [record for record in records if record.samples.ttft and record.samples.prefill]
     if not shown:
         return ""
-    longest = max(median(record.samples.ttft) for record in shown)
+    longest = max(typical_ttft(record)[0] for record in shown)
     rows = []
     for record in shown:
-        total = median(record.samples.ttft)
-        parts = {stage: middle(getattr(record.samples, stage)) or 0.0 for stage in STAGES}
-        parts["rest"] = rest_of_ttft(record)
+        total, parts = typical_ttft(record)
         pieces = "".join(
             f'<i class="{name}" style="width:{100 * value / longest:.2f}%" '
             f'title="{STAGE_NAMES[name]}: {number(value)} ms"></i>'
@@ -44,11 +42,21 @@ def ttft_bars(records: Sequence[Record]) -> str:
     return f'<div class="legend">{legend}</div>{"".join(rows)}'
 
 
-def rest_of_ttft(record: Record) -> float:
-    """Median milliseconds of an answer's way to its first text that belong to no stage."""
+def typical_ttft(record: Record) -> tuple[float, dict[str, float]]:
+    """The median TTFT (the lower of two), and the stages of the very iteration that had it, so that they add up to it.
+
+    "rest" is what belongs to no stage.
+    """
     samples = record.samples
-    stages = [values for stage in STAGES if len(values := getattr(samples, stage)) == len(samples.ttft)]
-    return max(0.0, median(total - sum(parts) for total, *parts in zip(samples.ttft, *stages, strict=True)))
+    count = len(samples.ttft)
+    at = sorted(range(count), key=samples.ttft.__getitem__)[(count - 1) // 2]
+    parts = {}
+    for stage in STAGES:
+        values = getattr(samples, stage)
+        each = len(values) // count  # prefill: one for each question about the image, the first the cold one
+        parts[stage] = values[at * each] if each else 0.0
+    total = samples.ttft[at]
+    return total, {**parts, "rest": max(0.0, total - sum(parts.values()))}
 
 
 def decode_rows(records: Sequence[Record]) -> str:

@@ -66,8 +66,8 @@ dd{margin:0;overflow-wrap:anywhere}ul{margin:4px 0;padding-left:20px}li{overflow
 """
 
 NOTES = {
-    "ttft": "Image file and question in, first text out. Median of each stage; the rest is tokenising, choosing and "
-    "decoding the first token.",
+    "ttft": "Image file and question in, first text out: the iteration with the median. Text in and out is tokenising, "
+    "choosing and decoding.",
     "decode": "Every token behind an answer's first, on one logarithmic scale; the line is the median.",
     "size": "Up and to the left is better.",
     "memory": "Highest resident size, above that before the bundle was opened; the mark is the bundle's size.",
@@ -136,12 +136,11 @@ def summary_table(numbered: Sequence[tuple[int, Record]]) -> str:
         cells += [*times(record), loading(record)[0]]
         rows.append(
             f'<tr><td>{n}</td><td class="name">{escape(label(record))}</td>'
-            f'<td class="name {record.verdict}">{record.verdict}</td>'
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-            + "</tr>"
+            + f'<td class="{record.verdict}">{record.verdict}</td></tr>'
         )
     return (
-        f'<table><thead><tr><th></th><th class="name">bundle</th><th class="name">verdict</th>{head}</tr></thead>'
+        f'<table><thead><tr><th></th><th class="name">bundle</th>{head}<th>verdict</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 

@@ -30,7 +30,7 @@ def make_items(dataset: Dataset, text: TextProcessor, asking: Asking, mode: str)
     if mode == "text-only" or asking.images == 0:
         prompts = [turn.question for sample in dataset.samples for talk in sample.conversations for turn in talk]
         count = asking.questions_per_image
-        rows = [([], _cycle(prompts, i * count, count)) for i in range(ITEMS)]
+        rows: list[tuple[list[str], list[str]]] = [([], _cycle(prompts, i * count, count)) for i in range(ITEMS)]
     else:
         rows = _about_images(dataset, asking)
     return [

@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import HimixError, InputError
+from himix_edge.files import sha256
 from himix_edge.runtimes.bench.plan import Plan
 from himix_edge.runtimes.bench.record import Device, Record
 from himix_edge.runtimes.bench.running import Progress, follow, make_record, now
 from himix_edge.runtimes.devices.board_job import BoardJob, board_job
+from himix_edge.runtimes.devices.executorch_board import measure_executorch
 from himix_edge.runtimes.devices.link import LinkLost
 from himix_edge.runtimes.devices.pushing import push, quoted
 from himix_edge.runtimes.devices.runner import build_runner
@@ -60,6 +63,13 @@ class SshDevice:
 
     def measure(self, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress) -> Record:
         with tempfile.TemporaryDirectory() as scratch:
+            if read_manifest(folder).target == "executorch":
+                there = f"{FOLDER}/executorch-{sha256(folder / MANIFEST)[:16]}"
+                self._brought.append(there)
+                self._reached = True
+                found = measure_executorch(self.link, folder, plan, dataset, command, progress, Path(scratch), there)
+                self._remove(there)
+                return found
             board = board_job(folder, plan, dataset, Path(scratch))
             versions = self._facts()["versions"]
             if not versions.get(board.package):

@@ -148,8 +148,9 @@ def self_test(engine: Any, job: Job, board: dict[str, Any]) -> bool:
     test = board["selftest"]
     key, value = engine.inject(engine.encode(np.load(test["pixels"])))
     engine.start(key, value, key.shape[2] if board["vanilla"] else 0)
-    logits, tokens = engine.step(np.array(test["ids"], np.int64)), []
-    while len(tokens) <= len(test["token_ids"]):
+    logits = engine.step(np.array(test["ids"], np.int64))
+    tokens: list[int] = []
+    while len(tokens) < len(test["token_ids"]):
         token = int(logits.argmax())
         if token in board["stop_ids"]:
             break

@@ -1,0 +1,129 @@
+"""ExecuTorch on a board: the C++ runner there answers the questions; the board needs no Python.
+
+The runner (runtimes/executorch_runner) has to be on the board; $HIMIX_BOARD_EXECUTORCH is its path there.
+"""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from himix_edge.bundle import MANIFEST, all_files, open_verified
+from himix_edge.data import Dataset
+from himix_edge.errors import InputError
+from himix_edge.preprocess import load_image
+from himix_edge.runtimes.bench.digest import token_digest
+from himix_edge.runtimes.bench.plan import Plan
+from himix_edge.runtimes.bench.record import Device, Record
+from himix_edge.runtimes.bench.running import Progress, make_record, now
+from himix_edge.runtimes.devices.link import Link
+from himix_edge.runtimes.devices.pushing import push, quoted
+from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+
+RUNNER_VARIABLE = "HIMIX_BOARD_EXECUTORCH"
+ANSWER_S = 600.0  # for all runs of one question
+
+
+def measure_executorch(
+    link: Link, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress, scratch: Path, there: str
+) -> Record:
+    """Push the bundle and run each question's iterations in a process of its own.
+
+    Raises InputError if the runner is not there, the plan asks for what it cannot do, or it fails.
+    """
+    runner = _runner(link, plan)
+    bundle = open_verified(folder)
+    manifest, config = bundle.manifest, bundle.config
+    assert config.vision is not None
+    text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+    job = plan.job(folder, dataset)
+    questions = [(item.images[0], item.questions[0].prompt) for item in job.items]
+    test = (str(folder / manifest.selftest.image), manifest.selftest.prompt)
+    files = {record.path: folder / record.path for record in all_files(manifest)}
+    files[MANIFEST] = folder / MANIFEST
+    for number, (image, _) in enumerate([*questions, test]):
+        pixels = load_image(image, config.vision.image_size, config.vision.resample)
+        (scratch / f"{number}.rgb").write_bytes(np.ascontiguousarray(pixels).tobytes())
+        files[f"pixels/{number}.rgb"] = scratch / f"{number}.rgb"
+    push(link, files, there, lambda done, of: progress("sending", done, of))
+    model = bundle.manifest.roles["decoder"][0].path
+    position = manifest.vision_tokens if config.architecture == "vanilla" else 0
+    stop = ",".join(map(str, sorted(text.stop_ids)))
+
+    def answers(number: int, prompt: str, runs: int, new_tokens: int, to_stop: bool) -> list[dict[str, Any]]:
+        ids = text.encode_chat([Message("user", prompt)])
+        words = [runner, "--model", model, "--pixels", f"pixels/{number}.rgb", "--prompt", ",".join(map(str, ids))]
+        words += ["--position", str(position), "--max-new-tokens", str(new_tokens), "--runs", str(runs)]
+        words += (["--stop", stop] if to_stop else []) + (["--threads", str(plan.threads)] if plan.threads else [])
+        forget = f"dd if={shlex.quote(model)} iflag=nocache count=0 2>/dev/null; "  # coreutils' way to a cold file
+        done = link.run(f"cd {quoted(there)} && {{ {forget}{shlex.join(words)}; }}", timeout=ANSWER_S)
+        if done.code:
+            raise InputError(f"{link.name}: {runner}: {(done.errors.strip() or 'it failed').splitlines()[-1]}")
+        return [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+
+    started = now()
+    expected = manifest.selftest.token_ids
+    tested = answers(len(questions), manifest.selftest.prompt, 1, len(expected), True)[0]["token_ids"]
+    rounds = -(-plan.timed // len(questions))
+    warm = 1 + -(-plan.warm_up // len(questions))  # the first is the reference
+    found = []
+    for number, (_, prompt) in enumerate(questions):
+        progress("measuring", number, len(questions))
+        found.append(answers(number, prompt, warm + rounds, plan.new_tokens, plan.natural))
+    counted = [runs[warm + i] for i in range(rounds) for runs in found][: plan.timed]
+    cold = link.run("dd if=/dev/null iflag=nocache count=0 2>/dev/null").code == 0
+    samples = {
+        "load" if cold else "load_warm": [runs[0]["load"] for runs in found],
+        "vision_encoder": [run["vision_encoder"] for run in counted],
+        "vision_injector": [run["vision_injector"] for run in counted],
+        "prefill": [run["start"] + run["prefill"] for run in counted],
+        "ttft": [sum(run[s] for s in ("vision_encoder", "vision_injector", "start", "prefill")) for run in counted],
+        "inter_token": [time for run in counted for time in run["inter_token"]],
+    }
+    outcome = {
+        "samples": samples, "readings": [], "energy_j": None, "harness_overhead": None, "notes": [],
+        "answers": [_answer(text, image, prompt, [run["token_ids"] for run in runs])
+                    for (image, prompt), runs in zip(questions, found, strict=True)],
+        "self_test_passed": tested == expected, "provider": "cpu", "versions": {},
+        "vision_tokens": counted[0]["vision_tokens"],
+        "memory": {"peak_bytes": max(run["peak_rss"] for run in counted)},
+    }  # fmt: skip
+    return make_record(folder, plan, job, outcome, _device(link), command, started)
+
+
+def _runner(link: Link, plan: Plan) -> str:
+    simple = Plan(timed=plan.timed, warm_up=plan.warm_up, threads=plan.threads, new_tokens=plan.new_tokens,
+                  natural=plan.natural, loads=plan.loads)  # fmt: skip
+    if plan != simple:
+        raise InputError(
+            f"{link.name}: the ExecuTorch runner answers one question about one image at a time; only --iterations, "
+            "--warm-up, --threads, --new-tokens and --natural can be set there"
+        )
+    runner = os.environ.get(RUNNER_VARIABLE, "himix_executorch")
+    if link.run(f"command -v {shlex.quote(runner)}").code:
+        raise InputError(
+            f"{link.name}: no {runner} there; build runtimes/executorch_runner, name it with {RUNNER_VARIABLE}"
+        )
+    return runner
+
+
+def _answer(text: TextProcessor, image: str, prompt: str, runs: list[list[int]]) -> dict[str, Any]:
+    return {
+        "prompt": prompt, "images": [Path(image).name], "text": text.decode(runs[0]),
+        "token_ids_sha256": token_digest(runs[0]), "runs": len(runs), "equal_runs": sum(r == runs[0] for r in runs),
+    }  # fmt: skip
+
+
+def _device(link: Link) -> Device:
+    """What a shell without Python can tell."""
+    asked = "uname -n; uname -sr; uname -m; getconf _NPROCESSORS_ONLN; grep -m1 -i 'model name' /proc/cpuinfo; echo"
+    name, system, machine, threads, cpu = (link.run(asked).output.splitlines() + [""] * 5)[:5]
+    memory = link.run("grep MemTotal /proc/meminfo").output.split()
+    return Device(
+        name=name or link.name, kind="board", os=system or None, architecture=machine or None,
+        cpu=cpu.partition(":")[2].strip() or None, threads=int(threads) if threads.isdigit() else None,
+        memory_bytes=int(memory[1]) * 1024 if len(memory) > 1 else None,
+    )  # fmt: skip
