@@ -59,12 +59,12 @@ class AdbDevice:
             raise InputError(f"{self.link.name}: the demo app is not installed; make apk, then adb install the .apk")
         there = f"{FOLDER}/bundles/{name}"
         files = {record.path: folder / record.path for record in all_files(bundle.manifest)}
-        self._brought.append(there)
+        if there not in self._brought:
+            self._brought.append(there)
         push(self.link, files | {MANIFEST: folder / MANIFEST}, there, lambda done, of: progress("sending", done, of))
         self._cool_down(plan.max_temperature, progress)
         self._start(name, plan)
         record = self._wait(progress)
-        self._remove(there)
         return record.model_copy(update={"command": f"{command}  # on the device: {record.command}"})
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shlex
 import tempfile
 import time
@@ -17,7 +18,7 @@ from himix_edge.runtimes.bench.record import Device, Record
 from himix_edge.runtimes.bench.running import Progress, follow, make_record, now
 from himix_edge.runtimes.devices.board_job import BoardJob, board_job
 from himix_edge.runtimes.devices.executorch_board import measure_executorch
-from himix_edge.runtimes.devices.link import LinkLost
+from himix_edge.runtimes.devices.link import LinkLost, Result
 from himix_edge.runtimes.devices.pushing import push, quoted
 from himix_edge.runtimes.devices.runner import build_runner
 from himix_edge.runtimes.devices.ssh_link import SshLink
@@ -65,17 +66,15 @@ class SshDevice:
         with tempfile.TemporaryDirectory() as scratch:
             if read_manifest(folder).target == "executorch":
                 there = f"{FOLDER}/executorch-{sha256(folder / MANIFEST)[:16]}"
-                self._brought.append(there)
+                self._bring(there)
                 self._reached = True
-                found = measure_executorch(self.link, folder, plan, dataset, command, progress, Path(scratch), there)
-                self._remove(there)
-                return found
+                return measure_executorch(self.link, folder, plan, dataset, command, progress, Path(scratch), there)
             board = board_job(folder, plan, dataset, Path(scratch))
             versions = self._facts()["versions"]
             if not versions.get(board.package):
                 raise BoardLacks(self.link.name, board.package)
             there = f"{FOLDER}/{board.key}"
-            self._brought.append(there)
+            self._bring(there)
             push(self.link, board.files, there, lambda done, of: progress("sending", done, of))
             started = now()
             outcomes = self._run(board, there, progress)
@@ -85,9 +84,7 @@ class SshDevice:
             answer["text"] = board.text_of(answer["text"])
             answer["images"] = [board.image_names[name] for name in answer["images"]]
         device = Device.model_validate(outcome["facts"])
-        record = make_record(folder, plan, board.job, outcome, device, command, started)
-        self._remove(there)
-        return record
+        return make_record(folder, plan, board.job, outcome, device, command, started)
 
     def close(self) -> None:
         if self._reached:
@@ -101,6 +98,10 @@ class SshDevice:
                 except InputError:
                     break
         self.link.close()
+
+    def _bring(self, there: str) -> None:
+        if there not in self._brought:
+            self._brought.append(there)
 
     def _remove(self, there: str) -> None:
         self.link.run(f"rm -rf {quoted(there)} && rmdir {quoted(FOLDER)} 2>/dev/null; true")
@@ -117,8 +118,7 @@ class SshDevice:
             runner = Path(scratch) / "runner.pyz"
             build_runner(runner)
             push(self.link, {"runner.pyz": runner}, f"{FOLDER}/runner", lambda done, of: None)
-        if f"{FOLDER}/runner" not in self._brought:
-            self._brought.append(f"{FOLDER}/runner")
+        self._bring(f"{FOLDER}/runner")
         result = self.link.run(f"{self._python} {quoted(FOLDER, 'runner/runner.pyz')} facts")
         outcome = follow(result.output.splitlines(), lambda done, of: None)
         if outcome is None:
@@ -134,28 +134,20 @@ class SshDevice:
         steps = ["load"] * (board.loads - 1) + ["measure"]
         script = "; ".join(f"{self._python} {runner} {step} {job}" for step in steps)
         inside = f"({script}) > out 2> err < /dev/null; echo $? > ended"
-        self.link.run(
-            f"cd {quoted(there)} && rm -f out err ended && nohup sh -c {shlex.quote(inside)} > /dev/null 2>&1 & :"
-        )
-        heard = time.monotonic()
+        mark = f"started-{secrets.token_hex(8)}"  # a start whose confirmation was lost is not started again
+        start = f"rm -f out err ended; touch {mark}; nohup sh -c {shlex.quote(inside)} > /dev/null 2>&1 &"
+        self._patiently(f"cd {quoted(there)} && if [ ! -f {mark} ]; then {start} fi", progress)
+        wait = f"n=0; while [ ! -f ended ] && [ $n -lt {POLL_S} ]; do sleep 1; n=$((n+1)); done"
+        look = f"cd {quoted(there)} && {wait}; tail -n 1 out 2>/dev/null; cat ended 2>/dev/null"
         while True:
-            try:
-                wait = f"n=0; while [ ! -f ended ] && [ $n -lt {POLL_S} ]; do sleep 1; n=$((n+1)); done"
-                shown = self.link.run(f"cd {quoted(there)} && {wait}; tail -n 1 out 2>/dev/null; cat ended 2>/dev/null")
-                heard = time.monotonic()
-            except LinkLost:
-                if time.monotonic() - heard > SILENCE_S:
-                    raise
-                progress("waiting for the link", 0, 1)
-                time.sleep(2)
-                continue
+            shown = self._patiently(look, progress)
             lines = shown.output.splitlines()
             if lines and lines[-1].strip().isdigit():
                 break
             if lines and lines[0].startswith('{"progress"'):
                 progress("measuring", *json.loads(lines[0])["progress"])
         outcomes = []
-        for line in self.link.run(f"cat {quoted(there, 'out')}").output.splitlines():
+        for line in self._patiently(f"cat {quoted(there, 'out')}", progress).output.splitlines():
             if (outcome := follow([line], lambda done, of: None)) is not None:
                 outcomes.append(outcome)
         if len(outcomes) != len(steps):
@@ -164,3 +156,15 @@ class SshDevice:
                 f"{self.link.name}: the measuring process ended early: {errors or 'killed; out of memory?'}"
             )
         return outcomes
+
+    def _patiently(self, command: str, progress: Progress) -> Result:
+        """Run a command there; a link that is lost may come back for three minutes, while the board goes on."""
+        heard = time.monotonic()
+        while True:
+            try:
+                return self.link.run(command)
+            except LinkLost:
+                if time.monotonic() - heard > SILENCE_S:
+                    raise
+                progress("waiting for the link", 0, 1)
+                time.sleep(2)
