@@ -103,7 +103,9 @@ async function load(source) {
 }
 
 /** The chosen one of the bundles beside this page. */
-const served = () => ({ url: new URL(`bundles/${encodeURIComponent($("bundle").value)}/`, document.baseURI).href });
+function served() {
+  return { url: new URL(`bundles/${encodeURIComponent($("bundle").value)}/`, document.baseURI).href };
+}
 
 function suggestion(text) {
   const button = document.createElement("button");
@@ -132,7 +134,9 @@ async function setImage(file, isExample = false) {
   refresh();
 }
 
-const setExample = () => setImage(new File([state.loaded.example], "example"), true);
+function setExample() {
+  return setImage(new File([state.loaded.example], "example"), true);
+}
 
 async function preview(file) {
   const bitmap = await createImageBitmap(file).catch(() => {
