@@ -28,6 +28,8 @@ public class Activity extends Context {
 
     protected void onDestroy() {}
 
+    protected void onNewIntent(Intent intent) {}
+
     protected void onSaveInstanceState(Bundle state) {}
 
     protected void onActivityResult(int request, int result, Intent data) {}

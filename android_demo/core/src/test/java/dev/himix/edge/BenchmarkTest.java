@@ -41,7 +41,7 @@ public class BenchmarkTest {
         for (String stage : new String[] {"preprocess", "vision_encoder", "vision_injector", "prefill", "ttft", "warm_ttft"}) {
             assertEquals(stage, 10, ((List<?>) samples.get(stage)).size());
         }
-        assertEquals(1, ((List<?>) samples.get("load")).size());
+        assertEquals(1, ((List<?>) samples.get("load")).size() + ((List<?>) samples.get("load_warm")).size());
         assertEquals(15, progress[0]);
         assertEquals(5, ((List<?>) back.get("answers")).size());
         Map<?, ?> answer = (Map<?, ?>) ((List<?>) back.get("answers")).get(0);

@@ -233,6 +233,13 @@ public class ScreensTest {
         assertEquals(record.get("verdict"), text(screen, "headline").getText());
         assertTrue(text(screen, "details").getText().toString().contains("run.json"));
         dev.himix.edge.PythonRecord.check(out);
+
+        Intent again = new Intent().putExtra("out", "again.json").putExtra("warm_up", 1).putExtra("timed", 1);
+        screen.onNewIntent(again);
+        File second = new File(Standin.folder("external"), "again.json");
+        Standin.runUntil(() -> second.isFile() && Standin.MAIN.isEmpty());
+        Map<?, ?> samples = (Map<?, ?>) ((Map<?, ?>) Files.readJson(second, 1 << 22)).get("samples");
+        assertEquals("not a fresh process", 1, ((List<?>) samples.get("load_warm")).size());
     }
 
     @Test

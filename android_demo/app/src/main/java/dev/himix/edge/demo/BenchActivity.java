@@ -23,17 +23,18 @@ import java.util.Map;
  * Benchmarks a bundle and writes the record into the app's external files folder. From a computer:
  *
  * <pre>
- * adb shell am start -n dev.himix.edge.demo/.BenchActivity --es bundle NAME --es out FILE
+ * adb shell am start -S -n dev.himix.edge.demo/.BenchActivity --es bundle NAME --es out FILE
  * adb pull /sdcard/Android/data/dev.himix.edge.demo/files/FILE
  * </pre>
  *
- * Also: {@code --ei warm_up N --ei timed N --ei threads N}. If it fails, FILE.error has the reason in one line. Both
+ * -S ends what is left of an earlier run, so that the bundle is opened in a fresh process. Also: {@code --ei warm_up N --ei timed N --ei threads N}. If it fails, FILE.error has the reason in one line. Both
  * appear as a whole, and the log tag HimixBench tells of them.
  */
 public final class BenchActivity extends Activity {
     private static final String TAG = "HimixBench";
     private static final String DEFAULT_OUT = "bench.json";
 
+    private volatile boolean running;
     private TextView headline;
     private TextView details;
 
@@ -45,11 +46,27 @@ public final class BenchActivity extends Activity {
         headline = (TextView) findViewById(R.id.headline);
         details = (TextView) findViewById(R.id.details);
         findViewById(R.id.again).setVisibility(View.GONE);
+        start(getIntent());
+    }
+
+    /** Another `am start` while this screen is still there; one that comes during a run is ignored. */
+    @Override
+    protected void onNewIntent(Intent intent) {
+        super.onNewIntent(intent);
+        if (!running) {
+            start(intent);
+        }
+    }
+
+    private void start(final Intent intent) {
+        running = true;
         headline.setText(R.string.running);
+        details.setText("");
         new Thread("benchmark") {
             @Override
             public void run() {
-                measure(getIntent());
+                measure(intent);
+                running = false;
             }
         }.start();
     }
