@@ -55,6 +55,7 @@ TOLERANCE = {
     "int8 activations": Tolerance(0.35, True, 1.0),
 }
 MAX_NEW_TOKENS = 12
+INJECTED = ("vision_injector: key", "vision_injector: value")
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class Gate:
         other = (
             None if reference is None else PytorchEngine(reference, reference.config.decoder.max_position_embeddings)
         )
-        worst = dict.fromkeys(("vision_encoder", "vision_injector: key", "vision_injector: value", "decoder"), 0.0)
+        worst = dict.fromkeys(("vision_encoder", *INJECTED, "decoder"), 0.0)
+        rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in INJECTED}
         equal = decisive = decisive_equal = 0
         for question in self.questions:
             expected = question.reference
@@ -158,6 +160,9 @@ class Gate:
             }
             for role, pair in pairs.items():
                 worst[role] = max(worst[role], distance(*pair, rms=allowed.rms))
+            for role, found in rows.items():
+                each = [distance(*row, rms=allowed.rms) for row in zip(*pairs[role], strict=False)]  # shapes may differ
+                rows[role] = np.maximum(found, each)
             same = self._run(engine, question.pixels, question.ids, None).tokens == expected.tokens
             equal += same
             if expected.margin > allowed.margin * float(expected.logits.std()):
@@ -165,6 +170,12 @@ class Gate:
                 decisive_equal += same
         for role, value in worst.items():
             self._at_most(stage, role, allowed.metric, value, allowed.limit)
+        layer_of_row = self.model.reference.config.vision_rows.index
+        for role, found in rows.items():
+            for row in np.flatnonzero(~(found <= allowed.limit)) if not worst[role] <= allowed.limit else ():
+                self._at_most(
+                    stage, f"{role}, layer {layer_of_row(int(row))}", allowed.metric, found[row], allowed.limit
+                )
         share = decisive_equal / decisive if decisive else 1.0
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)

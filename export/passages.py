@@ -5,8 +5,8 @@ A model's own text needs no data and no licence, and is close to what it was tra
 """
 
 import torch
+from torch import Tensor
 
-from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.source import Source
 from himix_edge.data import Sample
 from himix_edge.export.calibration import Passage
@@ -17,18 +17,14 @@ from himix_edge.text import Message, TextProcessor
 WRITTEN = (64, 128)  # passages, tokens each; drawn at temperature 1: at 0.9 the calibrated model was worse
 
 
-def gather(source: Source, samples: tuple[Sample, ...]) -> list[Passage]:
-    """Conversations of `samples` and, for a language model that was not trained on them, its own text."""
-    text = source.load_text()
-    model = assemble(source.config, source.weights, source.where)
-    trained = "recipe" in source.provenance
-    passages = [passage for sample in samples for passage in _conversations(model, text, sample)]
-    return passages if trained else passages + write(model)
+def writes_text(source: Source) -> bool:
+    """Whether this is a language model that can write text: one that was not trained here on conversations alone."""
+    return "recipe" not in source.provenance
 
 
 @torch.inference_mode()
-def write(model: VisionLanguageModel, passages: int = WRITTEN[0], tokens: int = WRITTEN[1]) -> list[Passage]:
-    """Sampled text, each passage from another first token; the same on every run."""
+def write_texts(model: VisionLanguageModel, passages: int = WRITTEN[0], tokens: int = WRITTEN[1]) -> Tensor:
+    """Sampled text, int64 (passages, tokens), each from another first token; the same on every run."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.decoder.vocab_size
     ids = torch.randint(vocabulary, (passages, 1), generator=generator)
@@ -37,17 +33,23 @@ def write(model: VisionLanguageModel, passages: int = WRITTEN[0], tokens: int = 
         logits, cache = model.decode(new, cache)
         new = torch.multinomial(logits[:, -1].softmax(-1), 1, generator=generator)
         ids = torch.cat([ids, new], dim=1)
-    return [Passage(row, [], 0) for row in ids]
+    return ids
+
+
+def as_passages(written: Tensor | None) -> list[Passage]:
+    """Texts (passages, tokens) without an image."""
+    return [] if written is None else [Passage(row, [], 0) for row in written]
 
 
 @torch.inference_mode()
-def _conversations(model: VisionLanguageModel, text: TextProcessor, sample: Sample) -> list[Passage]:
+def conversations(model: VisionLanguageModel, text: TextProcessor, sample: Sample) -> list[Passage]:
+    """A sample's conversations about its image, questions in the chat template and their answers."""
     config = model.config
     cache: KVCache | None = None
     if sample.image is not None and config.vision is not None:
         pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
         cache = model.inject(model.encode_image(torch.from_numpy(pixels.copy())))
-    image: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+    image: list[tuple[Tensor, Tensor] | None] = []
     if cache is not None:
         filled = zip(cache.key, cache.value, strict=True)
         image = [(key, value) if key.shape[2] else None for key, value in filled]

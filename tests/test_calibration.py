@@ -6,14 +6,18 @@ import pytest
 import torch
 
 from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export.calibration import Statistics, calibrate, output_error, round_weight
-from himix_edge.export.passages import gather, write
+from himix_edge.export.passages import conversations, write_texts
 from himix_edge.export.pipeline import PROBE, ExportRequest, plan
 from himix_edge.export.policy import POLICIES, read_policy, role_bits
 from himix_edge.export.quantisation import quantise, quantise_tensor
+from himix_edge.export.smoothing import largest_inputs, smooth
+from himix_edge.export.targets import find_target
+from himix_edge.export.tuning import divergence, tune
 from tests.conftest import TINY
 
 
@@ -61,11 +65,12 @@ def test_nano_keeps_its_answers_better():
     """On the probe's conversations: logits closer to the float model's than after plain rounding."""
     source = open_source("nano")
     policy = POLICIES["int4"]
-    passages = gather(source, load_llava(PROBE).samples)
+    exact = quantise(source, POLICIES["none"]).reference
+    samples, text = load_llava(PROBE).samples, source.load_text()
+    passages = [passage for sample in samples for passage in conversations(exact, text, sample)]
     made = calibrate(source.config, source.weights, passages, lambda name: role_bits(name, policy), 32)
     calibrated, plain = quantise(source, policy, made), quantise(source, policy)
     assert made.keys() == {name for name, tensor in plain.tensors.items() if tensor.bits == 4}
-    exact = quantise(source, POLICIES["none"]).reference
     errors = []
     for model in (calibrated.reference, plain.reference):
         off = 0.0
@@ -83,9 +88,71 @@ def test_a_language_model_writes_its_own_text(text):
     source = dataclasses.replace(random_source(TINY, "tiny"), load_template=lambda: text.template)
     source = dataclasses.replace(source, load_tokenizer=lambda: text.tokenizer)
     model = quantise(source, POLICIES["none"]).reference
-    first, again = write(model, 2, 5), write(model, 2, 5)
-    assert [p.ids.tolist() for p in first] == [p.ids.tolist() for p in again]
-    assert {len(p.ids) for p in first} == {5}
+    first, again = write_texts(model, 2, 5), write_texts(model, 2, 5)
+    assert first.shape == (2, 5)
+    assert torch.equal(first, again)
+
+
+def test_tuning_brings_the_model_closer_and_leaves_the_integers():
+    """On text that was not tuned on, too: the same distribution, another draw."""
+    source = open_source("nano")
+    exact = quantise(source, POLICIES["none"]).reference
+    texts = write_texts(exact, 40, 24)
+    before = quantise(source, POLICIES["int4"])
+    apart = float(divergence(before.reference, exact, texts[32:]))
+    steps = []
+    tuned, norms = tune(
+        quantise(source, POLICIES["int4"]), exact, texts[:32], lambda step, of: steps.append((step, of))
+    )
+    assert steps[-1] == (16, 16)
+    assert tuned.keys() == {name for name, tensor in before.tensors.items() if tensor.bits == 4}
+    for name, tensor in tuned.items():
+        assert torch.equal(tensor.values, before.tensors[name].values)
+        assert torch.equal(tensor.scale, tensor.scale.to(torch.bfloat16).float())
+    assert len(norms) == 2 * source.config.decoder.num_hidden_layers + 1
+    after = quantise(
+        dataclasses.replace(source, weights={**source.weights, **as_weights(norms)}), POLICIES["int4"], tuned
+    )
+    assert float(divergence(after.reference, exact, texts[32:])) < 0.9 * apart
+    assert all(found.steps <= found.limit for found in after.deviation.values())
+
+
+@pytest.mark.parametrize("case", ["qwen2_tied", "llama_untied"])
+def test_a_smoothed_model_computes_the_same(case):
+    source = open_source(f"tests/golden/{case}")
+    model = quantise(source, POLICIES["none"]).reference
+    texts = torch.arange(60).reshape(4, 15)
+    largest = largest_inputs(model, texts)
+    assert len(largest) == 3 * source.config.decoder.num_hidden_layers
+    smoothed = dataclasses.replace(source, weights=smooth(source.weights, largest))
+    names = ["model.layers.1.mlp.up_proj.weight", "model.layers.0.input_layernorm.weight"]
+    for name in names:
+        assert not torch.equal(smoothed.weights[name].read(), source.weights[name].read())
+    with torch.inference_mode():
+        expected, found = (m(texts) for m in (model, quantise(smoothed, POLICIES["none"]).reference))
+    assert float((expected - found).abs().max()) < 1e-4 * float(expected.std())
+
+
+def test_an_outlier_channel_costs_less_when_it_is_smoothed():
+    """One channel is fifty times the others, and takes an int8 activation's whole range; its weights are small."""
+    source = open_source("tests/golden/llama_untied")
+    loud = {}
+    for layer in range(source.config.decoder.num_hidden_layers):
+        for part, factor in (("post_attention_layernorm", 50), ("mlp.gate_proj", 1 / 50), ("mlp.up_proj", 1 / 50)):
+            name = f"model.layers.{layer}.{part}.weight"
+            loud[name] = source.weights[name].read().clone()
+            loud[name][..., 7] *= factor
+    source = dataclasses.replace(source, weights={**source.weights, **as_weights(loud)})
+    model = quantise(source, POLICIES["none"]).reference
+    texts = torch.arange(120).reshape(8, 15)
+    smoothed = dataclasses.replace(source, weights=smooth(source.weights, largest_inputs(model, texts)))
+    errors = []
+    with torch.inference_mode():
+        expected = model(texts)
+        for given in (source, smoothed):
+            emulated = find_target("executorch").exact_reference(quantise(given, POLICIES["int8"]))
+            errors.append(float((emulated(texts) - expected).square().mean()))
+    assert errors[1] < 0.5 * errors[0]
 
 
 def policy_file(folder, text):
@@ -104,6 +171,17 @@ def test_a_policy_file_changes_roles_groups_and_single_modules(tmp_path):
     assert {name: role_bits(name, policy) for name in names} == names
     made = plan(ExportRequest("nano", "onnx", "int4", tmp_path / "out", policy=path))
     assert made.policy == policy
+
+
+def test_what_is_calibrated_by_default(tmp_path):
+    def chosen(model, precision, **more):
+        return plan(ExportRequest(model, "onnx", precision, tmp_path / "out", **more)).rounding
+
+    assert [chosen("nano", precision) for precision in ("none", "int8", "int4")] == ["nearest", "nearest", "gptq"]
+    assert chosen("nano", "int4", random_weights=True) == "nearest"
+    assert chosen("nano", "int4", rounding="nearest") == "nearest"
+    with pytest.raises(InputError, match="writes no text to tune on"):
+        chosen("nano", "int4", rounding="tuned")
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from himix_edge.checkpoints.lazy import LazyTensor, Weights
+from himix_edge.checkpoints.lazy import Weights, as_weights
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel, build_model
@@ -52,9 +52,9 @@ def check_names(weights: Weights, expected: dict[str, tuple[int, ...]], where: s
             raise InputError(f"{where}: {name} has shape {weights[name].shape}, config.json says {shape}")
 
 
-def model_weights(model: VisionLanguageModel) -> dict[str, LazyTensor]:
+def model_weights(model: VisionLanguageModel) -> Weights:
     """A model's own parameters, as weights."""
-    return {name: LazyTensor(tuple(t.shape), lambda t=t: t.detach()) for name, t in model.state_dict().items()}  # type: ignore[misc]
+    return as_weights({name: tensor.detach() for name, tensor in model.state_dict().items()})
 
 
 def _harmless(name: str, expected: dict[str, tuple[int, ...]]) -> bool:

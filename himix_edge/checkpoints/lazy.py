@@ -15,3 +15,8 @@ class LazyTensor:
 
 
 Weights = Mapping[str, LazyTensor]  # parameter name -> where its values come from
+
+
+def as_weights(tensors: Mapping[str, Tensor]) -> Weights:
+    """Tensors that are in memory already, as weights."""
+    return {name: LazyTensor(tuple(tensor.shape), lambda tensor=tensor: tensor) for name, tensor in tensors.items()}

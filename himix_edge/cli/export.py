@@ -31,7 +31,9 @@ from himix_edge.presets import DEFAULT_MODEL
 )
 @click.option("--policy", type=click.Path(path_type=Path), help="YAML file: bits by role and module, group size.")
 @click.option(
-    "--rounding", type=click.Choice(["gptq", "nearest"]), help="Of 4-bit weights. [default: gptq, calibrated]"
+    "--rounding",
+    type=click.Choice(["tuned", "gptq", "nearest"]),
+    help="Of quantised weights: calibrated or plain. [default: gptq; small language models tuned; random ones nearest]",
 )
 @click.option("--calibration", type=click.Path(path_type=Path), help="LLaVA-format JSON to calibrate on.")
 @click.option("--activations", type=click.Choice(["int8", "float"]), help="[default: int8 where weights are quantised]")

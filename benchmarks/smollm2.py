@@ -1,0 +1,183 @@
+"""SmolLM2-135M in every target and precision: perplexity, beside round-to-nearest and what others make of its weights.
+
+    himix convert smollm2-135m --out models/smollm2
+    python -m benchmarks.smollm2 [--model DIR] [--tokens N] [--keep DIR] [--only TABLE]
+
+Perplexity is that of the first N tokens of this project's LICENSE, a token at a time, as a bundle computes it. The
+methods of rounding are compared in PyTorch on dequantised weights. The peers quantise the same float decoder: ONNX
+Runtime's and NNCF's quantisers our float exports, torchao the PyTorch model (pip install 'himix-edge[peers]').
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from himix_edge.bundle import Bundle, GenerationDefaults
+from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.cli.console import print_table, progress_console
+from himix_edge.errors import GateRefused
+from himix_edge.evaluation.perplexity import perplexity, read_text
+from himix_edge.export.pipeline import ExportRequest, export_all, plan, quantised
+from himix_edge.export.targets import find_targets
+from himix_edge.model import VisionLanguageModel
+from himix_edge.runtimes import Session, open_bundle
+from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.pytorch_engine import PytorchEngine
+
+TEXT = Path(__file__).parents[1] / "LICENSE"
+CAPACITY = 1024
+Row = tuple[str, str, float, float, float]
+
+
+class Benchmark:
+    """One model and text; rows are (runtime, weights, MB of the decoder, perplexity, seconds to make it)."""
+
+    def __init__(self, model: str, tokens: int, folder: Path):
+        self.model, self.tokens, self.folder = model, tokens, folder
+        self.source = open_source(model)
+        self.content = read_text(TEXT)
+
+    def measure(self, engine: Engine) -> float:
+        """Perplexity in an engine."""
+        session = Session(engine, self.source.load_text(), self.source.config, "", GenerationDefaults())
+        return perplexity(session, self.content, self.tokens)[0]
+
+    def pytorch(self, model: VisionLanguageModel) -> float:
+        """Perplexity of a PyTorch model."""
+        return self.measure(PytorchEngine(model, CAPACITY))
+
+    def float_model(self) -> VisionLanguageModel:
+        """The model as it is."""
+        return assemble(self.source.config, self.source.weights, self.source.where)
+
+    def request(self, target: str, precision: Any, rounding: Any = None) -> ExportRequest:
+        """An export to this benchmark's folder."""
+        out = self.folder / f"smollm2-{target}-{precision}"
+        return ExportRequest(self.model, target, precision, out, capacity=CAPACITY, rounding=rounding, force=True)
+
+    def methods(self) -> Iterator[Row]:
+        """Ways of rounding, in PyTorch."""
+        yield "PyTorch", "float", float("nan"), self.pytorch(self.float_model()), 0.0
+        for precision, rounding in (("int8", None), ("int4", "nearest"), ("int4", "gptq"), ("int4", "tuned")):
+            began = time.monotonic()
+            model = quantised(plan(self.request("onnx", precision, rounding))).reference
+            seconds = time.monotonic() - began
+            yield "PyTorch", f"{precision} {rounding or ''}", float("nan"), self.pytorch(model), seconds
+
+    def bundles(self) -> Iterator[Row]:
+        """Every target in int8 and int4, as it ships."""
+        for precision in ("int8", "int4"):
+            plans = [plan(self.request(target, precision)) for target in find_targets("all")]
+            began = time.monotonic()
+            for bundle in export_all(plans, progress_console.print):
+                seconds = time.monotonic() - began
+                if isinstance(bundle, GateRefused):
+                    raise SystemExit(str(bundle))
+                session = open_bundle(bundle.folder)
+                answer = session.answer("What is the capital of France?", max_new_tokens=12)
+                progress_console.print(f"{bundle.folder.name}: {answer}")
+                value = perplexity(session, self.content, self.tokens)[0]
+                yield bundle.manifest.target, precision, decoder_megabytes(bundle), value, seconds
+                began = time.monotonic()
+
+    def peers(self) -> Iterator[Row]:
+        """Others' 4-bit rounding, groups of 32, of the same decoder."""
+        float_bundles = {
+            bundle.manifest.target: bundle
+            for bundle in export_all([plan(self.request(target, "none")) for target in ("onnx", "openvino")])
+            if isinstance(bundle, Bundle)
+        }
+        for name, quantise, target in (
+            ("onnxruntime's MatMulNBitsQuantizer", onnxruntime_nearest, "onnx"),
+            ("NNCF, all layers", nncf_all_layers, "openvino"),
+            ("NNCF, embedding and head 8 bit", nncf_default, "openvino"),
+        ):
+            bundle, began = float_bundles[target], time.monotonic()
+            path = quantise(bundle.role_path("decoder"), self.folder / name.replace(" ", "-"))
+            seconds = time.monotonic() - began
+            size = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
+            value = self.measure(load_engine(bundle, role_files={"decoder": path}, activations="int8"))
+            yield name, "int4", size, value, seconds
+        began = time.monotonic()
+        model = torchao_nearest(self.float_model())
+        yield "torchao, head float", "int4", float("nan"), self.pytorch(model), time.monotonic() - began
+
+
+def decoder_megabytes(bundle: Bundle) -> float:
+    """1e6 bytes of the decoder's files (ExecuTorch: of the whole program)."""
+    return sum(record.bytes for record in bundle.manifest.roles["decoder"]) / 1e6
+
+
+def onnxruntime_nearest(decoder: Path, out: Path) -> Path:
+    """ONNX Runtime's own quantiser, with int8 activations as its kernels prefer."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    out.mkdir()
+    settings: dict[str, Any] = {"block_size": 32, "is_symmetric": True, "accuracy_level": 4}
+    made = MatMulNBitsQuantizer(onnx.load(decoder), op_types_to_quantize=("MatMul", "Gather"), **settings)
+    made.process()
+    made.model.save_model_to_file(str(out / "decoder.onnx"), False)
+    return out / "decoder.onnx"
+
+
+def nncf_all_layers(decoder: Path, out: Path) -> Path:
+    """NNCF's symmetric 4 bits for every layer."""
+    return _nncf(decoder, out, all_layers=True)
+
+
+def nncf_default(decoder: Path, out: Path) -> Path:
+    """NNCF's symmetric 4 bits as it comes, embedding and head in 8."""
+    return _nncf(decoder, out, all_layers=False)
+
+
+def _nncf(decoder: Path, out: Path, all_layers: bool) -> Path:
+    import nncf
+    import openvino
+
+    out.mkdir()
+    mode = nncf.CompressWeightsMode.INT4_SYM
+    graph = openvino.Core().read_model(decoder)
+    made = nncf.compress_weights(graph, mode=mode, group_size=32, ratio=1.0, all_layers=all_layers)
+    openvino.save_model(made, out / "decoder.xml")
+    return out / "decoder.xml"
+
+
+def torchao_nearest(model: VisionLanguageModel) -> VisionLanguageModel:
+    """torchao's 4-bit linears with int8 activations, as its ExecuTorch recipes have them."""
+    import torch
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization.granularity import PerGroup
+
+    config = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(32))
+    quantize_(model.model, config)
+    return model
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/smollm2")
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--keep", type=Path, help="folder for the bundles")
+    parser.add_argument("--only", choices=("methods", "bundles", "peers"), help="one of the three tables")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        benchmark = Benchmark(arguments.model, arguments.tokens, arguments.keep or Path(scratch))
+        exact = benchmark.pytorch(benchmark.float_model())
+        for name in ("methods", "bundles", "peers"):
+            if arguments.only in (None, name):
+                rows = []
+                for runtime, weights, size, value, seconds in getattr(benchmark, name)():
+                    rows.append((runtime, weights, size, value, f"{100 * (value / exact - 1):+.1f}%", seconds))
+                    progress_console.print(*rows[-1])
+                columns = ("runtime", "weights", "decoder MB", "perplexity", "to float", "seconds")
+                print_table(f"{name}: {arguments.tokens} tokens of LICENSE", columns, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Smoothing: outlier channels move from activations into weights before anything is quantised.
+
+A linear's input channel j is divided by s_j and its weight's column multiplied by it; the division is folded into what
+makes the input: a norm's weight, or the rows of `up_proj` in front of `down_proj`. In float the model computes the
+same. s_j = (largest input)^a / (largest weight)^(1-a) (SmoothQuant, Xiao et al., arXiv 2211.10438).
+
+It serves 8-bit weights, with a scale for each row. Groups of 4-bit weights lose more by it than the activations gain.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from himix_edge.checkpoints.lazy import LazyTensor, Weights
+from himix_edge.model import VisionLanguageModel
+
+STRENGTH = 0.5  # a
+BATCH = 8  # passages at once
+SMALLEST = 1e-5
+# the linear whose input is smoothed -> what makes that input, and every linear that takes it
+FOLDS = {
+    "self_attn.q_proj": ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    "mlp.gate_proj": ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
+    "mlp.down_proj": ("mlp.up_proj", ("mlp.down_proj",)),
+}
+
+
+@torch.inference_mode()
+def largest_inputs(model: VisionLanguageModel, texts: Tensor) -> dict[str, Tensor]:
+    """Module name -> largest magnitude (columns,) of each input channel over texts, int64 (passages, T)."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            largest = inputs[0].abs().flatten(0, -2).amax(dim=0)
+            found[name] = torch.maximum(found[name], largest) if name in found else largest
+
+        return hook
+
+    modules = [(name, module) for name, module in model.model.named_modules() if name.endswith(tuple(FOLDS))]
+    hooks = [module.register_forward_pre_hook(keep(f"model.{name}")) for name, module in modules]
+    for ids in texts.split(BATCH):
+        model.hidden(ids)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def smooth(weights: Weights, largest: dict[str, Tensor]) -> Weights:
+    """The same model with smoothed inputs; each tensor is still read when it is asked for.
+
+    Args:
+        weights: every parameter of the model.
+        largest: what `largest_inputs` gave.
+    """
+    smoothed = dict(weights)
+    for name, magnitude in largest.items():
+        linear = next(linear for linear in FOLDS if name.endswith(linear))
+        layer, (maker, users) = name.removesuffix(linear), FOLDS[linear]
+        matrices = [f"{layer}{user}.weight" for user in users]
+        columns = torch.stack([weights[matrix].read().float().abs().amax(dim=0) for matrix in matrices]).amax(dim=0)
+        scale = magnitude.clamp_min(SMALLEST) ** STRENGTH / columns.clamp_min(SMALLEST) ** (1 - STRENGTH)
+        scale = scale / scale.log().mean().exp()  # around 1, so that nothing grows as a whole
+        for matrix in matrices:
+            smoothed[matrix] = _times(smoothed[matrix], scale)
+        made = smoothed[f"{layer}{maker}.weight"]
+        smoothed[f"{layer}{maker}.weight"] = _times(made, 1 / scale if len(made.shape) == 1 else 1 / scale[:, None])
+    return smoothed
+
+
+def _times(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
+    return LazyTensor(tensor.shape, lambda: tensor.read().float() * factor)
