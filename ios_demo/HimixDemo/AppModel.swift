@@ -24,6 +24,11 @@ final class AppModel {
     @ObservationIgnored private var kept: ImageKV?
     @ObservationIgnored private var running: Task<Void, Never>?
 
+    var hasProblem: Bool {
+        get { problem != nil }
+        set { if !newValue { problem = nil } }
+    }
+
     var opened: OpenedModel? {
         if case .ready(let opened) = phase { return opened }
         return nil

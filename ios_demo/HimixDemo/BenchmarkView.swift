@@ -69,8 +69,9 @@ struct BenchmarkView: View {
     private func items(_ opened: OpenedModel) -> [BenchmarkItem] {
         let question = opened.bundle.manifest.selftest
         let url = opened.bundle.url(question.image)
-        let (name, load) =
-            model.photo.map { ($0.name, $0.decode) } ?? (question.image, { try RGBImage.decode(fileAt: url) })
+        let name = model.photo?.name ?? question.image
+        let shipped: @Sendable () throws -> RGBImage = { try RGBImage.decode(fileAt: url) }
+        let load = model.photo?.decode ?? shipped
         let prompts = ["Describe the image.", "What color is it?", "What shape is this?", question.prompt]
         return prompts.map { BenchmarkItem(name: name, prompt: $0, load: load) }
     }

@@ -19,7 +19,7 @@ struct BundleView: View {
                     Button("Pick a bundle in Files") { picks = true }
                         .disabled(model.busy)
                 } footer: {
-                    Text("The folder is copied into the app. Every file has to have the size and hash that its manifest says.")
+                    Text("It is copied into the app. Every file has to have the size and hash that the manifest says.")
                 }
             }
             .navigationTitle("Bundle")

@@ -11,7 +11,7 @@ struct RootView: View {
             BenchmarkView().tabItem { Label("Benchmark", systemImage: "stopwatch") }
             BundleView().tabItem { Label("Bundle", systemImage: "shippingbox") }
         }
-        .alert("That did not work", isPresented: Binding(get: { model.problem != nil }, set: { if !$0 { model.problem = nil } })) {
+        .alert("That did not work", isPresented: $model.hasProblem) {
             Button("OK") { model.problem = nil }
         } message: {
             Text(model.problem ?? "")

@@ -28,7 +28,7 @@ struct SelfTestView: View {
                 Button(runs ? "Running" : "Run the self-test") { Task { await run(opened) } }
                     .disabled(runs || model.busy)
             } footer: {
-                Text("One image and one question that came with the bundle, with the answer it gave when it was exported.")
+                Text("An image and a question that came with the bundle, and the answer it gave when it was exported.")
             }
             if let result {
                 Section {

@@ -15,5 +15,5 @@ done
 swiftc -emit-module -swift-version 6 -warnings-as-errors -module-name HimixCoreML "${flags[@]}" \
     -emit-module-path $modules/HimixCoreML.swiftmodule ios_demo/HimixKit/Sources/HimixCoreML/*.swift
 swiftc -typecheck -swift-version 6 -warnings-as-errors -module-name HimixDemo "${flags[@]}" ios_demo/HimixDemo/*.swift
-swiftc -typecheck -swift-version 6 -warnings-as-errors -enable-testing -module-name HimixCoreTests "${flags[@]}" \
+swiftc -typecheck -swift-version 6 -warnings-as-errors -module-name HimixCoreTests "${flags[@]}" \
     ios_demo/HimixKit/Tests/HimixCoreTests/{CoreMLTests,Goldens}.swift
