@@ -216,6 +216,7 @@ class Chat:
         decoder = self._session.text.stream()
         clock = _Clock()
         logits = self._feed(new_ids)
+        self._pending = []  # it was the first of new_ids
         stats.prefill = clock.lap()
         stats.finish_reason = "length"
         while stats.new_tokens < limit:
