@@ -281,7 +281,7 @@ def _chat(session: Session, out: Path) -> list[dict[str, Any]]:
         "none": session.chat(),
         "full": session.chat(out / "image5.ppm"),
     }
-    filling = "is it red or blue? " * 33  # up to where no whole prefill fits any more
+    filling = "is it red or blue? " * 52  # up to where no whole prefill fits any more
     turns = []
     for who, prompt, limit in [
         ("both", "what color is the shape?", None), ("none", "is there a circle?", 3), ("full", "what shape?", None),

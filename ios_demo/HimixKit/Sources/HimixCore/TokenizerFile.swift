@@ -52,14 +52,15 @@ extension Tokenizer {
             let plain = !token.singleWord && !token.lstrip && !token.rstrip
             try Self.require(plain, "added token \"\(token.content)\" with matching rules", "added tokens without")
         }
-        func tokens(_ wanted: (TokenizerFile.Added) -> Bool) -> [AddedToken] {
+        func tokens(_ wanted: (TokenizerFile.Added) -> Bool, _ spelling: (String) -> String = { $0 }) -> [AddedToken] {
             added.filter { wanted($0) && !$0.content.isEmpty }
-                .map { AddedToken(scalars: Array($0.content.unicodeScalars), id: $0.id) }
+                .map { AddedToken(scalars: Array(spelling($0.content).unicodeScalars), id: $0.id) }
                 .sorted { $0.scalars.count > $1.scalars.count }
         }
+        let normalized = composes ? { (text: String) in text.precomposedStringWithCanonicalMapping } : { $0 }
         specials = tokens { $0.special }
         addedTexts = tokens { !$0.special && !$0.normalized }
-        normalizedTexts = tokens { !$0.special && $0.normalized }
+        normalizedTexts = tokens({ !$0.special && $0.normalized }, normalized)
         var bytes = Dictionary(vocabulary.map { ($0.id, $0.bytes) }, uniquingKeysWith: { first, _ in first })
         for token in added {
             bytes[token.id] = token.special ? [] : ByteLevel.decode(token.content)
