@@ -36,23 +36,18 @@ from himix_edge.bundle import (
     write_manifest,
 )
 from himix_edge.checkpoints import image_kv_id, open_source
-from himix_edge.checkpoints.assemble import assemble
-from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import Source, random_source
 from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
-from himix_edge.export.calibration import calibrate
 from himix_edge.export.parity import Gate, Question
-from himix_edge.export.passages import as_passages, conversations, write_texts, writes_text
-from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy, role_bits
+from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import QuantizedModel, check_groups, digest, quantise
+from himix_edge.export.quantisation import QuantizedModel, check_groups, digest
 from himix_edge.export.report import table
-from himix_edge.export.smoothing import largest_inputs, smooth
+from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
-from himix_edge.export.tuning import tune
 from himix_edge.files import disk_errors, publish_folder, sha256
 from himix_edge.presets import SHIPPED, preset
 from himix_edge.runtimes.engine import load_engine
@@ -67,8 +62,6 @@ METHODS: dict[str, Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]] =
     "bicubic": "pillow-bicubic-squash",
 }
 Report = Callable[[str], None]
-Rounding = Literal["tuned", "gptq", "nearest"]
-TUNED_BYTES = 1 << 30  # float32 bytes up to which a language model is tuned unless one says otherwise
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class ExportRequest:
     group_size: int = 32
     capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
     policy: Path | None = None  # YAML with changes to the precision's policy
-    rounding: Rounding | None = None  # None: see `_rounding`
+    rounding: Rounding | None = None  # None: see `choose_rounding`
     calibration: Path | None = None  # LLaVA-format file to calibrate on; None: the probe
     int8_activations: bool | None = None  # None: where weights are quantised
     probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
@@ -145,7 +138,7 @@ def plan(request: ExportRequest) -> Plan:
     if request.policy is not None:
         policy = read_policy(request.policy, policy)
     check_groups(config, policy)
-    rounding = _rounding(request, source, policy)
+    rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
     quantised = request.precision != "none"
     int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised
     options = ExportOptions(capacity, int8_activations)
@@ -160,29 +153,6 @@ def plan(request: ExportRequest) -> Plan:
     need = forecast(config, policy)
     refuse_if_too_large(need, request.out)
     return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
-
-
-def _rounding(request: ExportRequest, source: Source, policy: Policy) -> Rounding:
-    """Calibrated where it can help: not for random weights, nor for 8-bit ones of a model without outliers, which one
-    trained here on conversations is. A language model's scales are also tuned, unless that would take long."""
-    if request.precision == "none":
-        return "nearest"
-    language = writes_text(source)
-    if request.rounding == "tuned" and not (language and _has_4_bits(policy)):
-        raise InputError(
-            f"--rounding tuned: {source.where} has no 4-bit weights or writes no text to tune on; use gptq"
-        )
-    if not (_has_4_bits(policy) or language):
-        return "nearest"
-    if request.rounding:
-        return request.rounding
-    if request.random_weights:
-        return "nearest"
-    return "tuned" if language and _has_4_bits(policy) and float_bytes(source.config) <= TUNED_BYTES else "gptq"
-
-
-def _has_4_bits(policy: Policy) -> bool:
-    return 4 in policy.bits().values() or any(bits == 4 for _, bits in policy.overrides)
 
 
 def _open(request: ExportRequest) -> Source:
@@ -285,34 +255,8 @@ def _publish(plan: Plan, model: QuantizedModel, gate: Gate, staging: Path, repor
 
 def quantised(plan: Plan, report: Report = lambda _: None) -> QuantizedModel:
     """The integers that every target packs, and the model on them."""
-    source, policy = plan.source, plan.policy
-    if plan.rounding == "nearest":
-        report("reading and quantising")
-        return quantise(source, policy)
-    report("reading")
-    model = assemble(source.config, source.weights, source.where)
-    written = None
-    if writes_text(source):
-        report("writing text to calibrate on")
-        written = write_texts(model)
-    if not _has_4_bits(policy):
-        report("smoothing and quantising")
-        if written is not None:
-            source = replace(source, weights=smooth(source.weights, largest_inputs(model, written)))
-        return quantise(source, policy)
-    samples, text = load_llava(plan.request.calibration or PROBE).samples, source.load_text()
-    passages = [passage for sample in samples for passage in conversations(model, text, sample)]
-    layers = source.config.decoder.num_hidden_layers
-    calibrated = calibrate(
-        source.config, source.weights, passages + as_passages(written), lambda name: role_bits(name, policy),
-        policy.group_size, lambda i: report(f"calibrating layer {i + 1} of {layers}"),
-    )  # fmt: skip
-    report("quantising")
-    made = quantise(source, policy, calibrated)
-    if plan.rounding == "tuned" and written is not None:
-        tuned, norms = tune(made, model, written, lambda i, of: report(f"tuning scales and norms: step {i} of {of}"))
-        made = quantise(replace(source, weights={**source.weights, **as_weights(norms)}), policy, tuned)
-    return made
+    samples = load_llava(plan.request.calibration or PROBE).samples
+    return round_weights(plan.source, plan.policy, plan.rounding, samples, report)
 
 
 def _refuse_in_the_way(plan: Plan) -> None:
@@ -429,7 +373,7 @@ def _manifest(
             precision=plan.request.precision,
             bits=_bits(plan.policy, model),
             group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
-            method=_method(plan),
+            method=method_name(plan.policy, plan.rounding) if model.tensors else "none",
             activations=plan.target.activations or ("int8" if plan.options.int8_activations else "float"),
         ),
         chat_template=text.template,
@@ -443,17 +387,6 @@ def _manifest(
         parity=parity,
         selftest=selftest,
     )
-
-
-def _method(plan: Plan) -> str:
-    """How weights were rounded, in words."""
-    if plan.request.precision == "none":
-        return "none"
-    if plan.rounding == "nearest":
-        return "round-to-nearest"
-    if not _has_4_bits(plan.policy):
-        return "smoothed, round-to-nearest"
-    return "gptq, tuned scales and norms" if plan.rounding == "tuned" else "gptq"
 
 
 def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:

@@ -1,0 +1,102 @@
+"""How a model's weights are rounded: what is calibrated by default, and the steps of each way."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.lazy import as_weights
+from himix_edge.checkpoints.source import Source
+from himix_edge.data import Sample
+from himix_edge.errors import InputError
+from himix_edge.export.calibration import calibrate
+from himix_edge.export.passages import as_passages, conversations, write_texts, writes_text
+from himix_edge.export.policy import Policy, role_bits
+from himix_edge.export.preflight import float_bytes
+from himix_edge.export.quantisation import QuantizedModel, quantise
+from himix_edge.export.smoothing import largest_inputs, smooth
+from himix_edge.export.tuning import tune
+
+Rounding = Literal["tuned", "gptq", "nearest"]  # tuned: gptq, then scales and norms end to end
+TUNED_BYTES = 1 << 30  # float32 bytes up to which a language model is tuned unless one says otherwise
+
+
+def choose_rounding(source: Source, policy: Policy, asked: Rounding | None, random_weights: bool) -> Rounding:
+    """What was asked for, or what helps: not for random weights, nor for 8-bit ones of a model without outliers, which
+    one trained here on conversations is. A language model is also tuned, unless that would take long.
+
+    Raises:
+        InputError: "tuned" for a model without 4-bit weights, or one that writes no text.
+    """
+    language, four = writes_text(source), has_4_bits(policy)
+    if not any(bits <= 8 for bits in policy.bits().values()) and not policy.overrides:
+        return "nearest"
+    if asked == "tuned" and not (language and four):
+        raise InputError(
+            f"--rounding tuned: {source.where} has no 4-bit weights or writes no text to tune on; use gptq"
+        )
+    if not (four or language):
+        return "nearest"
+    if asked:
+        return asked
+    if random_weights:
+        return "nearest"
+    return "tuned" if language and four and float_bytes(source.config) <= TUNED_BYTES else "gptq"
+
+
+def round_weights(
+    source: Source, policy: Policy, rounding: Rounding, samples: tuple[Sample, ...], report: Callable[[str], None]
+) -> QuantizedModel:
+    """Quantise a model.
+
+    Args:
+        source: the model in float.
+        policy: bits by module.
+        rounding: what `choose_rounding` gave.
+        samples: conversations to calibrate on, beside text that a language model writes itself.
+        report: called with a short line at the start of each step.
+
+    Raises:
+        InputError: as `quantise`.
+    """
+    if rounding == "nearest":
+        report("reading and quantising")
+        return quantise(source, policy)
+    report("reading")
+    model = assemble(source.config, source.weights, source.where)
+    written = None
+    if writes_text(source):
+        report("writing text to calibrate on")
+        written = write_texts(model)
+    if not has_4_bits(policy):
+        report("smoothing and quantising")
+        if written is not None:
+            source = replace(source, weights=smooth(source.weights, largest_inputs(model, written)))
+        return quantise(source, policy)
+    text = source.load_text()
+    passages = [passage for sample in samples for passage in conversations(model, text, sample)]
+    layers = source.config.decoder.num_hidden_layers
+    calibrated = calibrate(
+        source.config, source.weights, passages + as_passages(written), lambda name: role_bits(name, policy),
+        policy.group_size, lambda i: report(f"calibrating layer {i + 1} of {layers}"),
+    )  # fmt: skip
+    report("quantising")
+    made = quantise(source, policy, calibrated)
+    if rounding == "tuned" and written is not None:
+        tuned, norms = tune(made, model, written, lambda i, of: report(f"tuning scales and norms: step {i} of {of}"))
+        made = quantise(replace(source, weights={**source.weights, **as_weights(norms)}), policy, tuned)
+    return made
+
+
+def method_name(policy: Policy, rounding: Rounding) -> str:
+    """How quantised weights were rounded, in words."""
+    if rounding == "nearest":
+        return "round-to-nearest"
+    if not has_4_bits(policy):
+        return "smoothed, round-to-nearest"
+    return "gptq, tuned scales and norms" if rounding == "tuned" else "gptq"
+
+
+def has_4_bits(policy: Policy) -> bool:
+    """Whether any weight gets 4 bits."""
+    return 4 in policy.bits().values() or any(bits == 4 for _, bits in policy.overrides)
