@@ -284,9 +284,9 @@ def _chat(session: Session, out: Path) -> list[dict[str, Any]]:
     filling = "is it red or blue? " * 52  # up to where no whole prefill fits any more
     turns = []
     for who, prompt, limit in [
-        ("both", "what color is the shape?", None), ("none", "is there a circle?", 3), ("full", "what shape?", None),
-        ("both", "Describe the image.", 4), ("both", "is there a circle?", None), ("full", filling, 2),
-        ("none", "and now?", None),
+        ("both", "what color is the shape?", None), ("none", "is there a circle?", 3),
+        ("both", "Describe the image.", 4), ("both", "is there a circle?", None), ("full", "what shape?", None),
+        ("full", filling, 2), ("none", "and now?", None),
     ]:  # fmt: skip
         tokens = [piece.token_id for piece in chats[who].send(prompt, max_new_tokens=limit)]
         turns.append({"chat": who, "prompt": prompt, "limit": limit, "tokens": tokens})
