@@ -9,6 +9,7 @@ Quantisation itself is not judged here (it belongs in an accuracy table): the re
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +125,12 @@ class Gate:
                 self._at_most("quantised", name, found.metric, found.steps, found.limit)
         self._at_most("quantised", "all", f"weights off, of {len(self.model.tensors)}", float(off), 0.0)
 
-    def check_weights(self, stored: dict[str, QuantizedTensor]) -> None:
+    def check_weights(self, stored: Iterable[tuple[str, QuantizedTensor]]) -> None:
         """Stage "weights": what is stored in the exported files against what was quantised."""
+        found = {name: digest(tensor) for name, tensor in stored}
         off = 0
         for name, tensor in self.model.tensors.items():
-            if name not in stored or digest(stored[name]) != digest(tensor):
+            if found.get(name) != digest(tensor):
                 off += 1
                 self._add("weights", name, "stored as quantised", 0.0, 1.0, False)
         self._at_most("weights", "all", f"tensors off, of {len(self.model.tensors)}", float(off), 0.0)

@@ -410,10 +410,9 @@ def _run_gate(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, rep
 def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle: Bundle, report: Report) -> None:
     report("gate: stored weights")
     try:
-        stored = plan.target.read_weights(bundle)
+        gate.check_weights(plan.target.read_weights(bundle))
     except Exception as error:  # whatever the formats' libraries raise for a damaged file
         raise InputError(f"the written weights cannot be read back: {str(error).splitlines()[0]}") from None
-    gate.check_weights(stored)
     report("gate: exact")
     reference = plan.target.exact_reference(model)
     emulated = reference is not model.reference

@@ -1,5 +1,6 @@
 """`himix verify --weights`: integers and scales read back out of bundles, compared bit for bit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from himix_edge.bundle import Bundle
@@ -46,5 +47,5 @@ def compare(bundles: list[Bundle]) -> list[Comparison]:
     return found
 
 
-def _digests(tensors: dict[str, QuantizedTensor]) -> dict[str, str]:
-    return {name: digest(tensor) for name, tensor in tensors.items()}
+def _digests(tensors: Iterable[tuple[str, QuantizedTensor]]) -> dict[str, str]:
+    return {name: digest(tensor) for name, tensor in tensors}

@@ -1,6 +1,6 @@
 """The export targets. A target is one file here with a `TARGET` object; the registry finds it by the file's name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -51,8 +51,8 @@ class Target(Protocol):
         """What `exact_engine` computes: the reference, with whatever rounding the format cannot avoid."""
         ...
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
-        """Parameter name -> integers and scales, read back out of the exported files."""
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
+        """Parameter names with integers and scales, read back out of the exported files one by one."""
         ...
 
 

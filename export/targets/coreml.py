@@ -7,7 +7,7 @@ Both compute in float16, as the Neural Engine does. Whatever a weight is dequant
 import importlib.metadata
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,16 +149,14 @@ class CoreMlTarget:
         }
         return CoreMlEngine(files, bundle.config, capacity, rounding=False)
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
-        found = {}
         for role in bundle.manifest.roles:
             for function in load_program(bundle.role_path(role).parent).functions.values():
                 for operation in function.operations:
                     if operation.op_type == "constexpr_blockwise_shift_scale":
                         tensor = _stored(operation)
-                        found[names.get(digest(tensor), f"{role}: {operation.name}")] = tensor
-        return found
+                        yield names.get(digest(tensor), f"{role}: {operation.name}"), tensor
 
 
 TARGET = CoreMlTarget()

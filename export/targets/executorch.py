@@ -174,10 +174,10 @@ class ExecuTorchTarget:
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
         return load_engine(bundle)
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
-        stored = list(_read_program(bundle.role_path("decoder")))
-        return {names.get(digest(tensor), f"unknown {i}"): tensor for i, tensor in enumerate(stored)}
+        for i, tensor in enumerate(_read_program(bundle.role_path("decoder"))):
+            yield names.get(digest(tensor), f"unknown {i}"), tensor
 
 
 TARGET = ExecuTorchTarget()

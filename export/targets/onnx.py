@@ -7,7 +7,7 @@ HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate 
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,9 @@ class OnnxTarget:
             onnx.save(graph, paths[role])
         return load_engine(bundle, role_files=paths)
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         import onnx
 
-        found = {}
         for role in bundle.manifest.roles:
             graph = onnx.load(bundle.role_path(role)).graph
             stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -245,8 +244,7 @@ class OnnxTarget:
                     integers = onnx.numpy_helper.to_array(stored[packed])
                     scales = onnx.numpy_helper.to_array(stored[cast.input[0]])  # equal scales are one tensor
                     shape = {a.name: a.i for a in node.attribute}
-                    found[packed.removesuffix(PACKED)] = unpack_blocks(integers, scales, shape["K"], shape["bits"])
-        return found
+                    yield packed.removesuffix(PACKED), unpack_blocks(integers, scales, shape["K"], shape["bits"])
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision

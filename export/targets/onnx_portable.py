@@ -4,7 +4,7 @@ The K/V cache is an input and an output that grows. Weights are the same integer
 kernels for them may fuse them by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,9 @@ class OnnxPortableTarget(OnnxTarget):
                 raise GateRefused(f"{role}: operators of {', '.join(foreign)} in a portable export")
         return load_engine(bundle, activations="float")
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         import onnx
 
-        found = {}
         for role in bundle.manifest.roles:
             stored = {tensor.name: tensor for tensor in onnx.load(bundle.role_path(role)).graph.initializer}
             for name, tensor in stored.items():
@@ -143,8 +142,7 @@ class OnnxPortableTarget(OnnxTarget):
                     scale = onnx.numpy_helper.to_array(stored[name.removesuffix(VALUES) + SCALE])
                     scales = torch.from_numpy(scale.reshape(values.shape[0], -1).copy())
                     bits = 4 if tensor.data_type == onnx.TensorProto.INT4 else 8
-                    found[name.removesuffix(VALUES)] = QuantizedTensor(torch.from_numpy(values), scales, bits)
-        return found
+                    yield name.removesuffix(VALUES), QuantizedTensor(torch.from_numpy(values), scales, bits)
 
     def _portable_encoder(self, model: QuantizedModel, folder: Path) -> list[Path]:
         vision = model.reference.config.vision

@@ -6,7 +6,7 @@ are narrowed behind it; scales are float16, which holds them exactly.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +144,16 @@ class OpenVinoTarget:
             raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
         return engine
 
-    def read_weights(self, bundle: Bundle) -> dict[str, QuantizedTensor]:
+    def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         import openvino
 
-        found: dict[str, QuantizedTensor] = {}
         for role in bundle.manifest.roles:
             graph = openvino.Core().read_model(bundle.role_path(role))
             for multiply, values, scale in _dequantisations(graph):
                 integers = torch.from_numpy(_integers(values)).flatten(1)
                 scales = torch.from_numpy(scale.get_data().astype(np.float32)).flatten(1)
                 bits = 4 if values.get_output_element_type(0).bitwidth == 4 else 8
-                found[multiply.get_friendly_name()] = QuantizedTensor(integers, scales, bits)
-        return found
+                yield multiply.get_friendly_name(), QuantizedTensor(integers, scales, bits)
 
     def _encoder(self, model: QuantizedModel, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
