@@ -78,7 +78,8 @@ def stage_assets(work: Path, bundles: list[Path]) -> Path:
     licences.mkdir()
     shutil.copyfile(ROOT / "LICENSE", licences / "LICENSE")
     shutil.copyfile(ROOT / "NOTICE", licences / "NOTICE")
-    shutil.copyfile(onnxruntime() / "package" / "ThirdPartyNotices.txt", licences / "onnxruntime-ThirdPartyNotices.txt")
+    for name in ("LICENSE", "ThirdPartyNotices.txt"):
+        shutil.copyfile(onnxruntime() / "package" / name, licences / f"onnxruntime-{name}")
     return assets
 
 
