@@ -263,7 +263,7 @@ def ssh(tmp_path, board_python, monkeypatch):
 @pytest.mark.slow
 def test_ssh_a_cut_link_is_resumed_and_the_board_left_clean(ssh, tiny_bundle, tmp_path):
     """A real OpenSSH server: the cable is cut in mid-push, the rest is sent once, the run is whole."""
-    bundle, size = tmp_path / "tiny", 6_000_000
+    bundle, size = tmp_path / "tiny", 24_000_000
     shutil.copytree(tiny_bundle, bundle)
     (bundle / "more.bin").write_bytes(os.urandom(size))
     manifest = read_manifest(bundle)
@@ -276,7 +276,8 @@ def test_ssh_a_cut_link_is_resumed_and_the_board_left_clean(ssh, tiny_bundle, tm
     assert result.exit_code == 0, result.output + str(result.exception)
     assert ssh.cut_after is None  # it was cut
     assert len(ssh.forwarded) >= 2
-    assert sum(ssh.forwarded) < 1.25 * size  # the first half was not sent again
+    # the first half was not sent again: OpenSSH lets 2 MiB be on the way, which a cut may lose
+    assert sum(ssh.forwarded) < size + 4_000_000
     found = read_records(tmp_path / "r.json")[0]
     assert found.verdict != "invalid"
     assert found.self_test_passed
