@@ -33,7 +33,8 @@ class BoardJob:
 
     def text_of(self, ids: str) -> str:
         """The answer's text from its tokens, which the board writes as numbers."""
-        return self.text.decode([int(token) for token in ids.split()])
+        stream = self.text.stream()
+        return "".join(stream.step(int(token)) for token in ids.split())
 
 
 def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> BoardJob:
