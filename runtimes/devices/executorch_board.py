@@ -84,7 +84,8 @@ def measure_executorch(
         "inter_token": [time for run in counted for time in run["inter_token"]],
     }
     outcome = {
-        "samples": samples, "readings": [], "energy_j": None, "harness_overhead": None, "notes": [],
+        "samples": samples, "readings": [], "energy_j": None, "harness_overhead": None,
+        "notes": ["the board's load, clock and temperature were not watched"],
         "answers": [_answer(text, image, prompt, [run["token_ids"] for run in runs])
                     for (image, prompt), runs in zip(questions, found, strict=True)],
         "self_test_passed": tested == expected, "provider": "cpu", "versions": {},
