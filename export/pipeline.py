@@ -150,7 +150,7 @@ def plan(request: ExportRequest) -> Plan:
         "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    need = forecast(config, policy)
+    need = forecast(config, policy, rounding)
     refuse_if_too_large(need, request.out)
     return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
 
@@ -342,6 +342,7 @@ def _write_selftest(question: Question, text: TextProcessor, staging: Path) -> S
         pixels_sha256=hashlib.sha256(question.pixels.tobytes()).hexdigest(),
         token_ids=[token for token in tokens if token not in text.stop_ids],
         text=text.decode(tokens),
+        ends=tokens[-1] in text.stop_ids,
     )
 
 

@@ -28,8 +28,8 @@ class Forecast:
     disk: int
 
 
-def forecast(config: ModelConfig, policy: Policy) -> Forecast:
-    """Predict from the configuration alone; no weight is allocated."""
+def forecast(config: ModelConfig, policy: Policy, rounding: str = "nearest") -> Forecast:
+    """Predict from the configuration alone; no weight is allocated. `rounding` as in export.rounding."""
     with torch.device("meta"):
         model = build_model(config)
     weights = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
@@ -49,6 +49,9 @@ def forecast(config: ModelConfig, policy: Policy) -> Forecast:
     # and the bundle several times: packed, written, and opened by the runtime, which lays it out anew. Fitted to the
     # peaks of four exports of 0.9 to 3.7 billion parameters, with a margin of some percent
     memory = BASE_MEMORY + held + 2 * largest + 9 * bundle // 2
+    if rounding != "nearest":  # the float model stands beside the quantised one; tuning keeps its weights in float too
+        copies = 4 if rounding == "tuned" else 2
+        memory = max(memory, BASE_MEMORY + held + copies * float_bytes(config))
     return Forecast(weights, bundle, memory, 2 * bundle)
 
 

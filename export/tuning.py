@@ -101,8 +101,8 @@ def divergence(student: VisionLanguageModel, teacher: VisionLanguageModel, ids: 
         with torch.no_grad():
             expected = teacher(ids)
         found = student(ids)
-    logs = [logits.float().log_softmax(-1).flatten(0, 1) for logits in (found, expected)]
-    return F.kl_div(*logs, log_target=True, reduction="batchmean")
+    student_logs, teacher_logs = (logits.float().log_softmax(-1).flatten(0, 1) for logits in (found, expected))
+    return F.kl_div(student_logs, teacher_logs, log_target=True, reduction="batchmean")
 
 
 def _has_bfloat16() -> bool:

@@ -79,6 +79,7 @@ class SelfTest(Record):
     pixels_sha256: str
     token_ids: list[int]
     text: str
+    ends: bool = True  # whether the answer stops there; else it goes on
 
 
 class Manifest(Record):

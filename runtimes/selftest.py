@@ -24,7 +24,7 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
     vision = session.config.vision
     pixels = load_image(folder / test.image, vision.image_size, vision.resample)
     same_pixels = hashlib.sha256(pixels.tobytes()).hexdigest() == test.pixels_sha256
-    limit = len(test.token_ids)  # the answer may be the beginning of a longer one
+    limit = len(test.token_ids) + test.ends
     pieces = list(session.generate(test.prompt, folder / test.image, max_new_tokens=limit, temperature=0))
     tokens = [piece.token_id for piece in pieces]
     return {

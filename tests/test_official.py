@@ -87,11 +87,11 @@ def expected_logits(parts, pixels, ids):
 
 def load_checkpoint_of_decoder(language, injection):
     from himix_edge.checkpoints.assemble import assemble, model_weights
-    from himix_edge.checkpoints.lazy import LazyTensor
+    from himix_edge.checkpoints.lazy import as_weights
     from himix_edge.config import ModelConfig
 
     raw = {**language.config.to_dict(), "vision_hidden_size": 24}
-    weights = model_weights(language) | {n: LazyTensor(tuple(t.shape), lambda t=t: t) for n, t in injection.items()}
+    weights = model_weights(language) | as_weights(injection)
     return assemble(ModelConfig.from_dict(raw), weights, "decoder")
 
 

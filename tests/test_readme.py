@@ -34,6 +34,8 @@ def test_the_readmes_commands(tmp_path):
             assert program == "himix"
             if arguments[0] == "train":
                 arguments += [word for setting in SHORT for word in ("--set", setting)]
+            if arguments[0] == "bench":
+                arguments += ["--iterations", "2", "--warm-up", "1"]
             result = subprocess.run(
                 [sys.executable, "-m", "himix_edge", *arguments], cwd=tmp_path, capture_output=True, text=True,
                 input="What is this?\n\n", check=False, env=environment,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -19,4 +20,8 @@ Weights = Mapping[str, LazyTensor]  # parameter name -> where its values come fr
 
 def as_weights(tensors: Mapping[str, Tensor]) -> Weights:
     """Tensors that are in memory already, as weights."""
-    return {name: LazyTensor(tuple(tensor.shape), lambda tensor=tensor: tensor) for name, tensor in tensors.items()}
+    return {name: LazyTensor(tuple(tensor.shape), partial(_itself, tensor)) for name, tensor in tensors.items()}
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor

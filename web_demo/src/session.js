@@ -93,6 +93,7 @@ export class Chat {
     const stream = this.#session.text.stream();
     const clock = stopwatch();
     let logits = await this.#feed(ids);
+    this.#pending = []; // it was the first of `ids`
     stats.prefill = clock();
     stats.finish_reason = "length";
     while (stats.new_tokens < limit) {

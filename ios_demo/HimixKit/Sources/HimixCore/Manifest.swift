@@ -76,6 +76,8 @@ public struct SelfTestQuestion: Decodable, Sendable {
     public let pixelsSha256: String
     public let tokenIds: [Int]
     public let text: String
+    /// Whether the answer stops there; else it goes on. Older bundles leave it out and do stop.
+    public let ends: Bool?
 }
 
 /// The sizes of a model that a session and its cache depend on.

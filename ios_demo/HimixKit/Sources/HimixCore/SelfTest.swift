@@ -23,7 +23,8 @@ extension Session {
         let image = try load(url)
         let resized = image.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
         let same = resized.digest == question.pixelsSha256
-        let options = AnswerOptions(maxNewTokens: question.tokenIds.count + 1, temperature: 0)
+        let further = question.ends == false ? 0 : 1
+        let options = AnswerOptions(maxNewTokens: question.tokenIds.count + further, temperature: 0)
         let answer = try generate(question.prompt, images: [.pixels({ try load(url) })], options: options)
         let (tokens, text) = try answer.collect()
         return SelfTestResult(

@@ -38,6 +38,7 @@ public final class Bundle {
         public final String pixelsSha256;
         public final int[] tokenIds;
         public final String text;
+        public final boolean ends; // whether the answer stops there; else it goes on
 
         SelfTestCase(Fields test) {
             image = test.string("image");
@@ -45,6 +46,7 @@ public final class Bundle {
             pixelsSha256 = test.string("pixels_sha256");
             tokenIds = test.integers("token_ids", 0, Integer.MAX_VALUE);
             text = test.string("text");
+            ends = test.flag("ends", true);
         }
     }
 
