@@ -5,11 +5,14 @@ a kill goes on with the roles that are finished, and a rerun with other settings
 """
 
 import contextlib
+import ctypes
 import fcntl
+import gc
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -315,12 +318,22 @@ def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Repor
         else:
             report(f"{role}: tracing and writing")
             records = [file_record(staging, path) for path in write(staging)]
+            _release_memory()
             done[role] = [record.model_dump() for record in records]
             fresh = staging / f"{STAGES}.new"
             fresh.write_text(json.dumps({"key": plan.key, "roles": done}))
             fresh.replace(staging / STAGES)
         roles[role] = [staging / record.path for record in records]
     return roles
+
+
+def _release_memory() -> None:
+    """Give back what an exporter has left: traced programs in torch's caches, and freed memory that malloc keeps."""
+    torch.compiler.reset()
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a libc other than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _intact(staging: Path, record: FileRecord) -> bool:

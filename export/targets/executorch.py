@@ -2,14 +2,13 @@
 
 Quantised linears compute with int8 activations, there is no other kernel: XNNPACK's partitioner silently drops the
 scale of a weight-only linear. So the exact check compares with PyTorch emulating those activations (torchao), and a
-bundle with quantised weights and float activations is refused.
+bundle with quantised weights and float activations is refused. How weights are laid out: export.executorch_weights.
 """
 
 import importlib.metadata
 import itertools
-import json
-import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from himix_edge.bundle import Bundle
+from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
-from himix_edge.export.graphs import (
-    RotaryTable,
-    VisionInjector,
-    owned,
-    quiet,
-    replace_module,
-    run_layers,
-    spell_out_gelu,
-    swap_linears,
+from himix_edge.export.executorch_weights import (
+    FILE,
+    PackedEmbedding,
+    multiplied,
+    read_back,
+    side_by_side,
+    tied_head,
 )
-from himix_edge.export.quantisation import (
-    QuantizedEmbedding,
-    QuantizedLinear,
-    QuantizedModel,
-    QuantizedTensor,
-    digest,
-)
+from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
+from himix_edge.export.quantisation import QuantizedEmbedding, QuantizedModel, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import rotate
 from himix_edge.runtimes.engine import Engine, load_engine
-
-FILE = "model.pte"
 
 
 class Cache(nn.Module):
@@ -69,28 +61,20 @@ class Start(nn.Module):
         return torch.zeros(1)
 
 
-class PackedEmbedding(nn.Module):
-    """A token embedding on 4-bit integers, two in a byte, or 8-bit ones."""
+class Layer(nn.Module):
+    """A decoder layer with as few operations as the runtime allows: linears that share an input are one.
 
-    values: Tensor
-    scale: Tensor
+    Lowering takes a time per operation, and running them too.
+    """
 
-    def __init__(self, quantised: QuantizedTensor):
+    def __init__(self, layer: Any, config: ModelConfig):
         super().__init__()
-        self.bits = quantised.bits
-        values = quantised.values
-        if self.bits == 4:
-            offset = (values + 8).to(torch.uint8)
-            values = offset[:, 0::2] | offset[:, 1::2] << 4
-        self.register_buffer("values", values)
-        self.register_buffer("scale", quantised.scale)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows, scale = self.values[ids[0]].float(), self.scale[ids[0]]
-        if self.bits == 4:  # in float: the runtime has no kernel that shifts bits
-            high = torch.floor(rows / 16)
-            rows = torch.stack([rows - 16 * high, high], dim=-1).flatten(1) - 8
-        return (rows.unflatten(1, (scale.shape[1], -1)) * scale[..., None]).flatten(1)[None]
+        attn, mlp = layer.self_attn, layer.mlp
+        self.input_layernorm, self.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
+        self.qkv = side_by_side([attn.q_proj, attn.k_proj, attn.v_proj], config)
+        self.out = side_by_side([attn.o_proj], config)
+        self.gate_up = side_by_side([mlp.gate_proj, mlp.up_proj], config)
+        self.down = side_by_side([mlp.down_proj], config)
 
 
 class Decoder(nn.Module):
@@ -101,29 +85,34 @@ class Decoder(nn.Module):
 
     def __init__(self, model: Any, cache: Cache):
         super().__init__()
-        table, tied = model.model.embed_tokens, model.config.decoder.tie_word_embeddings
+        config, table = model.config, model.model.embed_tokens
+        tied, quantised = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
         capacity = cache.layer(0)[0].shape[1]
-        self.cache, self.stack, self.rotary = cache, model.model, RotaryTable(model.model, capacity)
-        quantised = isinstance(table, QuantizedEmbedding)
-        self.head = model.lm_head if not tied else _linear(table.quantised, None) if quantised else _tied(table)
+        self.cache, self.norm, self.rotary = cache, model.model.norm, RotaryTable(model.model, capacity)
+        self.heads, self.kv_heads, self.head_dim = (
+            config.decoder.num_attention_heads, config.decoder.num_key_value_heads, config.decoder.head_dim,
+        )  # fmt: skip
+        self.layers = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
+        self.head = tied_head(table, config) if tied else side_by_side([model.lm_head], config)
         self.embedding = PackedEmbedding(table.quantised) if quantised else table
-        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
-        model.model.embed_tokens = None
+        self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
 
     def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
-        cos, sin = self.rotary(position_ids)
+        cos, sin = (table.transpose(1, 2) for table in self.rotary(position_ids))  # (1, T, 1, h/2)
         # HiMix's text counts from 0 behind the image, so a layer without the image has as many slots filled
         filled = {False: start_pos[0].item()} | ({True: position_ids[0, 0].item()} if self.plain else {})
-
-        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        turned = self.heads + self.kv_heads
+        x = self.embedding(input_ids)
+        for i, layer in enumerate(self.layers):
+            together = layer.qkv(layer.input_layernorm(x)).unflatten(2, (turned + self.kv_heads, self.head_dim))
+            query, key = rotate(together[:, :, :turned], cos, sin).split([self.heads, self.kv_heads], dim=2)
             stored, first = self.cache.layer(i), filled[i in self.plain]
-            query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-            for cache, new in zip(stored, (key, value), strict=True):
+            for cache, new in zip(stored, (key, together[:, :, turned:]), strict=True):
                 torch.ops.llama.update_cache(new, cache, first)
-            return attention(query, *stored, first).transpose(1, 2)
-
-        x = run_layers(self.stack, self.embedding(input_ids), cos, sin, attend)
-        logits: Tensor = self.head(self.stack.norm(x[:, -1]))
+            x = x + layer.out(attention(query, *stored, first).flatten(2))
+            gate, up = layer.gate_up(layer.post_attention_layernorm(x)).chunk(2, dim=2)
+            x = x + layer.down(nn.functional.silu(gate) * up)
+        logits: Tensor = self.head(self.norm(x[:, -1]))
         return logits
 
 
@@ -165,66 +154,23 @@ class ExecuTorchTarget:
         """The reference with int8 activations emulated: asymmetric, a scale for each token."""
         if not model.tensors:
             return model.reference
-        emulated: VisionLanguageModel = _swap(owned(model.reference))
-        table = emulated.model.embed_tokens
-        if isinstance(table, QuantizedEmbedding) and emulated.config.decoder.tie_word_embeddings:
-            replace_module(emulated, "model.embed_tokens", EmulatedTable(table))
+        emulated: VisionLanguageModel = swap_linears(
+            owned(model.reference), lambda linear: multiplied(linear, model.reference.config)
+        )
+        decoder = emulated.config.decoder
+        if isinstance(emulated.model.embed_tokens, QuantizedEmbedding) and decoder.tie_word_embeddings:
+            emulated.config = replace(emulated.config, decoder=replace(decoder, tie_word_embeddings=False))
+            emulated.lm_head = tied_head(emulated.model.embed_tokens, emulated.config)  # type: ignore[assignment]
         return emulated
 
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
         return load_engine(bundle)
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
-        names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
-        for i, tensor in enumerate(_read_program(bundle.role_path("decoder"))):
-            yield names.get(digest(tensor), f"unknown {i}"), tensor
+        return read_back(bundle)
 
 
 TARGET = ExecuTorchTarget()
-
-
-class EmulatedTable(nn.Module):
-    """A tied table: rows for the embedding, and a `weight` that quantises what it is multiplied with."""
-
-    def __init__(self, table: QuantizedEmbedding):
-        super().__init__()
-        self.table, self.weight = table, _integers(table.quantised)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows: Tensor = self.table(ids)
-        return rows
-
-
-def _tied(table: nn.Module) -> nn.Linear:
-    head = nn.Linear(1, 1, bias=False, device="meta")
-    head.weight = table.weight  # type: ignore[assignment]
-    return head
-
-
-def _integers(quantised: QuantizedTensor) -> nn.Parameter:
-    """A weight that is multiplied with dynamically quantised activations, and that XNNPACK takes as it is."""
-    from torchao.quantization import IntxUnpackedToInt8Tensor
-    from torchao.quantization.quantize_.workflows.intx import intx_unpacked_to_int8_tensor as intx
-
-    kind, block = getattr(torch, f"int{quantised.bits}"), (1, quantised.group_size)
-    dynamic = intx.IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN
-    zero = torch.zeros_like(quantised.scale, dtype=torch.int8)
-    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, dynamic)
-    return nn.Parameter(stored, requires_grad=False)
-
-
-def _linear(quantised: QuantizedTensor, bias: Tensor | None) -> nn.Linear:
-    made = nn.Linear(1, 1, device="meta")
-    made.weight = _integers(quantised)
-    made.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
-    return made
-
-
-def _swap(module: nn.Module) -> Any:
-    def make(linear: QuantizedLinear) -> nn.Module:
-        return _linear(linear.quantised, linear.bias)
-
-    return swap_linears(module, make)
 
 
 def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
@@ -254,7 +200,8 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     config = model.reference.config
     vision, decoder = config.vision, config.decoder
     assert vision is not None
-    own = _swap(owned(model.reference))
+    own = owned(model.reference)
+    swapped = swap_linears(owned(model.reference), lambda linear: multiplied(linear, model.reference.config))
     heads, size, rows = decoder.num_key_value_heads, decoder.head_dim, config.num_vision_rows
     cache = Cache(decoder.num_hidden_layers, capacity, heads, size)
     image = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
@@ -264,8 +211,8 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
     methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], Any]] = {
-        "vision_encoder": (spell_out_gelu(own.vision_tower), (image,), None),
-        "vision_injector": (VisionInjector(own), (features,), None),
+        "vision_encoder": (spell_out_gelu(swapped.vision_tower), (image,), None),
+        "vision_injector": (VisionInjector(swapped), (features,), None),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),
         "decoder": (Decoder(own, cache), text, (time, None, time)),
     }
@@ -273,46 +220,3 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
         name: torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic, strict=True)
         for name, (module, arguments, dynamic) in methods.items()
     }
-
-
-def _read_program(path: Path) -> Iterator[QuantizedTensor]:
-    """Every quantised weight that XNNPACK gets, from the program's delegates and the buffers they name."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    file = deserialize_pte_binary(path.read_bytes())
-    data = {key: file.named_data.buffers[entry.buffer_index] for key, entry in file.named_data.pte_data.items()}
-    for delegate in file.program.backend_delegate_data:
-        graph = _xnnpack_graph(bytes(delegate.data))
-        buffers = [data.get(constant["named_key"]) for constant in graph["constant_data"]]
-        for value in graph["xvalues"]:
-            union = value["xvalue_union"]
-            tensor = union.get("tensor_value", {})
-            if tensor.get("constant_buffer_idx") and union.get("quant_params_type", "").startswith("PerChannel"):
-                yield _unpack(tensor, union["quant_params"], buffers)
-
-
-def _xnnpack_graph(delegate: bytes) -> Any:
-    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader, _get_schema_bytes
-    from executorch.exir._serialize._flatbuffer import _flatc_decompile
-
-    header = XNNHeader.from_bytes(delegate[: XNNHeader.EXPECTED_LENGTH])
-    with tempfile.TemporaryDirectory() as scratch:
-        schema, graph = Path(scratch) / "schema.fbs", Path(scratch) / "graph.bin"
-        schema.write_bytes(_get_schema_bytes())
-        graph.write_bytes(delegate[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
-        _flatc_decompile(scratch, str(schema), str(graph), ["--raw-binary"])
-        return json.loads(graph.with_suffix(".json").read_text())
-
-
-def _unpack(tensor: Any, parameters: Any, buffers: list[Any]) -> QuantizedTensor:
-    rows, columns = tensor["dims"]
-    raw = torch.frombuffer(bytearray(buffers[tensor["constant_buffer_idx"]]), dtype=torch.uint8)
-    scales = bytearray(buffers[parameters["scale_buffer_idx"]])
-    if tensor["datatype"] == "xnn_datatype_qbint4":
-        packed = raw[: rows * columns // 2].reshape(rows, columns // 2)
-        values = (torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).to(torch.int16) - 8).to(torch.int8)
-        scale = torch.frombuffer(scales, dtype=torch.bfloat16)[: parameters["num_scales"]].float()
-        return QuantizedTensor(values, scale.reshape(rows, -1), 4)
-    values = raw[: rows * columns].view(torch.int8).reshape(rows, columns)
-    scale = torch.frombuffer(scales, dtype=torch.float32)[: parameters["num_scales"]]
-    return QuantizedTensor(values, scale.reshape(rows, 1), 8)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import Injection, ModelConfig
-from himix_edge.model import KVCache, VisionLanguageModel
+from himix_edge.model import KVCache
 
 PAPER_TEXT_TOKENS = 64
 
@@ -72,14 +72,14 @@ def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Fl
         embeddings = torch.zeros(1, tokens + text_tokens, hidden, device="meta")
         states, cache = model.model.run(embeddings, None)
         through = _counted(lambda: model.model.run(embeddings, None))
-        paper = through + _counted(lambda: _logits(model, states))
+        paper = through + _counted(lambda: model.project_out(states))
     else:
         injector = _counted(lambda: model.inject(features))
         start = model.inject(features)
         states, cache = model.hidden(ids, start)
         through = _counted(lambda: model.hidden(ids, start))
-        paper = through + _counted(lambda: _logits(model, states)) + injector
-    head = _counted(lambda: _logits(model, states[:, -1:]))
+        paper = through + _counted(lambda: model.project_out(states)) + injector
+    head = _counted(lambda: model.project_out(states[:, -1:]))
     return Flops(tower, injector, through + head, paper, _counted(lambda: model.decode(one, cache)))
 
 
@@ -109,10 +109,6 @@ def kv_bytes(config: ModelConfig, slots: int, bytes_each: int = 4) -> tuple[int,
     per_slot = 2 * config.decoder.kv_size * bytes_each
     image = config.num_vision_rows * config.vision.num_tokens * per_slot
     return image, config.decoder.num_hidden_layers * slots * per_slot
-
-
-def _logits(model: VisionLanguageModel, states: Tensor) -> Tensor:
-    return torch.nn.functional.linear(states, model.head_weight)
 
 
 def _counted(run: Callable[[], Tensor | KVCache | tuple[Tensor, KVCache]]) -> int:

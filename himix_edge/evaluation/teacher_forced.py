@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from himix_edge.data import Sample
 from himix_edge.model import VisionLanguageModel
@@ -31,7 +30,7 @@ def answer_states(model: VisionLanguageModel, batch: Batch, features: Tensor) ->
             past = model.inject(features).select(batch.image_of_row[chosen])
         states, _ = model.hidden(batch.input_ids[chosen], past)
         target = batch.labels[chosen] != IGNORED
-        logits.append(F.linear(states[target], model.head_weight).float())
+        logits.append(model.project_out(states[target]).float())
         labels.append(batch.labels[chosen][target])
         rows.append(chosen.nonzero()[:, 0][target.nonzero()[:, 0]])
     return torch.cat(logits), torch.cat(labels), torch.cat(rows)

@@ -36,11 +36,12 @@ class VisionLanguageModel(nn.Module):
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
         self.apply(_initialise)
 
-    @property
-    def head_weight(self) -> Tensor:
-        """(V, d): the tied embedding or `lm_head`."""
-        tied = self.config.decoder.tie_word_embeddings
-        return self.model.embed_tokens.weight if tied else self.lm_head.weight
+    def project_out(self, states: Tensor) -> Tensor:
+        """Final normed states (..., d) -> logits (..., V), by the tied embedding or `lm_head`."""
+        if self.config.decoder.tie_word_embeddings:
+            return F.linear(states, self.model.embed_tokens.weight)
+        logits: Tensor = self.lm_head(states)
+        return logits
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) RGB -> vision features (B, N, d_v). Raises ValueError if the model has no tower."""
@@ -78,7 +79,7 @@ class VisionLanguageModel(nn.Module):
     def decode(self, input_ids: Tensor, past: KVCache | None = None) -> tuple[Tensor, KVCache]:
         """Token ids (B, T) behind `past` -> logits (B, T, V) float32 and the grown cache."""
         states, cache = self.hidden(input_ids, past)
-        return F.linear(states, self.head_weight).float(), cache
+        return self.project_out(states).float(), cache
 
     def forward(
         self, input_ids: Tensor, pixel_values: Tensor | None = None, vision_features: Tensor | None = None
