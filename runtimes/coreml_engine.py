@@ -72,17 +72,18 @@ class _Interpreted:
         try:
             import torch
 
-            from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+            from himix_edge.runtimes.mil_interpreter import Dequantised, Interpreter, load_program
         except ImportError:
             raise BackendMissing("torch", "coreml") from None
         self._torch = torch
         programs = {role: load_program(package) for role, package in packages.items()}
+        weights = Dequantised()
         self._encoder, self._injector = (
-            Interpreter(programs[role], "main", packages[role], rounding)
+            Interpreter(programs[role], "main", packages[role], rounding, weights)
             for role in ("vision_encoder", "vision_injector")
         )
         self._functions = {
-            name: Interpreter(programs["decoder"], name, packages["decoder"], rounding)
+            name: Interpreter(programs["decoder"], name, packages["decoder"], rounding, weights)
             for name in ("prefill", "decode")
         }
         self._states: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from himix_edge.errors import BackendMissing, InputError
 
 Operator = Callable[[dict[str, Any]], Any]
-CACHE_BYTES = 1 << 30  # dequantised weights that are kept; beyond that each is dequantised when it is used
+CACHE_BYTES = 1 << 30
 
 
 def load_program(package: Path) -> Any:
@@ -44,11 +44,31 @@ def load_program(package: Path) -> Any:
         raise InputError(f"{package}: not a readable Core ML package: {str(error).splitlines()[0]}") from None
 
 
+class Dequantised:
+    """Dequantised weights, up to CACHE_BYTES of them kept; beyond that each is made anew when it is used."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+
+    def __call__(self, operation: Any) -> Tensor:
+        """Integers times scales in float32; what float16 arithmetic would round is the runtime's business."""
+        weight = self._kept.get(id(operation))
+        if weight is None:
+            weight = _dequantise(operation)
+            if self._bytes + weight.nbytes <= CACHE_BYTES:
+                self._bytes += weight.nbytes
+                self._kept[id(operation)] = weight
+        return weight
+
+
 class Interpreter:
     """One function of a program. States are kept by the caller and changed in place."""
 
-    def __init__(self, program: Any, function: str, where: Path, rounding: bool = True):
-        """Without `rounding` what is declared float16 is computed and kept in float32.
+    def __init__(
+        self, program: Any, function: str, where: Path, rounding: bool = True, weights: Dequantised | None = None
+    ):
+        """Without `rounding` what is declared float16 is computed and kept in float32. `weights` may be shared.
 
         Raises InputError for a function that the program lacks, or an operator that is not known here.
         """
@@ -56,8 +76,7 @@ class Interpreter:
             raise InputError(f"{where}: no function {function!r}; it has {', '.join(program.functions)}")
         self._function = program.functions[function]
         self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
-        self._weights: dict[str, Tensor] = {}
-        self._kept = 0
+        self._weights = weights or Dequantised()
         missing = sorted({o.op_type for o in self._function.operations} - set(OPERATORS) - SPECIAL)
         if missing:
             raise InputError(f"{where}: the Core ML interpreter has no operator {', '.join(missing)}; open it on macOS")
@@ -109,7 +128,7 @@ class Interpreter:
         if given.op is None:
             return None  # a state, which its operator looks up itself
         if given.op.op_type == "constexpr_blockwise_shift_scale":
-            return self._weight(given.op)
+            return self._weights(given.op)
         value = given.val
         return value if isinstance(value, str | bool) else _tensor(value)
 
@@ -118,26 +137,22 @@ class Interpreter:
 
         return self._types[builtin_to_string(variable.dtype)]
 
-    def _weight(self, operation: Any) -> Tensor:
-        """Integers times scales in float32; what float16 arithmetic would round is the runtime's business."""
-        if operation.name in self._weights:
-            return self._weights[operation.name]
-        data, scale = _tensor(operation.data.val).float(), _tensor(operation.scale.val).float()
-        if operation.offset is not None:
-            data = data - _spread(_tensor(operation.offset.val).float(), data)
-        weight = data * _spread(scale, data)
-        if self._kept + weight.nbytes <= CACHE_BYTES:
-            self._kept += weight.nbytes
-            self._weights[operation.name] = weight
-        return weight
+
+def _dequantise(operation: Any) -> Tensor:
+    """The weight of a constexpr_blockwise_shift_scale, with few copies: the largest make up most of what is in use."""
+    import numpy as np
+
+    weight = torch.from_numpy(np.array(operation.data.val, np.float32))
+    for given, change in ((operation.offset, Tensor.sub_), (operation.scale, Tensor.mul_)):
+        if given is not None:
+            per_block = _tensor(given.val).float()
+            blocks = [n for axis in range(weight.dim()) for n in _block(weight.shape[axis], per_block.shape[axis])]
+            change(weight.view(blocks), per_block.view([n for count in per_block.shape for n in (count, 1)]))
+    return weight
 
 
-def _spread(per_block: Tensor, data: Tensor) -> Tensor:
-    """Repeat a block's number over its elements."""
-    for axis in range(data.dim()):
-        if per_block.shape[axis] != data.shape[axis]:
-            per_block = per_block.repeat_interleave(data.shape[axis] // per_block.shape[axis], dim=axis)
-    return per_block
+def _block(length: int, count: int) -> tuple[int, int]:
+    return count, length // count
 
 
 def _tensor(value: Any) -> Tensor:

@@ -14,6 +14,7 @@ from himix_edge.cli import himix
 from himix_edge.config import Injection
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import BackendMissing, GateRefused, InputError
+from himix_edge.export import executorch_weights
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
@@ -26,12 +27,14 @@ TARGETS = ("onnx", "openvino", "executorch", "coreml")
 
 @pytest.fixture(scope="session")
 def four(tmp_path_factory, tiny_checkpoint):
-    """The tiny model in int4, in all four targets, from one command."""
+    """The tiny model in int4, in all four targets, from one command; ExecuTorch's in pieces as larger models are."""
     folder = tmp_path_factory.mktemp("four")
-    himix.main(
-        ["export", "--target", "all", "--quant", "int4", "--model", str(tiny_checkpoint), "--out", str(folder)],
-        standalone_mode=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executorch_weights, "LEAST_COLUMNS", 32)
+        himix.main(
+            ["export", "--target", "all", "--quant", "int4", "--model", str(tiny_checkpoint), "--out", str(folder)],
+            standalone_mode=False,
+        )
     return {target: folder / f"tiny-{target}-int4" for target in TARGETS}
 
 

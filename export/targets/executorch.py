@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         self.heads, self.kv_heads, self.head_dim = (
             config.decoder.num_attention_heads, config.decoder.num_key_value_heads, config.decoder.head_dim,
         )  # fmt: skip
-        self.layers = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
+        self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
         self.head = tied_head(table, config) if tied else side_by_side([model.lm_head], config)
         self.embedding = PackedEmbedding(table.quantised) if quantised else table
         self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
