@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,16 +26,14 @@ import numpy as np
 import psutil
 from rich.progress import track
 
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, bundle_timings, milliseconds, report, timed_apart
 from himix_edge.bundle import open_verified
 from himix_edge.checkpoints.saving import save_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.cli.console import print_table
 from himix_edge.presets import preset
-from himix_edge.runtimes.engine import Engine, load_engine
 
 PRESETS = ("qwen2-0.5b", "tinyllama-1.1b", "llama-3.2-1b", "llama-3.2-3b")
-VISION, TEXT, DECODED = 728, 64, 32
-Timings = dict[str, Callable[[], float]]
 
 
 def export(name: str, out: Path) -> tuple[float, float]:
@@ -56,30 +53,6 @@ def weight_bytes(name: str) -> tuple[int, int]:
     bf16 = sum(2 * int(np.prod(shape)) for shape in shapes.values())
     decoder = [s for n, s in shapes.items() if not n.startswith("vision_tower") and "_img" not in n]
     return bf16, sum(int(np.prod(s)) * 18 // 32 if len(s) == 2 else 4 * s[0] for s in decoder)
-
-
-def our_timings(engine: Engine, rows: tuple[int, int, int], vocabulary: int) -> Timings:
-    """Milliseconds of one prefill or one token, by name."""
-    layers, heads, head_dim = rows
-    rng = np.random.default_rng(0)
-    vision = rng.standard_normal((2, layers, heads, VISION, head_dim)).astype(np.float32)
-    nothing = vision[:, :, :, :0]
-    tokens = rng.integers(vocabulary, size=VISION + TEXT)
-
-    def prefill(kv: np.ndarray, ids: np.ndarray) -> float:
-        engine.start(kv[0], kv[1], 0)
-        return milliseconds(lambda: engine.step(ids))
-
-    def decode() -> float:
-        engine.start(vision[0], vision[1], 0)
-        engine.step(tokens[:TEXT])
-        return milliseconds(lambda: [engine.step(tokens[i : i + 1]) for i in range(DECODED)]) / DECODED
-
-    return {
-        "HiMix prefill 64": lambda: prefill(vision, tokens[:TEXT]),
-        "vanilla prefill 792": lambda: prefill(nothing, tokens),
-        "token at 792": decode,
-    }
 
 
 def build_genai(name: str, builder: str, scratch: Path) -> Path:
@@ -132,36 +105,10 @@ def genai_timings(folder: Path) -> Timings:
         return milliseconds(lambda: [fresh.generate_next_token() for _ in range(DECODED)]) / DECODED
 
     return {
-        "genai prefill 64": lambda: prefill(TEXT),
-        "genai prefill 792": lambda: prefill(VISION + TEXT),
-        "genai token at 792": decode,
+        "prefill 64": lambda: prefill(TEXT),
+        "prefill 792": lambda: prefill(VISION + TEXT),
+        "token at 792": decode,
     }
-
-
-def worker(kind: str, folder: Path) -> None:
-    """Time one runtime's cases in a process of its own: thread pools that wait by spinning would slow each other."""
-    if kind == "genai":
-        cases = genai_timings(folder)
-    else:
-        bundle = open_verified(folder)
-        config = bundle.config
-        rows = (config.num_vision_rows, config.decoder.num_key_value_heads, config.decoder.head_dim)
-        cases = our_timings(load_engine(bundle), rows, config.decoder.vocab_size)
-    print(json.dumps({case: [run() for _ in range(5)][2:] for case, run in cases.items()}))
-
-
-def timed_apart(kind: str, folder: Path) -> dict[str, list[float]]:
-    """`worker` in a new process."""
-    command = [sys.executable, "-m", "benchmarks.full_size", "--worker", kind, str(folder)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    timings: dict[str, list[float]] = json.loads(output.splitlines()[-1])
-    return timings
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -174,7 +121,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker[0], Path(arguments.worker[1]))
+        kind, path = arguments.worker[0], Path(arguments.worker[1])
+        report(genai_timings(path) if kind == "genai" else bundle_timings(open_verified(path)))
         return
     made, timed = [], []
     with tempfile.TemporaryDirectory() as scratch:
@@ -193,11 +141,11 @@ def main() -> None:
             times: dict[str, list[float]] = {}
             for _ in track(range(arguments.rounds), f"timing {name}"):
                 for kind, folder in runs.items():
-                    for case, values in timed_apart(kind, folder).items():
-                        times.setdefault(case, []).extend(values)
+                    for case, values in timed_apart("benchmarks.full_size", kind, folder).items():
+                        times.setdefault(f"{kind} {case}", []).extend(values)
             medians = {case: median(values) for case, values in times.items()}
             timed += [(name, case, value, min(times[case]), max(times[case])) for case, value in medians.items()]
-            ratio = medians["vanilla prefill 792"] / medians["HiMix prefill 64"]
+            ratio = medians["himix prefill 792"] / medians["himix prefill 64 behind 728"]
             timed.append((name, "vanilla prefill / HiMix prefill", ratio, float("nan"), float("nan")))
     print_table("Exports", ("preset", "s", "peak GB", "limit GB", "bundle MB", "decoder MB", "Q4_0 MB", "ratio"), made)
     print_table("Latency in ms", ("preset", "case", "median", "least", "most"), timed)

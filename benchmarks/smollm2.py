@@ -4,16 +4,23 @@
     python -m benchmarks.smollm2 [--model DIR] [--tokens N] [--keep DIR] [--only TABLE]
 
 Perplexity is that of the first N tokens of this project's LICENSE, a token at a time, as a bundle computes it. The
-methods of rounding are compared in PyTorch on dequantised weights. The peers quantise the same float decoder: ONNX
-Runtime's and NNCF's quantisers our float exports, torchao the PyTorch model (pip install 'himix-edge[peers]').
+methods of rounding are compared in PyTorch on dequantised weights, and on a second text too: eight passages of 512
+tokens of Python's own help topics, which the model knows less well than a licence. The peers quantise the same float
+decoder: ONNX Runtime's and NNCF's quantisers our float exports, torchao the PyTorch model (pip install
+'himix-edge[peers]').
 """
 
 import argparse
+import math
+import pydoc_data.topics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.checkpoints import open_source
@@ -26,15 +33,24 @@ from himix_edge.export.targets import find_targets
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes import Session, open_bundle
 from himix_edge.runtimes.engine import Engine, load_engine
-from himix_edge.runtimes.pytorch_engine import PytorchEngine
 
 TEXT = Path(__file__).parents[1] / "LICENSE"
 CAPACITY = 1024
-Row = tuple[str, str, float, float, float]
+PASSAGES, EVERY, LENGTH = 8, 3000, 512  # of the help topics, in tokens
+NONE = float("nan")
+Row = tuple[str, str, float, float, float, float]
+
+
+def topics() -> str:
+    """Python's help topics, a text of the standard library."""
+    return "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
 
 
 class Benchmark:
-    """One model and text; rows are (runtime, weights, MB of the decoder, perplexity, seconds to make it)."""
+    """One model and its texts.
+
+    Rows are (runtime, weights, MB of the decoder, perplexity of LICENSE, of the help topics, seconds to make it).
+    """
 
     def __init__(self, model: str, tokens: int, folder: Path):
         self.model, self.tokens, self.folder = model, tokens, folder
@@ -42,13 +58,22 @@ class Benchmark:
         self.content = read_text(TEXT)
 
     def measure(self, engine: Engine) -> float:
-        """Perplexity in an engine."""
+        """Perplexity of LICENSE in an engine."""
         session = Session(engine, self.source.load_text(), self.source.config, "", GenerationDefaults())
         return perplexity(session, self.content, self.tokens)[0]
 
-    def pytorch(self, model: VisionLanguageModel) -> float:
-        """Perplexity of a PyTorch model."""
-        return self.measure(PytorchEngine(model, CAPACITY))
+    @torch.inference_mode()
+    def pytorch(self, model: VisionLanguageModel) -> tuple[float, float]:
+        """Perplexity of LICENSE and of the help topics in PyTorch, a passage in one pass."""
+        encode = self.source.load_text().tokenizer.encode
+        licence = encode(self.content, add_special_tokens=False).ids[: self.tokens]
+        ids = encode(topics()[: 10 * PASSAGES * EVERY], add_special_tokens=False).ids
+        starts = range(0, PASSAGES * EVERY, EVERY)
+        found = []
+        for passages in ([licence], [ids[start : start + LENGTH] for start in starts]):
+            losses = [F.cross_entropy(model(torch.tensor([p]))[0, :-1], torch.tensor(p[1:])) for p in passages]
+            found.append(math.exp(float(sum(losses)) / len(losses)))
+        return found[0], found[1]
 
     def float_model(self) -> VisionLanguageModel:
         """The model as it is."""
@@ -61,12 +86,12 @@ class Benchmark:
 
     def methods(self) -> Iterator[Row]:
         """Ways of rounding, in PyTorch."""
-        yield "PyTorch", "float", float("nan"), self.pytorch(self.float_model()), 0.0
+        yield "PyTorch", "float", NONE, *self.pytorch(self.float_model()), 0.0
         for precision, rounding in (("int8", None), ("int4", "nearest"), ("int4", "gptq"), ("int4", "tuned")):
             began = time.monotonic()
-            model = quantised(plan(self.request("onnx", precision, rounding))).reference
+            model = quantised(plan(self.request("onnx", precision, rounding)), progress_console.print).reference
             seconds = time.monotonic() - began
-            yield "PyTorch", f"{precision} {rounding or ''}", float("nan"), self.pytorch(model), seconds
+            yield "PyTorch", f"{precision} {rounding or ''}", NONE, *self.pytorch(model), seconds
 
     def bundles(self) -> Iterator[Row]:
         """Every target in int8 and int4, as it ships."""
@@ -81,7 +106,7 @@ class Benchmark:
                 answer = session.answer("What is the capital of France?", max_new_tokens=12)
                 progress_console.print(f"{bundle.folder.name}: {answer}")
                 value = perplexity(session, self.content, self.tokens)[0]
-                yield bundle.manifest.target, precision, decoder_megabytes(bundle), value, seconds
+                yield bundle.manifest.target, precision, decoder_megabytes(bundle), value, NONE, seconds
                 began = time.monotonic()
 
     def peers(self) -> Iterator[Row]:
@@ -101,10 +126,16 @@ class Benchmark:
             seconds = time.monotonic() - began
             size = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
             value = self.measure(load_engine(bundle, role_files={"decoder": path}, activations="int8"))
-            yield name, "int4", size, value, seconds
+            yield name, "int4", size, value, NONE, seconds
         began = time.monotonic()
         model = torchao_nearest(self.float_model())
-        yield "torchao, head float", "int4", float("nan"), self.pytorch(model), time.monotonic() - began
+        seconds = time.monotonic() - began
+        yield "torchao, embedding and head float", "int4", NONE, *self.pytorch(model), seconds
+
+
+def change(value: float, exact: float) -> str:
+    """How much larger a perplexity is than that of the float model."""
+    return "" if math.isnan(value) else f"{100 * (value / exact - 1):+.1f}%"
 
 
 def decoder_megabytes(bundle: Bundle) -> float:
@@ -149,7 +180,6 @@ def _nncf(decoder: Path, out: Path, all_layers: bool) -> Path:
 
 def torchao_nearest(model: VisionLanguageModel) -> VisionLanguageModel:
     """torchao's 4-bit linears with int8 activations, as its ExecuTorch recipes have them."""
-    import torch
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
@@ -172,11 +202,12 @@ def main() -> None:
         for name in ("methods", "bundles", "peers"):
             if arguments.only in (None, name):
                 rows = []
-                for runtime, weights, size, value, seconds in getattr(benchmark, name)():
-                    rows.append((runtime, weights, size, value, f"{100 * (value / exact - 1):+.1f}%", seconds))
+                for runtime, weights, size, *values, seconds in getattr(benchmark, name)():
+                    changes = [change(value, of) for value, of in zip(values, exact, strict=True)]
+                    rows.append((runtime, weights, size, values[0], changes[0], values[1], changes[1], seconds))
                     progress_console.print(*rows[-1])
-                columns = ("runtime", "weights", "decoder MB", "perplexity", "to float", "seconds")
-                print_table(f"{name}: {arguments.tokens} tokens of LICENSE", columns, rows)
+                texts = (f"{arguments.tokens} tokens of LICENSE", "to float", "help topics", "to float")
+                print_table(name, ("runtime", "weights", "decoder MB", *texts, "seconds"), rows)
 
 
 if __name__ == "__main__":

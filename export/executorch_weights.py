@@ -69,7 +69,7 @@ class Pieces(nn.Module):
         self.width = values.shape[1] // count
         scales = scale.chunk(count, dim=1) if scale.shape[1] > 1 else [scale] * count
         self.parts = nn.ModuleList(
-            _linear(QuantizedTensor(part.contiguous(), of.contiguous(), quantised.bits), None if i else bias)
+            _linear(QuantizedTensor(part, of, quantised.bits), None if i else bias)  # views: no copy of the weight
             for i, (part, of) in enumerate(zip(values.chunk(count, dim=1), scales, strict=True))
         )
 

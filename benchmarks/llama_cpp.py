@@ -1,0 +1,95 @@
+"""llama.cpp as a peer: a preset's decoder with random weights as GGUF, and its timings through llama-cpp-python."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import psutil
+
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds
+from himix_edge.checkpoints.source import random_source
+from himix_edge.presets import preset
+
+KINDS = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+NAMES = {  # ours -> llama.cpp's, below a layer
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    **{f"self_attn.{x}_proj.{part}": f"attn_{x}.{part}" for x in "qkv" for part in ("weight", "bias")},
+    "self_attn.o_proj.weight": "attn_output.weight",
+    **{f"mlp.{x}_proj.weight": f"ffn_{x}.weight" for x in ("gate", "up", "down")},
+}
+OUTSIDE = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+
+def write_gguf(name: str, kind: str, path: Path) -> None:
+    """A preset's decoder, every matrix in Q4_0 or Q8_0 (the embedding and head too), without a vocabulary."""
+    source = random_source(preset(name), name)
+    config = source.config.decoder
+    writer = gguf.GGUFWriter(path, config.model_type)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+    for ours, weight in source.weights.items():
+        theirs = _name(ours)
+        if theirs is None:
+            continue
+        array = weight.read().float().numpy()
+        if array.ndim == 1:
+            writer.add_tensor(theirs, array)
+        else:
+            writer.add_tensor(theirs, gguf.quants.quantize(array, KINDS[kind]), raw_dtype=KINDS[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _name(ours: str) -> str | None:
+    """What llama.cpp calls a parameter; None for those of the image."""
+    if ours in OUTSIDE:
+        return OUTSIDE[ours]
+    _, _, rest = ours.partition("model.layers.")
+    layer, _, inner = rest.partition(".")
+    return f"blk.{layer}.{NAMES[inner]}" if inner in NAMES else None
+
+
+def timings(path: Path) -> Timings:
+    """LLaVA-style, all of the image's and the text's tokens through the decoder; and a token behind them."""
+    import llama_cpp
+
+    cores = psutil.cpu_count(logical=False)
+    length = VISION + TEXT + DECODED + 8
+    model = llama_cpp.Llama(
+        str(path), n_ctx=length, n_batch=length, n_ubatch=512, n_threads=cores, n_threads_batch=cores, verbose=False
+    )
+    tokens = np.random.default_rng(0).integers(model.n_vocab(), size=VISION + TEXT).tolist()
+
+    def prefill(count: int) -> float:
+        model.reset()
+        return milliseconds(lambda: model.eval(tokens[:count]))
+
+    def decode() -> float:
+        prefill(VISION + TEXT)
+        feed: Any = model.eval
+        return milliseconds(lambda: [feed(tokens[i : i + 1]) for i in range(DECODED)]) / DECODED
+
+    return {
+        "prefill 64": lambda: prefill(TEXT),
+        "prefill 792": lambda: prefill(VISION + TEXT),
+        "token at 792": decode,
+    }
