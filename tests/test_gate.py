@@ -12,7 +12,7 @@ import torch
 
 from himix_edge.errors import GateRefused
 from himix_edge.export import graphs
-from himix_edge.export.parity import distance
+from himix_edge.export.parity import Trace, _noise, distance
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model.decoder import rope_tables
 from tests.conftest import TINY
@@ -159,3 +159,15 @@ def test_distance_knows_shapes_and_nan():
     assert distance(a, a + 0.5) == pytest.approx(0.5 / a.std(), rel=1e-5)
     assert distance(a, a + [[0, 0, 0, 1]] * 3) == pytest.approx(1 / a.std(), rel=1e-5)
     assert distance(a, a + [[0, 0, 0, 1]] * 3, rms=True) == pytest.approx(0.5 / a.std(), rel=1e-5)
+
+
+def test_what_rounding_costs_is_measured_up_to_where_the_answers_part():
+    rng = np.random.default_rng(0)
+    features, key, value, logits = (
+        rng.standard_normal(shape) for shape in ((1, 4, 8), (2, 2, 4, 8), (2, 2, 4, 8), (5, 9))
+    )
+    off = logits + 0.1 * rng.standard_normal((5, 9))
+    off[3:] += 100  # behind the third token, which differs
+    found = _noise(Trace(features, key, value, logits, [1, 2, 3, 4, 5]), Trace(features, key, value, off, [1, 2, 7, 8]))
+    assert found["vision_encoder"] == 0
+    assert 0.03 < found["decoder"] < 0.2
