@@ -45,7 +45,7 @@ def ask(session: Session, dataset: Dataset, questions: int, label: str) -> tuple
                     return answers, score.accuracy
                 pieces = list(session.generate(conversation[0].question, image, temperature=0))
                 answers.append([piece.token_id for piece in pieces])
-                score.add(conversation[0].answer, "".join(piece.text for piece in pieces))
+                score.add(conversation[0], "".join(piece.text for piece in pieces))
                 status.update(f"{label}: {len(answers)} of {questions}")
     return answers, score.accuracy
 

@@ -192,8 +192,8 @@ class Gate:
     def _ask(self, sample: Sample, prompt: str) -> Question:
         reference, config = self.model.reference, self.model.reference.config
         assert config.vision is not None
-        if sample.image is None:
-            raise InputError(f"the gate's question {prompt!r} has no image; every probe needs one")
+        if not isinstance(sample.image, Path):
+            raise InputError(f"the gate's question {prompt!r} has no image file; every probe needs one")
         pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
         ids = self.text.encode_chat([Message("user", prompt)])
         needed = config.vision.num_tokens + len(ids) + MAX_NEW_TOKENS

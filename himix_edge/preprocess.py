@@ -8,6 +8,7 @@ would begin with the vertical one), without keeping the aspect ratio. At S x S i
 
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,19 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
-def load_image(path: str | Path, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
+class Picture(Protocol):
+    """An image that is drawn when its pixels are asked for; hashable, and always drawn the same."""
+
+    def render(self) -> Image.Image: ...
+
+    def __hash__(self) -> int: ...
+
+
+def load_image(path: str | Path | Picture, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
     """Read an image file and resize it as this module says.
 
     Args:
-        path: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM; of an animation the first frame counts.
+        path: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM; of an animation the first frame counts. Or a picture to draw.
         size: S, the side in pixels that the model takes.
         resample: the filter that the model wants.
 
@@ -35,6 +44,8 @@ def load_image(path: str | Path, size: int, resample: Resample = "bilinear") -> 
     Raises:
         InputError: the file is missing, not an image, damaged, or over 100 megapixels.
     """
+    if not isinstance(path, str | Path):
+        return resize(path.render(), size, resample)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning; the limit below is ours

@@ -4,20 +4,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from himix_edge.bundle import GenerationDefaults
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.preprocess import load_image
+from himix_edge.preprocess import Picture, load_image
 from himix_edge.runtimes.engine import Engine, Floats
 from himix_edge.runtimes.image_kv import ImageKV, concat
 from himix_edge.runtimes.sampling import Sampler
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
 
-Image = ImageKV | str | Path
+Image = ImageKV | str | Path | Picture
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Session:
         """Cache slots: vision tokens, prompt and answer together."""
         return self.engine.capacity
 
-    def encode_image(self, image: str | Path) -> ImageKV:
+    def encode_image(self, image: str | Path | Picture) -> ImageKV:
         """An image file's keys and values, to be used under any prompt.
 
         Raises:
@@ -81,7 +82,7 @@ class Session:
         """
         return self.encode_images([image])
 
-    def encode_images(self, images: Sequence[str | Path]) -> ImageKV:
+    def encode_images(self, images: Sequence[str | Path | Picture]) -> ImageKV:
         """Several image files' keys and values, joined; `self.stats` has the times of the image stages."""
         self.stats = Stats()
         return self.vision(images, self.stats)
@@ -123,10 +124,11 @@ class Session:
 
     def vision(self, image: Image | Sequence[Image] | None, stats: Stats) -> ImageKV:
         """The K/V of everything that was given as `image`; with nothing, one of zero slots."""
-        images = [image] if isinstance(image, ImageKV | str | Path) else list(image or ())
+        many = isinstance(image, Sequence) and not isinstance(image, str)
+        images: list[Any] = list(image) if many else [] if image is None else [image]  # type: ignore[arg-type]
         if not images:
             return self.no_image()
-        encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(Path(i), stats) for i in images]
+        encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(i, stats) for i in images]
         return concat(encoded)
 
     def no_image(self) -> ImageKV:
@@ -147,7 +149,7 @@ class Session:
             )
         return image
 
-    def _encode(self, path: Path, stats: Stats) -> ImageKV:
+    def _encode(self, path: str | Path | Picture, stats: Stats) -> ImageKV:
         if self.config.vision is None:
             raise InputError("this model has no vision tower; it takes no images")
         clock = _Clock()

@@ -101,8 +101,8 @@ def test_it_learns_and_records_how(tmp_path, data):
     # teacher-forced accuracy is what asking one by one gives
     final = tmp_path / "run" / "final"
     score = Score()
-    for _, expected, given in ask_all(open_checkpoint(final), test):
-        score.add(expected, given)
+    for turn, given in ask_all(open_checkpoint(final), test):
+        score.add(turn, given)
     assert provenance["test"]["right"] == score.right.total()
     right, asked = exact_match(load_checkpoint(final), TextProcessor.load(final), test.samples)
     assert (right, asked) == (score.right.total(), score.asked.total())

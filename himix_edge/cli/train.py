@@ -15,9 +15,11 @@ from himix_edge.presets import preset as find_preset
 @click.command()
 @click.option("--preset", default="nano", show_default=True, help="Which model, with its recipe.")
 @click.option("--vanilla", is_flag=True, help="Train the LLaVA-style baseline of the same size instead of HiMix.")
-@click.option("--data", default="easy-vqa", show_default=True, help="easy-vqa, or a LLaVA-format .json file.")
+@click.option(
+    "--data", default="easy-vqa", show_default=True, help="easy-vqa, emoji-scenes, or a LLaVA-format .json file."
+)
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
-@click.option("--test-data", help="LLaVA-format .json to evaluate at the end. [default: easy-vqa's own test split]")
+@click.option("--test-data", help="LLaVA-format .json to evaluate at the end. [default: the dataset's own test split]")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/PRESET or runs/PRESET-vanilla]"
 )
@@ -53,7 +55,7 @@ def train(
     train_data = load_dataset(data, "train", image_folder)
     if data == "easy-vqa":
         train_data = with_phrasings(train_data, seed)
-    test = load_dataset(test_data or data, "test", image_folder) if test_data or data == "easy-vqa" else None
+    test = load_dataset(test_data or data, "test", image_folder) if test_data or not data.endswith(".json") else None
     folder = out or Path("runs") / (f"{preset}-vanilla" if vanilla else preset)
     result = run_training(Run(folder, config, chosen, train_data, test, seed), resume)
     if as_json:

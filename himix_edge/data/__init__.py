@@ -1,4 +1,4 @@
-"""Datasets: images and the conversations about them, from easy-VQA or LLaVA-format JSON."""
+"""Datasets: images and the conversations about them, from easy-VQA, EmojiScenes or LLaVA-format JSON."""
 
 from himix_edge.data.dataset import Dataset, Sample, Turn, load_dataset
 

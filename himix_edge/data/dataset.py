@@ -4,21 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from himix_edge.errors import InputError
+from himix_edge.preprocess import Picture
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer."""
+    """One question and its answer, and the skill that it asks for, if the dataset tells."""
 
     question: str
     answer: str
+    skill: str = ""
 
 
 @dataclass(frozen=True)
 class Sample:
     """An image (None: text only) and conversations about it; turns within one conversation follow each other."""
 
-    image: Path | None
+    image: Path | Picture | None
     conversations: tuple[tuple[Turn, ...], ...]
 
 
@@ -40,8 +42,9 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
     """Open a dataset by name or file.
 
     Args:
-        name: "easy-vqa", or the path of a LLaVA-format JSON file.
-        split: "train" or "test"; a JSON file is one split, so it is read whatever this says.
+        name: "easy-vqa", "emoji-scenes", or the path of a LLaVA-format JSON file.
+        split: "train" or "test" (emoji-scenes has "test-style" and "test-unseen" too); a JSON file is one split, so it
+            is read whatever this says.
         image_folder: where a JSON file's images are; by default the file's own folder.
 
     Raises:
@@ -52,8 +55,12 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.easy_vqa import load_easy_vqa
 
         return load_easy_vqa(split)
+    if name == "emoji-scenes":
+        from himix_edge.data.emoji_scenes import load_emoji_scenes
+
+        return load_emoji_scenes(split)
     if Path(name).suffix == ".json":
         from himix_edge.data.llava import load_llava
 
         return load_llava(Path(name), image_folder)
-    raise InputError(f"unknown dataset {name!r}; give easy-vqa or a LLaVA-format .json file")
+    raise InputError(f"unknown dataset {name!r}; give easy-vqa, emoji-scenes or a LLaVA-format .json file")

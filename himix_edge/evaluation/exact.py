@@ -1,9 +1,10 @@
 """Accuracy by asking: every question is put to a session and the greedy answer compared with the expected one."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
-from himix_edge.data import Dataset
+from himix_edge.data import Dataset, Turn
 from himix_edge.runtimes import Session
 
 
@@ -12,11 +13,11 @@ def normalise(answer: str) -> str:
     return answer.strip().rstrip(".").strip().lower()
 
 
-def ask_all(session: Session, dataset: Dataset, limit: int | None = None) -> Iterator[tuple[str, str, str]]:
+def ask_all(session: Session, dataset: Dataset, limit: int | None = None) -> Iterator[tuple[Turn, str]]:
     """Put each conversation to the session, its turns in order, an image encoded once.
 
     Yields:
-        (question, expected answer, given answer), at most `limit` of them.
+        (question and expected answer, given answer), at most `limit` of them.
     """
     asked = 0
     for sample in dataset.samples:
@@ -28,23 +29,35 @@ def ask_all(session: Session, dataset: Dataset, limit: int | None = None) -> Ite
                     return
                 asked += 1
                 answer = "".join(piece.text for piece in chat.send(turn.question, temperature=0))
-                yield turn.question, turn.answer, answer
+                yield turn, answer
 
 
 class Score:
-    """Counts of right answers, over all and by expected answer."""
+    """Counts of right answers, over all and by the skill asked for, or by expected answer where no skill is told."""
 
     def __init__(self) -> None:
         self.right: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
 
-    def add(self, expected: str, given: str) -> None:
+    def add(self, turn: Turn, given: str) -> None:
         """Count one answer."""
-        kind = normalise(expected)
+        expected = normalise(turn.answer)
+        kind = turn.skill or expected
         self.asked[kind] += 1
-        self.right[kind] += normalise(given) == kind
+        self.right[kind] += normalise(given) == expected
 
     @property
     def accuracy(self) -> float:
         """Share of exactly right answers, 0 to 1."""
         return self.right.total() / max(1, self.asked.total())
+
+
+def interval(right: int, asked: int) -> tuple[float, float]:
+    """Wilson's 95% confidence interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    if not asked:
+        return 0.0, 1.0
+    z, share = 1.959964, right / asked
+    middle = share + z * z / (2 * asked)
+    half = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
+    whole = 1 + z * z / asked
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)

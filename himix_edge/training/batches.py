@@ -12,7 +12,7 @@ from torch import Tensor
 
 from himix_edge.config import VisionConfig
 from himix_edge.data import Sample, Turn
-from himix_edge.preprocess import load_image
+from himix_edge.preprocess import Picture, load_image
 from himix_edge.text import TextProcessor
 from himix_edge.training.recipe import Recipe
 
@@ -81,11 +81,11 @@ class BatchMaker:
         return drawn
 
 
-def cached_images(vision: VisionConfig) -> Callable[[Path], NDArray[np.uint8]]:
+def cached_images(vision: VisionConfig) -> Callable[[Path | Picture], NDArray[np.uint8]]:
     """`load_image` at one size, with the last 512 MiB of pixels kept."""
 
     @lru_cache(maxsize=max(1, IMAGE_CACHE_BYTES // (3 * vision.image_size**2)))
-    def load(path: Path) -> NDArray[np.uint8]:
+    def load(path: Path | Picture) -> NDArray[np.uint8]:
         return load_image(path, vision.image_size, vision.resample)
 
     return load

@@ -53,7 +53,7 @@ def _about_images(dataset: Dataset, asking: Asking) -> list[tuple[list[str], lis
     """One image after the other, each with its own questions; the last question of each is a different one."""
     asked: dict[Path, list[str]] = {}
     for sample in dataset.samples:
-        if sample.image is not None:
+        if isinstance(sample.image, Path):
             turns = [turn.question for talk in sample.conversations for turn in talk]
             asked.setdefault(sample.image, []).extend(turns)
     images = list(asked)

@@ -1,0 +1,116 @@
+"""The emoji drawings of EmojiScenes, in three styles: fetched from npm packages, checked by hash, kept in the cache.
+
+noto     Google's Noto Emoji, Apache-2.0 (emoji-datasource-google)
+twemoji  Twitter's Twemoji, graphics CC-BY-4.0, Copyright Twitter, Inc and other contributors (emoji-datasource-twitter)
+fluent   Microsoft's Fluent Emoji 3D, MIT (@lobehub/fluent-emoji-3d)
+"""
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image
+
+from himix_edge.data.emoji_concepts import code_points
+from himix_edge.errors import InputError
+from himix_edge.files import sha256, staged_file
+
+SIZE = 72  # pixels, the side of a kept drawing
+MEMBER_BYTES = 1 << 20  # no drawing is larger
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An npm package, its archive's hash, and where in it a drawing is."""
+
+    package: str
+    sha256: str
+    pattern: str
+
+
+STYLES = {
+    "noto": Archive(
+        "emoji-datasource-google@16.0.0", "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+        "package/img/google/64/{}.png",
+    ),
+    "twemoji": Archive(
+        "emoji-datasource-twitter@16.0.0", "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+        "package/img/twitter/64/{}.png",
+    ),
+    "fluent": Archive(
+        "@lobehub/fluent-emoji-3d@1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+        "package/assets/{}.webp",
+    ),
+}  # fmt: skip
+
+
+@lru_cache(maxsize=len(STYLES))
+def drawings(style: str) -> dict[str, Image.Image]:
+    """Name -> drawing, RGBA, SIZE x SIZE.
+
+    Raises:
+        InputError: the drawings are not in the cache, and npm is not installed or cannot fetch the package, or the
+            package is not the one that is known.
+    """
+    kept = _cache() / f"emoji-{style}-{SIZE}.zip"
+    names = code_points()
+    if not _holds(kept, names):
+        with tempfile.TemporaryDirectory() as scratch, staged_file(kept) as staged:
+            _extract(STYLES[style], _fetch(STYLES[style], Path(scratch)), staged)
+    with zipfile.ZipFile(kept) as archive:
+        return {name: Image.open(io.BytesIO(archive.read(f"{name}.png"))).convert("RGBA") for name in names}
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "himix-edge"
+
+
+def _holds(kept: Path, names: dict[str, str]) -> bool:
+    try:
+        with zipfile.ZipFile(kept) as archive:
+            return {f"{name}.png" for name in names} <= set(archive.namelist()) and archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _fetch(archive: Archive, folder: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(f"{archive.package}: npm fetches it and is not installed; install Node.js with npm")
+    command = [npm, "pack", "--silent", "--ignore-scripts", archive.package]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    files = list(folder.glob("*.tgz"))
+    if result.returncode or len(files) != 1:
+        raise InputError(
+            f"{archive.package}: npm cannot fetch it: {(result.stderr or 'no file came').splitlines()[-1]}"
+        )
+    if sha256(files[0]) != archive.sha256:
+        raise InputError(f"{archive.package}: not the archive that is known; its hash differs")
+    return files[0]
+
+
+def _extract(archive: Archive, path: Path, out: Path) -> None:
+    """The drawings that are used, at one size, as a zip of PNGs."""
+    wanted = {archive.pattern.format(code.lower()): name for name, code in code_points().items()}
+    with tarfile.open(path) as tar, zipfile.ZipFile(out, "w") as made:
+        for member in tar:
+            name = wanted.pop(member.name, None)
+            if name is None:
+                continue
+            file = tar.extractfile(member)
+            if file is None or member.size > MEMBER_BYTES:
+                raise InputError(f"{archive.package}: {member.name} is not a drawing")
+            image = Image.open(file, formats=("PNG", "WEBP")).convert("RGBA")
+            image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            made.writestr(zipfile.ZipInfo(f"{name}.png"), buffer.getvalue())
+    if wanted:
+        raise InputError(f"{archive.package}: lacks {', '.join(sorted(wanted)[:3])}")

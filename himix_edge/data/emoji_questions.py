@@ -1,0 +1,200 @@
+"""Questions about an EmojiScenes picture, each after a kind that a benchmark asks.
+
+name, color, kind, count, compare, relation (GQA), read (TextVQA), exists and absent (POPE: a thing that is there, a
+random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from himix_edge.data.dataset import Turn
+from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, kind_of
+from himix_edge.data.emoji_scenes import Scene, Thing, counts
+
+# skill -> wordings of training, and those that only tests use
+WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "name": (
+        ("What is in the picture?", "What is this?", "What do you see?", "Name the thing in the image."),
+        ("Which thing is shown here?", "Tell me what this is."),
+    ),
+    "color": (
+        ("What color is the {}?", "Which color does the {} have?", "What is the color of the {}?"),
+        ("Tell me the color of the {}.", "The {} has which color?"),
+    ),
+    "background": (
+        ("What color is the background?", "Which color is behind everything?", "What is the background color?"),
+        ("Tell me the color of the background.",),
+    ),
+    "kind": (
+        ("What kind of thing is the {}?", "To which kind does the {} belong?"),
+        ("What sort of thing is the {}?",),
+    ),
+    "count": (
+        ("How many {} are there?", "How many {} do you see?", "Count the {}.", "What is the number of {}?"),
+        ("How many {} are shown in this picture?", "Tell me how many {} you can find."),
+    ),
+    "compare": (
+        ("Are there more {} than {}?", "Do you see more {} than {}?", "Is the number of {} larger than that of {}?"),
+        ("Does the picture have more {} than {}?",),
+    ),
+    "relation": (
+        ("What is {} the {}?", "Which thing is {} the {}?", "What do you see {} the {}?"),
+        ("Tell me what is {} the {}.",),
+    ),
+    "side": (
+        ("Is the {} {} the {}?", "Do you see the {} {} the {}?"),
+        ("Would you say that the {} is {} the {}?",),
+    ),
+    "read": (
+        ("What does the sign say?", "Which word is on the sign?", "Read the sign.", "What is written on the sign?"),
+        ("Tell me the word on the board.", "What can you read here?"),
+    ),
+    "exists": (
+        ("Is there {} in the picture?", "Do you see {}?", "Does the image show {}?", "Is there {}?"),
+        ("Can you find {} here?", "Does the picture contain {}?"),
+    ),
+    "statement": (
+        (
+            "The picture shows {} {}. Is that right? Answer yes or no.",
+            "Are there exactly {} {}? Please answer yes or no.",
+        ),
+        ("Is it true that there are {} {} here? Answer yes or no.",),
+    ),
+    "choice": (
+        (
+            "Which of these is in the picture? {} Answer with the letter.",
+            "What does the image show? {} Give the letter.",
+        ),
+        ("Choose what can be seen. {} Answer with the letter only.",),
+    ),
+}  # fmt: skip
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PLURALS = {
+    "mouse": "mice", "sheep": "sheep", "fish": "fish", "shrimp": "shrimp", "butterfly": "butterflies", "fly": "flies",
+    "cherries": "cherries", "strawberry": "strawberries", "grapes": "grapes", "potato": "potatoes", "bus": "buses",
+    "tomato": "tomatoes", "church": "churches", "factory": "factories", "cactus": "cacti", "octopus": "octopuses",
+    "maple leaf": "maple leaves", "jeans": "jeans", "dress": "dresses", "socks": "socks", "gloves": "gloves",
+    "scarf": "scarves", "shorts": "shorts", "wrench": "wrenches", "toilet": "toilets", "battery": "batteries",
+    "fox": "foxes", "peach": "peaches", "sandwich": "sandwiches", "bread": "breads", "ice cream": "ice creams",
+    "popcorn": "popcorns", "corn": "corns", "broccoli": "broccolis", "ladybug": "ladybugs",
+}  # fmt: skip
+UNCOUNTED = frozenset(
+    {"cherries", "grapes", "jeans", "socks", "gloves", "shorts", "popcorn", "corn", "bread", "broccoli"}
+)
+SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+
+def questions(scene: Scene, rng: np.random.Generator, test: bool) -> Iterator[Turn]:
+    """All that is asked about a scene, each with a one-word answer in small letters (choices: a letter).
+
+    Args:
+        scene: the picture.
+        rng: decides wordings and what is asked.
+        test: whether half of the wordings are those that training never uses.
+    """
+
+    def ask(skill: str, answer: str, *parts: str, label: str = "") -> Turn:
+        usual, unseen = WORDINGS[skill]
+        wording = rng.choice(unseen if test and rng.random() < 0.5 else usual)
+        return Turn(str(wording).format(*parts), answer, label or skill)
+
+    found, single = counts(scene.things), {}
+    for thing in scene.things:
+        if found[thing.name] == 1:
+            single[thing.name] = thing
+    if len(scene.things) == 1 and not scene.sign:
+        thing = scene.things[0]
+        yield ask("name", thing.drawing)
+    for thing in single.values():
+        if thing.color:
+            yield ask("color", thing.color, thing.name)
+    yield ask("background", scene.background, label="color")
+    yield from _about_kinds(single, ask, rng)
+    yield from _about_numbers(found, ask, rng)
+    yield from _about_places(single, ask, rng)
+    if scene.sign:
+        yield ask("read", scene.sign)
+    yield from _about_presence(found, ask, rng)
+
+
+Ask = Callable[..., Turn]
+
+
+def _about_kinds(single: dict[str, Thing], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+    named = [name for name in single if kind_of(name)]
+    if named:
+        name = str(rng.choice(named))
+        yield ask("kind", str(kind_of(name)), name)
+
+
+def _about_numbers(found: dict[str, int], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+    countable = [name for name in found if name not in UNCOUNTED]
+    for name in countable[:2]:
+        yield ask("count", NUMBERS[found[name]], plural(name))
+    if len(countable) > 1:
+        first, second = (str(name) for name in rng.choice(countable, 2, replace=False))
+        if found[first] != found[second]:
+            yield ask("compare", _yes(found[first] > found[second]), plural(first), plural(second))
+    several = [name for name in countable if found[name] > 1]
+    if several:
+        name = str(rng.choice(several))
+        right = rng.random() < 0.5
+        number = found[name] if right else int(rng.choice([n for n in range(2, 6) if n != found[name]]))
+        yield ask("statement", _yes(right), NUMBERS[number], plural(name))
+
+
+def _about_places(single: dict[str, Thing], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+    """Where two things are in one row or column, and no third is between or beyond them on that side."""
+    pairs = [(a, b, side) for a in single.values() for b in single.values() for side in SIDES if _is_at(a, b, side)]
+    if not pairs:
+        return
+    a, b, side = pairs[int(rng.integers(len(pairs)))]
+    if sum(_is_at(other, b, side) for other in single.values()) == 1:
+        yield ask("relation", a.name, side, b.name)
+    if rng.random() < 0.5:
+        yield ask("side", "yes", a.name, side, b.name, label="relation")
+    else:
+        yield ask("side", "no", b.name, side, a.name, label="relation")
+
+
+def _is_at(a: Thing, b: Thing, side: str) -> bool:
+    """Whether a stands on that side of b, in the same row or column."""
+    across, down = a.column - b.column, a.row - b.row
+    dx, dy = SIDES[side]
+    return (across * dx > 0 and down == 0) if dx else (down * dy > 0 and across == 0)
+
+
+def _about_presence(found: dict[str, int], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+    there = [str(name) for name in found]
+    name = there[int(rng.integers(len(there)))]
+    known = [n for things in KINDS.values() for n in things if n not in UNSEEN] + list(COLORS)
+    absent = [n for n in known if n not in found]
+    if rng.random() < 0.5:
+        yield ask("exists", "yes", _one(name))
+    else:
+        yield ask("exists", "no", _one(str(rng.choice(absent))))
+    alike = [n for n in KINDS.get(kind_of(name) or "", COLORS) if n not in found and n not in UNSEEN]
+    if rng.random() < 0.5:
+        yield ask("exists", "yes", _one(name), label="absent")
+    elif alike:
+        yield ask("exists", "no", _one(str(rng.choice(alike))), label="absent")
+    options = [name, *(str(n) for n in rng.choice(absent, 3, replace=False))]
+    order = rng.permutation(4).tolist()
+    listed = " ".join(f"{letter}. {options[i]}" for letter, i in zip("ABCD", order, strict=True))
+    yield ask("choice", "ABCD"[order.index(0)], listed)
+
+
+def plural(name: str) -> str:
+    """Of the names of emoji_concepts."""
+    return PLURALS.get(name, f"{name}s")
+
+
+def _one(name: str) -> str:
+    if name in UNCOUNTED:
+        return name
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def _yes(true: bool) -> str:
+    return "yes" if true else "no"

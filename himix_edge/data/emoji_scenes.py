@@ -1,0 +1,169 @@
+"""EmojiScenes: pictures composed from freely licensed emoji, with questions of the kinds that benchmarks ask.
+
+Every scene is a pure function of (split, number), so a data set of any size needs no disk and is the same everywhere.
+Splits: "train" and "test" have two drawing styles; "test-style" the third, which no training scene has; "test-unseen"
+things that no training scene shows. All tests ask in words that training does not use, as well as in its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from himix_edge.data.dataset import Dataset, Sample
+from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS
+from himix_edge.data.emoji_drawings import SIZE, drawings
+from himix_edge.errors import InputError
+
+SIDE = 224  # pixels of a rendered scene
+GRID = 3  # things stand in a grid of cells, off their centres by some pixels
+TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji"), "fluent"
+SPLITS = {"train": 0, "test": 1, "test-style": 2, "test-unseen": 3}
+COUNT = {"train": 20_000, "test": 1000, "test-style": 1000, "test-unseen": 500}
+BACKGROUNDS = {  # colours that a question may ask for
+    "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
+    "green": (165, 215, 160), "yellow": (250, 235, 160), "purple": (205, 180, 230), "brown": (200, 165, 130),
+}  # fmt: skip
+PATTERNS = ("plain", "gradient", "stripes", "dots", "noise")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawing: its name ("dog", "heart"), its colour if it has one, and its cell (0 to 2) in the grid."""
+
+    name: str
+    color: str | None
+    column: int
+    row: int
+    shift: tuple[int, int]
+    size: int
+
+    @property
+    def drawing(self) -> str:
+        return f"{self.color} {self.name}" if self.color else self.name
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture to be drawn: things on a background, all in one style, and a sign with a word in the lowest row."""
+
+    style: str
+    background: str
+    pattern: str
+    seed: int
+    things: tuple[Thing, ...]
+    sign: str | None
+
+    def render(self) -> Image.Image:
+        """RGB, SIDE x SIDE."""
+        image = _background(self).convert("RGBA")
+        for thing in self.things:
+            drawing = drawings(self.style)[thing.drawing].resize((thing.size, thing.size), Image.Resampling.BICUBIC)
+            centre = [int((cell + 0.5) * SIDE / GRID) + off
+                      for cell, off in zip((thing.column, thing.row), thing.shift, strict=True)]  # fmt: skip
+            image.alpha_composite(drawing, tuple(max(0, c - thing.size // 2) for c in centre))
+        if self.sign:
+            _draw_sign(image, self.sign)
+        return image.convert("RGB")
+
+
+def scene(split: str, number: int) -> Scene:
+    """The scene of a split with this number. Raises InputError for an unknown split."""
+    if split not in SPLITS:
+        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(SPLITS)}")
+    rng = np.random.default_rng([SPLITS[split], number])
+    style = UNSEEN_STYLE if split == "test-style" else str(rng.choice(TRAIN_STYLES))
+    sign = str(rng.choice(UNSEEN_WORDS if split != "train" and rng.random() < 0.5 else WORDS))
+    has_sign = rng.random() < 0.25
+    cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
+    names = _names(split, rng, len(cells))
+    things = []
+    for name, cell in zip(names, rng.permutation(len(cells)), strict=False):
+        color = str(rng.choice(list(COLORS[name]))) if name in COLORS else None
+        size = int(rng.integers(48, SIZE + 1)) if len(names) > 1 else int(rng.integers(64, 2 * SIZE))
+        column, row = cells[cell] if len(names) > 1 else (1, 1 - has_sign)
+        most = min(6, (SIDE // GRID - 48) // 2)
+        things.append(Thing(name, color, column, row, tuple(rng.integers(-most, most + 1, 2).tolist()), size))
+    background, pattern = str(rng.choice(list(BACKGROUNDS))), str(rng.choice(PATTERNS))
+    return Scene(style, background, pattern, int(rng.integers(2**31)), tuple(things), sign if has_sign else None)
+
+
+def _names(split: str, rng: np.random.Generator, most: int) -> list[str]:
+    """One thing, a few different ones, or several of two or three."""
+    known = [name for things in KINDS.values() for name in things if name not in UNSEEN] + list(COLORS)
+    if split == "test-unseen":
+        known = sorted(UNSEEN)
+    form = rng.random()
+    if form < 0.2:
+        return [str(rng.choice(known))]
+    if form < 0.65:
+        return [str(name) for name in rng.choice(known, int(rng.integers(2, 6)), replace=False)]
+    chosen = rng.choice(known, int(rng.integers(1, 4)), replace=False)
+    counts = rng.integers(1, 5, len(chosen))
+    return [str(name) for name, count in zip(chosen, counts, strict=True) for _ in range(count)][:most]
+
+
+def load_emoji_scenes(split: str, count: int | None = None) -> Dataset:
+    """EmojiScenes, a sample for each scene, drawn when its pixels are asked for.
+
+    Args:
+        split: "train", "test", "test-style" or "test-unseen".
+        count: scenes; None: 20,000, 1,000, 1,000 and 500.
+
+    Raises:
+        InputError: an unknown split, or the drawings cannot be fetched (see emoji_drawings).
+    """
+    from himix_edge.data.emoji_questions import questions
+
+    if split not in SPLITS:
+        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(SPLITS)}")
+    samples = []
+    for number in range(COUNT[split] if count is None else count):
+        shown = scene(split, number)
+        rng = np.random.default_rng([SPLITS[split], number, 1])
+        samples.append(Sample(shown, tuple((turn,) for turn in questions(shown, rng, split != "train"))))
+    styles = "Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji 3D (MIT)"
+    return Dataset("emoji-scenes", tuple(samples), f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
+
+
+def _background(shown: Scene) -> Image.Image:
+    """The named colour, with a pattern in slightly other shades of it."""
+    rng = np.random.default_rng(shown.seed)
+    color = np.array(BACKGROUNDS[shown.background], float)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    if shown.pattern == "gradient":
+        shade = (x if rng.random() < 0.5 else y) - 0.5
+    elif shown.pattern == "stripes":
+        shade = np.sign(np.sin(2 * np.pi * rng.uniform(3, 10) * (x + rng.choice([-1, 0, 1]) * y))) / 2
+    elif shown.pattern == "dots":
+        n = rng.uniform(4, 10)
+        shade = ((x * n % 1 - 0.5) ** 2 + (y * n % 1 - 0.5) ** 2 < 0.06).astype(float) - 0.5
+    elif shown.pattern == "noise":
+        shade = rng.normal(0, 0.4, (SIDE, SIDE))
+    else:
+        shade = np.zeros((SIDE, SIDE))
+    pixels = color + 24 * shade[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # Pillow's own, Aileron Regular (CC0)
+
+
+def _draw_sign(image: Image.Image, word: str) -> None:
+    """A board with a word in the middle of the lowest row."""
+    draw, font = ImageDraw.Draw(image), _font(34)
+    left, top, right, bottom = draw.textbbox((SIDE // 2, SIDE * 5 // 6), word, font=font, anchor="mm")
+    draw.rounded_rectangle((left - 10, top - 8, right + 10, bottom + 8), 6, (30, 70, 130), (255, 255, 255), 3)
+    draw.text((SIDE // 2, SIDE * 5 // 6), word, (255, 255, 255), font=font, anchor="mm")
+
+
+def counts(things: Sequence[Thing]) -> dict[str, int]:
+    """Name -> how many there are, in order of appearance."""
+    found: dict[str, int] = {}
+    for thing in things:
+        found[thing.name] = found.get(thing.name, 0) + 1
+    return found

@@ -1,0 +1,138 @@
+"""EmojiScenes: what a split promises, and that questions and pictures agree. The drawings themselves are made up here:
+fetching the real ones needs npm (tests/test_emoji_drawings.py, slow)."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
+from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
+from himix_edge.data.emoji_questions import WORDINGS, questions
+from himix_edge.data.emoji_scenes import SPLITS, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
+from himix_edge.errors import InputError
+from himix_edge.evaluation.exact import Score, interval
+from himix_edge.preprocess import load_image
+
+SCENES = {split: [scene(split, number) for number in range(300)] for split in SPLITS}
+
+
+def asked(shown, test=False, seed=0):
+    return list(questions(shown, np.random.default_rng(seed), test))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every drawing a square of its own colour."""
+    made = {
+        name: Image.new("RGBA", (emoji_drawings.SIZE,) * 2, (40 + i, 255 - i, (7 * i) % 256, 255))
+        for i, name in enumerate(code_points())
+    }
+    monkeypatch.setattr(emoji_scenes, "drawings", lambda style: made)
+    return made
+
+
+def test_a_scene_depends_on_its_number_alone(drawn):
+    assert scene("train", 5) == scene("train", 5) != scene("train", 6)
+    first, second = (load_image(scene("train", 5), 96) for _ in range(2))
+    assert (first == second).all()
+    assert first.shape == (1, 96, 96, 3)
+
+
+def test_training_shows_nothing_that_is_held_out():
+    for split in ("train", "test", "test-style"):
+        names = {thing.name for shown in SCENES[split] for thing in shown.things}
+        assert not names & UNSEEN
+        assert len(names) > 130
+    assert {thing.name for shown in SCENES["test-unseen"] for thing in shown.things} <= UNSEEN
+    assert {shown.style for shown in SCENES["test-style"]} == {UNSEEN_STYLE}
+    for split in ("train", "test", "test-unseen"):
+        assert UNSEEN_STYLE not in {shown.style for shown in SCENES[split]}
+    assert {shown.sign for shown in SCENES["train"]} <= {None, *WORDS}
+    assert {shown.sign for shown in SCENES["test"]} & set(UNSEEN_WORDS)
+    trained = " ".join(turn.question for shown in SCENES["train"] for turn in asked(shown))
+    tested = " ".join(turn.question for shown in SCENES["test"] for turn in asked(shown, test=True))
+    for name in UNSEEN:
+        assert f" {name} " not in trained
+    assert "Tell me" not in trained
+    assert "Tell me" in tested
+
+
+def test_every_skill_is_asked_for_and_yes_is_as_frequent_as_no():
+    turns = [turn for shown in SCENES["train"] for turn in asked(shown, seed=shown.seed)]
+    assert {turn.skill for turn in turns} == set(WORDINGS) - {"background", "side"} | {"absent"}
+    for skill in ("exists", "absent", "statement"):
+        answers = [turn.answer for turn in turns if turn.skill == skill]
+        assert set(answers) == {"yes", "no"}
+        assert 0.4 < np.mean([answer == "yes" for answer in answers]) < 0.6, skill
+    letters = [turn.answer for turn in turns if turn.skill == "choice"]
+    assert all(0.15 < np.mean([letter == one for letter in letters]) < 0.35 for one in "ABCD")
+
+
+def picture(*things, sign=None):
+    return Scene("noto", "pink", "plain", 0, tuple(Thing(n, c, x, y, (0, 0), 60) for n, c, x, y in things), sign)
+
+
+def test_answers_are_those_of_a_scene_made_by_hand():
+    shown = picture(("dog", None, 0, 0), ("cat", None, 2, 0), ("cat", None, 1, 1), ("heart", "blue", 0, 1), sign="open")
+    found = {}
+    for seed in range(60):
+        for turn in asked(shown, seed=seed):
+            found.setdefault(turn.skill, set()).add((turn.question, turn.answer))
+    assert {answer for question, answer in found["color"] if "heart" in question} == {"blue"}
+    assert {answer for question, answer in found["color"] if "heart" not in question} == {"pink"}
+    assert {(("cats" in question), answer) for question, answer in found["count"]} == {(True, "two"), (False, "one")}
+    assert {answer for _, answer in found["read"]} == {"open"}
+    assert {answer for question, answer in found["kind"] if "dog" in question} == {"animal"}
+    for question, answer in found["compare"]:
+        assert answer == ("yes" if question.index("cats") < question.index(next(
+            n for n in ("dogs", "hearts") if n in question)) else "no") if "cats" in question else True  # fmt: skip
+    relations = dict(found["relation"])
+    assert relations.get("What is above the heart?", "dog") == "dog"
+    assert relations.get("Is the dog above the heart?", "yes") == "yes"
+    assert relations.get("Is the heart above the dog?", "no") == "no"
+    assert not any("cat" in question for question in relations)  # two of them: which one would be meant
+    for question, answer in found["choice"]:
+        option = question.split(f"{answer}. ")[1]
+        assert option.startswith(("dog", "cat", "heart"))
+
+
+def test_things_do_not_cover_each_other(drawn):
+    for shown in SCENES["train"][:100]:
+        cells = [(thing.column, thing.row) for thing in shown.things]
+        assert len(set(cells)) == len(cells)
+        assert not shown.sign or all(row < 2 for _, row in cells)
+        pixels = np.asarray(shown.render()).reshape(-1, 3)
+        for thing in shown.things:
+            color = drawn[thing.drawing].getpixel((0, 0))[:3]
+            assert (np.abs(pixels.astype(int) - color).max(1) <= 1).sum() > 0.7 * thing.size**2
+
+
+def test_names_are_unambiguous():
+    codes = code_points()
+    assert len(set(codes.values())) == len(codes)
+    assert all(kind_of(name) for name in UNSEEN)
+    assert all(any(name not in UNSEEN for name in things) for things in KINDS.values())
+    assert counts(picture(("dog", None, 0, 0), ("dog", None, 1, 0)).things) == {"dog": 2}
+    assert all(f"{color} {shape}" in codes for shape, colors in COLORS.items() for color in colors)
+
+
+def test_scores_are_by_skill_with_wilsons_interval():
+    score = Score()
+    turns = [turn for shown in SCENES["test"][:20] for turn in asked(shown, test=True)]
+    for turn in turns:
+        score.add(turn, turn.answer.upper() + "." if turn.skill == "count" else "no idea")
+    assert score.right.total() == score.right["count"] == score.asked["count"] > 0
+    assert set(score.asked) <= set(WORDINGS) | {"absent"}
+    assert interval(81, 263) == pytest.approx((0.255, 0.366), abs=5e-4)  # Newcombe, Stat. Med. 17 (1998), table I
+    assert interval(0, 20)[0] == 0
+    assert interval(0, 20)[1] == pytest.approx(0.161, abs=5e-4)
+
+
+def test_it_is_a_dataset_like_the_others(monkeypatch):
+    monkeypatch.setattr(emoji_scenes, "COUNT", dict.fromkeys(SPLITS, 20))
+    dataset = load_dataset("emoji-scenes", "test-style")
+    assert (dataset.name, len(dataset.samples)) == ("emoji-scenes", 20)
+    assert dataset.questions > 100
+    assert "CC-BY-4.0" in dataset.licence
+    with pytest.raises(InputError, match="no split 'dev'"):
+        load_emoji_scenes("dev")
