@@ -52,8 +52,8 @@ class Benchmark:
     Rows are (runtime, weights, MB of the decoder, perplexity of LICENSE, of the help topics, seconds to make it).
     """
 
-    def __init__(self, model: str, tokens: int, folder: Path):
-        self.model, self.tokens, self.folder = model, tokens, folder
+    def __init__(self, model: str, tokens: int, folder: Path, targets: str = "all"):
+        self.model, self.tokens, self.folder, self.targets = model, tokens, folder, targets
         self.source = open_source(model)
         self.content = read_text(TEXT)
 
@@ -96,7 +96,7 @@ class Benchmark:
     def bundles(self) -> Iterator[Row]:
         """Every target in int8 and int4, as it ships."""
         for precision in ("int8", "int4"):
-            plans = [plan(self.request(target, precision)) for target in find_targets("all")]
+            plans = [plan(self.request(target, precision)) for target in find_targets(self.targets)]
             began = time.monotonic()
             for bundle in export_all(plans, progress_console.print):
                 seconds = time.monotonic() - began
@@ -194,10 +194,11 @@ def main() -> None:
     parser.add_argument("--model", default="models/smollm2")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--keep", type=Path, help="folder for the bundles")
+    parser.add_argument("--targets", default="all", help="of the bundles")
     parser.add_argument("--only", choices=("methods", "bundles", "peers"), help="one of the three tables")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        benchmark = Benchmark(arguments.model, arguments.tokens, arguments.keep or Path(scratch))
+        benchmark = Benchmark(arguments.model, arguments.tokens, arguments.keep or Path(scratch), arguments.targets)
         exact = benchmark.pytorch(benchmark.float_model())
         for name in ("methods", "bundles", "peers"):
             if arguments.only in (None, name):

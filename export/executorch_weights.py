@@ -27,7 +27,7 @@ from himix_edge.export.quantisation import (
 
 FILE = "model.pte"
 PIECED = ("q_proj", "k_proj", "v_proj", "down_proj", "lm_head", "embed_tokens")
-MOST_PIECES, LEAST_COLUMNS, BLOCK = 4, 128, 32  # XNNPACK's 4-bit groups are multiples of 32
+MOST_PIECES, LEAST_COLUMNS, BLOCK = 2, 128, 32  # XNNPACK's 4-bit groups are multiples of 32
 
 
 def pieces_of(columns: int, group_size: int) -> int:

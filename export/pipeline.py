@@ -434,6 +434,8 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
         engine = plan.target.exact_engine(model, bundle, Path(scratch))
         tolerance = "int8 emulated" if emulated else "float32"
         gate.check_engine("packed", tolerance, engine, reference if emulated else None)
+    del engine, reference  # before the next one is opened
+    _release_memory()
     activations = bundle.manifest.quantisation.activations
     if activations != "float":
         report("gate: as it ships")

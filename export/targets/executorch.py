@@ -5,8 +5,6 @@ scale of a weight-only linear. So the exact check compares with PyTorch emulatin
 bundle with quantised weights and float activations is refused. How weights are laid out: export.executorch_weights.
 """
 
-import contextlib
-import gc
 import importlib.metadata
 import itertools
 from collections.abc import Callable, Iterator
@@ -177,7 +175,7 @@ TARGET = ExecuTorchTarget()
 
 def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
     """Trace the four methods, lower them to XNNPACK, plan their memory together and write the program."""
-    with quiet(), torch.no_grad(), _without_collection():
+    with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes import MemoryPlanningPass
@@ -194,16 +192,6 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
         with fresh.open("wb") as file:
             program.write_to_file(file)
         fresh.replace(path)
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Graphs of some ten thousand nodes are made over and over; looking for garbage among them takes a sixth more."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
