@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from himix_edge.export.quantisation import QuantizedLinear
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
-from himix_edge.model.vit import ACTIVATIONS, VisionBlock
+from himix_edge.model.vit import VisionBlock, gelu_tanh
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -86,7 +86,7 @@ class TanhGelu(nn.Module):
 def spell_out_gelu(tower: nn.Module) -> nn.Module:
     """Put TanhGelu into every block of `tower` that uses the tanh approximation, in place."""
     for block in tower.modules():
-        if isinstance(block, VisionBlock) and block.activation is ACTIVATIONS["gelu_tanh"]:
+        if isinstance(block, VisionBlock) and block.activation is gelu_tanh:
             del block.activation
             block.activation = TanhGelu()
     return tower

@@ -432,6 +432,7 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     emulated = reference is not model.reference
     with tempfile.TemporaryDirectory(prefix=".exact-", dir=plan.staging) as scratch:
         engine = plan.target.exact_engine(model, bundle, Path(scratch))
+        _release_memory()  # it may have converted anew
         tolerance = "int8 emulated" if emulated else "float32"
         gate.check_engine("packed", tolerance, engine, reference if emulated else None)
     del engine, reference  # before the next one is opened

@@ -19,6 +19,7 @@ from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_conf
 from himix_edge.config import CNNConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.model import build_model
 from himix_edge.model.towers import build_tower
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes import open_bundle
@@ -349,3 +350,22 @@ def test_no_wheel_is_unpickled():
     ours = efficientnet_lite0_state()
     assert set(ours) == {name for name, tensor in state.items() if tensor.dtype == torch.float32}
     assert all(torch.equal(tensor.read(), state[name]) for name, tensor in ours.items())
+
+
+def test_core_ml_does_not_turn_one_gelu_into_the_other(tmp_path):
+    """coremltools has only exact GELU behind torch's operator, so the tanh approximation has to be spelled out."""
+    from himix_edge.export.quantisation import QuantizedModel
+    from himix_edge.export.targets.coreml import _encoder
+    from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+
+    torch.manual_seed(0)
+    vision = dataclasses.replace(TINY.vision, hidden_act="gelu_tanh")
+    model = build_model(dataclasses.replace(TINY, vision=vision)).eval().requires_grad_(False)
+    for block in model.vision_tower.blocks:
+        block.fc1.weight *= 3  # to where the two differ most
+    package = _encoder(QuantizedModel(model, {}, {}), tmp_path, half=False)[0].parent
+    pixels = torch.randint(256, (1, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    image = pixels.permute(0, 3, 1, 2).float()
+    found = Interpreter(load_program(package), "main", package).run({"image": image}, {})["vision_features"]
+    expected = model.encode_image(pixels)
+    assert (found - expected).abs().max() < 2e-5 * expected.std()

@@ -5,7 +5,6 @@ One implementation for SigLIP, CLIP, DINOv2, ViT and our own small ones; `ViTCon
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,9 +13,15 @@ from torch.nn import functional as F
 
 from himix_edge.config import ViTConfig
 
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU's tanh approximation. A function: a copied model has the same one, and targets know it by identity."""
+    return F.gelu(x, approximate="tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
