@@ -27,13 +27,13 @@ from himix_edge.export.quantisation import (
 
 FILE = "model.pte"
 PIECED = ("q_proj", "k_proj", "v_proj", "down_proj", "lm_head", "embed_tokens")
-MOST_PIECES, LEAST_COLUMNS, BLOCK = 2, 128, 32  # XNNPACK's 4-bit groups are multiples of 32
+LEAST_COLUMNS, BLOCK = 128, 32  # XNNPACK's 4-bit groups are multiples of 32
 
 
 def pieces_of(columns: int, group_size: int) -> int:
-    """Into how many equal pieces of whole groups a linear with so many input channels is cut."""
-    fits = [n for n in range(MOST_PIECES, 1, -1) if columns % (n * max(group_size, BLOCK)) == 0]
-    return next((n for n in fits if columns // n >= LEAST_COLUMNS), 1)
+    """Into how many equal pieces of whole groups a linear with so many input channels is cut: two, or one."""
+    halves = columns % (2 * max(group_size, BLOCK)) == 0 and columns // 2 >= LEAST_COLUMNS
+    return 2 if halves else 1
 
 
 class PackedEmbedding(nn.Module):

@@ -143,6 +143,9 @@ class ExecuTorchTarget:
         if model.tensors and not options.int8_activations:
             raise InputError("ExecuTorch has no kernels for quantised weights with float activations; use --quant none")
 
+        with quiet():  # it tells what it misses when it is first imported
+            import torchao.quantization  # noqa: F401
+
         def program(folder: Path) -> list[Path]:
             if not (folder / FILE).exists():
                 _write(model, options.capacity, folder / FILE)
