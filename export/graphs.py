@@ -2,9 +2,12 @@
 
 import contextlib
 import copy
+import ctypes
+import gc
 import io
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -109,6 +112,15 @@ def replace_module(module: nn.Module, name: str, child: nn.Module) -> None:
     """Put `child` in the place called `name` below `module`."""
     parent, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(parent), leaf, child)
+
+
+def release_memory() -> None:
+    """Give back what an exporter has left: traced programs in torch's caches, and freed memory that malloc keeps."""
+    torch.compiler.reset()
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a libc other than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,11 @@ a kill goes on with the roles that are finished, and a rerun with other settings
 """
 
 import contextlib
-import ctypes
 import fcntl
-import gc
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +41,7 @@ from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
+from himix_edge.export.graphs import release_memory
 from himix_edge.export.parity import Gate, Question
 from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
@@ -318,22 +316,13 @@ def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Repor
         else:
             report(f"{role}: tracing and writing")
             records = [file_record(staging, path) for path in write(staging)]
-            _release_memory()
+            release_memory()
             done[role] = [record.model_dump() for record in records]
             fresh = staging / f"{STAGES}.new"
             fresh.write_text(json.dumps({"key": plan.key, "roles": done}))
             fresh.replace(staging / STAGES)
         roles[role] = [staging / record.path for record in records]
     return roles
-
-
-def _release_memory() -> None:
-    """Give back what an exporter has left: traced programs in torch's caches, and freed memory that malloc keeps."""
-    torch.compiler.reset()
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # a libc other than glibc
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _intact(staging: Path, record: FileRecord) -> bool:
@@ -432,11 +421,11 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     emulated = reference is not model.reference
     with tempfile.TemporaryDirectory(prefix=".exact-", dir=plan.staging) as scratch:
         engine = plan.target.exact_engine(model, bundle, Path(scratch))
-        _release_memory()  # it may have converted anew
+        release_memory()  # it may have converted anew
         tolerance = "int8 emulated" if emulated else "float32"
         gate.check_engine("packed", tolerance, engine, reference if emulated else None)
     del engine, reference  # before the next one is opened
-    _release_memory()
+    release_memory()
     activations = bundle.manifest.quantisation.activations
     if activations != "float":
         report("gate: as it ships")

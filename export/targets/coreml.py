@@ -22,6 +22,7 @@ from himix_edge.export.graphs import (
     VisionInjector,
     owned,
     quiet,
+    release_memory,
     replace_module,
     run_layers,
     slot_mask,
@@ -243,6 +244,7 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
         )
         part = folder / f".{name}.mlpackage"
         _convert(decoder, arguments, None, ["logits"], half).save(str(part))
+        release_memory()  # each conversion peaks by some copies of the weights
         functions.add_function(str(part), "main", name)
         parts.append(part)
     functions.default_function_name = "decode"
