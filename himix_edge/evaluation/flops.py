@@ -50,6 +50,7 @@ def himix_of(config: ModelConfig) -> ModelConfig:
     return replace(config, architecture="himix")
 
 
+@torch.no_grad()
 def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Flops:
     """Count the parts of `config`'s model for one image and `text_tokens` of text.
 
