@@ -1,9 +1,9 @@
 """Quantised weights as ExecuTorch's XNNPACK takes them, and read back out of a program.
 
 XNNPACK quantises what it multiplies with one scale for each token, so one loud channel costs all others their
-precision: SmolLM2-135M lost 1 to 2.4% of perplexity by it. Hence the linears that suffered by it (`PIECED`) are cut
-along their input into pieces, each with its own scale, whose products are summed. Linears that share an input are one,
-row below row: fewer operations to lower and to run. Neither changes an integer or a scale.
+precision. Two linears suffer by it, `down_proj` and the head: they are cut along their input into pieces, each with its
+own scale, whose products are summed. The rows that make a piece are linears of their own, as XNNPACK cannot split what
+has a dynamic size. Neither changes an integer or a scale.
 """
 
 import json
@@ -26,14 +26,20 @@ from himix_edge.export.quantisation import (
 )
 
 FILE = "model.pte"
-PIECED = ("q_proj", "k_proj", "v_proj", "down_proj", "lm_head", "embed_tokens")
-LEAST_COLUMNS, BLOCK = 128, 32  # XNNPACK's 4-bit groups are multiples of 32
+PIECED = ("down_proj", "lm_head", "embed_tokens")
+MOST_PIECES, LEAST_COLUMNS, BLOCK = 4, 128, 32  # XNNPACK's 4-bit groups are multiples of 32
 
 
-def pieces_of(columns: int, group_size: int) -> int:
-    """Into how many equal pieces of whole groups a linear with so many input channels is cut: two, or one."""
-    halves = columns % (2 * max(group_size, BLOCK)) == 0 and columns // 2 >= LEAST_COLUMNS
-    return 2 if halves else 1
+def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int:
+    """Into how many equal pieces of whole groups a linear is cut along its input.
+
+    Vanilla's image passes through the same layers in another method; whole, the two share their weights.
+    """
+    if config.architecture == "vanilla" or not name.removesuffix(".weight").endswith(PIECED) or "vision" in name:
+        return 1
+    columns, step = quantised.values.shape[1], max(BLOCK, quantised.group_size if quantised.bits == 4 else 0)
+    fitting = [n for n in range(2, MOST_PIECES + 1) if columns % (n * step) == 0 and columns // n >= LEAST_COLUMNS]
+    return max(fitting, default=1)
 
 
 class PackedEmbedding(nn.Module):
@@ -73,37 +79,45 @@ class Pieces(nn.Module):
             for i, (part, of) in enumerate(zip(values.chunk(count, dim=1), scales, strict=True))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        total = None
-        for part, piece in zip(self.parts, x.split(self.width, dim=-1), strict=True):
-            total = part(piece) if total is None else total + part(piece)
-        assert total is not None
-        return total
+    def forward(self, x: Tensor | list[Tensor]) -> Tensor:
+        """The whole input (..., columns), or its pieces."""
+        if isinstance(x, Tensor):
+            x = [x[..., i * self.width : (i + 1) * self.width] for i in range(len(self.parts))]
+        return sum_of([part(piece) for part, piece in zip(self.parts, x, strict=True)])
 
 
 class SideBySide(nn.Module):
-    """Linears that share an input and cannot be one: their outputs, concatenated."""
+    """Linears that share an input, which is quantised once."""
 
     def __init__(self, linears: list[nn.Module]):
         super().__init__()
-        self.linears = nn.ModuleList(linears)
+        self.linears = nn.ModuleList(
+            _linear(linear.quantised, linear.bias, round_input=False) if isinstance(linear, QuantizedLinear) else linear
+            for linear in linears
+        )
+        self.quantised = [isinstance(linear, QuantizedLinear) for linear in linears]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([linear(x) for linear in self.linears], dim=-1)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        rounded = int8_per_token(x) if any(self.quantised) else x
+        return [linear(rounded if q else x) for q, linear in zip(self.quantised, self.linears, strict=True)]
 
 
-def side_by_side(linears: list[Any], config: ModelConfig) -> nn.Module:
-    """Linears that share an input as one module, whose output is theirs one behind the other."""
-    first = linears[0]
-    alike = all(isinstance(linear, QuantizedLinear) and linear.bits == first.bits for linear in linears)
-    if not alike or config.architecture == "vanilla":
-        made = [multiplied(linear, config) if isinstance(linear, QuantizedLinear) else linear for linear in linears]
-        return SideBySide(made) if len(made) > 1 else made[0]
-    joined = QuantizedTensor(
-        torch.cat([linear.values for linear in linears]), torch.cat([linear.scale for linear in linears]), first.bits
-    )
-    bias = None if first.bias is None else torch.cat([linear.bias for linear in linears])
-    return _cut(joined, bias, first.name, config)
+def sum_of(parts: list[Tensor]) -> Tensor:
+    """The parts' sum, from the first to the last."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def cut_rows(linear: Any, count: int) -> list[nn.Module]:
+    """A linear without bias as `count` of them, which make a part of its output each."""
+    if count == 1:
+        return [linear]
+    if not isinstance(linear, QuantizedLinear):
+        return [_float_linear(nn.Parameter(rows, requires_grad=False)) for rows in linear.weight.chunk(count)]
+    parts = zip(linear.values.chunk(count), linear.scale.chunk(count), strict=True)
+    return [QuantizedLinear(QuantizedTensor(values, scale, linear.bits), None) for values, scale in parts]
 
 
 def multiplied(linear: QuantizedLinear, config: ModelConfig) -> nn.Module:
@@ -115,67 +129,74 @@ def tied_head(table: nn.Module, config: ModelConfig) -> nn.Module:
     """The head that multiplies with the token embedding."""
     if isinstance(table, QuantizedEmbedding):
         return _cut(table.quantised, None, table.name, config)
-    head = nn.Linear(1, 1, bias=False, device="meta")
-    head.weight = table.weight  # type: ignore[assignment]
-    return head
+    return _float_linear(table.weight)
 
 
 def _cut(quantised: QuantizedTensor, bias: Tensor | None, name: str, config: ModelConfig) -> nn.Module:
-    """Vanilla's image passes through the same layers in another method; whole, the two share their weights."""
-    pieced = name.removesuffix(".weight").endswith(PIECED) and not name.startswith("vision_tower")
-    group_size = quantised.group_size if quantised.bits == 4 else 0
-    count = pieces_of(quantised.values.shape[1], group_size) if pieced and config.architecture != "vanilla" else 1
+    count = pieces_of(quantised, name, config)
     return Pieces(quantised, bias, count) if count > 1 else _linear(quantised, bias)
 
 
-def _integers(quantised: QuantizedTensor) -> nn.Parameter:
-    """A weight that is multiplied with dynamically quantised activations, and that XNNPACK takes as it is."""
+def _float_linear(weight: Any) -> nn.Linear:
+    made = nn.Linear(1, 1, bias=False, device="meta")
+    made.weight = weight
+    return made
+
+
+def _linear(quantised: QuantizedTensor, bias: Tensor | None, round_input: bool = True) -> nn.Linear:
+    """A weight that XNNPACK takes as it is; `round_input`: it quantises its input itself."""
     from torchao.quantization import IntxUnpackedToInt8Tensor
     from torchao.quantization.quantize_.workflows.intx import intx_unpacked_to_int8_tensor as intx
 
     kind, block = getattr(torch, f"int{quantised.bits}"), (1, quantised.group_size)
-    dynamic = intx.IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN
+    activations = intx.IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN if round_input else None
     zero = torch.zeros_like(quantised.scale, dtype=torch.int8)
-    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, dynamic)
-    return nn.Parameter(stored, requires_grad=False)
-
-
-def _linear(quantised: QuantizedTensor, bias: Tensor | None) -> nn.Linear:
-    made = nn.Linear(1, 1, device="meta")
-    made.weight = _integers(quantised)
+    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, activations)
+    made = _float_linear(nn.Parameter(stored, requires_grad=False))
     made.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
     return made
+
+
+def int8_per_token(x: Tensor) -> Tensor:
+    """x (..., K) as XNNPACK quantises it: asymmetric int8 with one scale for each token."""
+    from torchao.quantization import quant_primitives as affine
+
+    block, int8 = (*[1] * (x.dim() - 1), x.shape[-1]), torch.int8
+    scale, zero = affine.choose_qparams_affine(
+        x, affine.MappingType.ASYMMETRIC, block, int8, -128, 127, zero_point_dtype=int8
+    )
+    values = affine.quantize_affine(x, block, scale, zero, int8, -128, 127)
+    rounded: Tensor = affine.dequantize_affine(values, block, scale, zero, int8, -128, 127, output_dtype=x.dtype)
+    return rounded
 
 
 def read_back(bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
     """Parameter names with integers and scales of every quantised weight in a bundle's program.
 
-    A weight stored whole is known by its digest. The decoder's others come in the order in which they are used: pieces
-    of one input, until they make up its columns, with the rows of as many weights as were joined.
+    A weight stored whole is known by its digest. The decoder's others come in the order in which they are used: parts
+    of a weight's rows or columns, until they make up its shape.
     """
     names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
     expected = _shapes(bundle.config)
-    pieces: list[QuantizedTensor] = []
+    parts: list[QuantizedTensor] = []
     for i, tensor in enumerate(_read_program(bundle.role_path("decoder"))):
         name = names.get(digest(tensor))
-        if name is not None and not pieces:
+        if name is not None and not parts:
             expected = [entry for entry in expected if entry[0] != name]
             yield name, tensor
             continue
-        pieces.append(tensor)
-        if not expected or sum(piece.values.shape[1] for piece in pieces) < expected[0][1][1]:
+        parts.append(tensor)
+        if not expected:
             continue
-        whole = QuantizedTensor(
-            torch.cat([piece.values for piece in pieces], 1), torch.cat([piece.scale for piece in pieces], 1),
-            tensor.bits,
-        )  # fmt: skip
-        pieces, first = [], 0
-        while expected and first < len(whole.values):
-            name, (rows, _) = expected.pop(0)
-            part = slice(first, first + rows)
-            found = QuantizedTensor(whole.values[part], whole.scale[part], whole.bits)
-            yield names.get(digest(found), f"unknown {i}: in the place of {name}"), found
-            first += rows
+        name, (rows, columns) = expected[0]
+        if sum(part.values.numel() for part in parts) < rows * columns:
+            continue
+        dim = 0 if parts[0].values.shape[1] == columns else 1
+        repeated = dim == 1 and tensor.bits == 8  # a scale for each row, in every part
+        scales = parts[0].scale if repeated else torch.cat([part.scale for part in parts], dim)
+        whole = QuantizedTensor(torch.cat([part.values for part in parts], dim), scales, tensor.bits)
+        parts, expected = [], expected[1:]
+        yield names.get(digest(whole), f"unknown {i}: in the place of {name}"), whole
 
 
 def _shapes(config: ModelConfig) -> list[tuple[str, tuple[int, int]]]:

@@ -1,16 +1,25 @@
 """How ExecuTorch's weights are cut and joined; reading them back is tested with the other targets'."""
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
-from himix_edge.export.executorch_weights import Pieces, pieces_of, side_by_side
+from himix_edge.export.executorch_weights import Pieces, SideBySide, cut_rows, pieces_of
 from himix_edge.export.quantisation import QuantizedLinear, quantise_tensor
+from himix_edge.export.targets.executorch import Norm, Rotary
+from himix_edge.model.decoder import RMSNorm, rotate
 from tests.conftest import TINY
 
 
 def test_pieces_are_equal_whole_groups_and_not_too_narrow():
-    expected = {(576, 32): 2, (1536, 32): 2, (896, 128): 1, (4864, 128): 2, (2048, 0): 2, (192, 32): 1, (256, 32): 2}
-    assert {shape: pieces_of(*shape) for shape in expected} == expected
+    def count(columns, group, name="model.layers.0.mlp.down_proj.weight", config=TINY):
+        return pieces_of(quantise_tensor(torch.zeros(1, columns), 4 if group else 8, group), name, config)
+
+    expected = {(576, 32): 3, (1536, 32): 4, (896, 128): 1, (4864, 128): 2, (2048, 0): 4, (192, 32): 1, (256, 32): 2}
+    assert {shape: count(*shape) for shape in expected} == expected
+    assert count(1536, 32, "model.layers.0.mlp.up_proj.weight") == 1
+    assert count(1536, 32, config=replace(TINY, architecture="vanilla")) == 1
 
 
 def quantised_input(x):
@@ -36,18 +45,31 @@ def test_a_loud_channel_costs_only_its_own_piece():
     assert off[4] < 0.4 * off[1]
 
 
-def test_linears_side_by_side_are_one_only_where_their_weights_are_alike():
+def test_linears_side_by_side_are_as_by_themselves_and_round_their_input_once():
     torch.manual_seed(0)
-
-    def linear(rows, bits):
-        made = QuantizedLinear(quantise_tensor(torch.randn(rows, 64), bits, 32 if bits == 4 else 0), torch.randn(rows))
-        made.name = "model.layers.0.self_attn.q_proj.weight"
-        return made
-
+    plain = torch.nn.Linear(64, 16)
+    linears = [QuantizedLinear(quantise_tensor(torch.randn(16, 64), 4, 32), torch.randn(16)), plain]
     x = torch.randn(2, 3, 64)
-    for bits, parts in ((4, 1), (8, 2)):
-        linears = [linear(16, 4), linear(8, bits)]
-        joined = side_by_side(linears, TINY)
-        assert len([m for m in joined.modules() if isinstance(m, torch.nn.Linear)]) == parts
-        expected = torch.cat([one(x) for one in linears], -1)
-        assert (joined(x) - expected).abs().max() < 0.1 * expected.std()
+    found = SideBySide(linears)(x)
+    torch.testing.assert_close(found[0], linears[0](quantised_input(x)), rtol=1e-4, atol=2e-2)
+    assert torch.equal(found[1], plain(x))
+
+
+def test_rows_cut_apart_are_the_same_rows():
+    torch.manual_seed(0)
+    x = torch.randn(5, 64)
+    for linear in (QuantizedLinear(quantise_tensor(torch.randn(32, 64), 4, 32), None), torch.nn.Linear(64, 32, False)):
+        parts = cut_rows(linear, 4)
+        assert len(parts) == 4
+        torch.testing.assert_close(torch.cat([part(x) for part in parts], 1), linear(x))
+
+
+def test_norm_and_rotary_in_xnnpacks_operations_are_the_models():
+    torch.manual_seed(0)
+    norm, x = RMSNorm(64, 1e-5), torch.randn(1, 7, 3, 64)
+    norm.weight.data = torch.randn(64)
+    torch.testing.assert_close(Norm(norm)(x), norm(x))
+    angles = torch.randn(7, 1, 32)
+    cos, sin = angles.cos(), angles.sin()
+    turned = Rotary(64)(x, torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
+    assert torch.equal(turned, rotate(x, cos, sin))

@@ -21,16 +21,17 @@ from himix_edge.errors import BackendMissing, InputError
 from himix_edge.export.executorch_weights import (
     FILE,
     PackedEmbedding,
+    Pieces,
+    SideBySide,
+    cut_rows,
     multiplied,
     read_back,
-    side_by_side,
     tied_head,
 )
 from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
-from himix_edge.export.quantisation import QuantizedEmbedding, QuantizedModel, QuantizedTensor
+from himix_edge.export.quantisation import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
-from himix_edge.model.decoder import rotate
 from himix_edge.runtimes.engine import Engine, load_engine
 
 
@@ -61,20 +62,55 @@ class Start(nn.Module):
         return torch.zeros(1)
 
 
-class Layer(nn.Module):
-    """A decoder layer with as few operations as the runtime allows: linears that share an input are one.
+class Norm(nn.Module):
+    """RMSNorm in what XNNPACK computes: the mean is a linear with one row, whose bias is epsilon."""
 
-    Lowering takes a time per operation, and running them too.
-    """
+    def __init__(self, norm: Any):
+        super().__init__()
+        (size,) = norm.weight.shape
+        self.mean = nn.Linear(size, 1)
+        nn.init.constant_(self.mean.weight, 1 / size)
+        nn.init.constant_(self.mean.bias, norm.eps)
+        self.weight = norm.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(self.mean(x * x)) * self.weight
+
+
+class Rotary(nn.Module):
+    """Rotary embeddings (1, T, heads, h) in what XNNPACK computes: the halves change places by a matrix of -1, 0, 1."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        half = torch.eye(size).roll(size // 2, 0)
+        half[: size // 2] *= -1
+        self.turn = nn.Linear(size, size, bias=False)
+        self.turn.weight = nn.Parameter(half)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return x * cos + self.turn(x) * sin
+
+
+class Layer(nn.Module):
+    """A decoder layer of which XNNPACK computes all between two attentions in one piece."""
 
     def __init__(self, layer: Any, config: ModelConfig):
         super().__init__()
         attn, mlp = layer.self_attn, layer.mlp
-        self.input_layernorm, self.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
-        self.qkv = side_by_side([attn.q_proj, attn.k_proj, attn.v_proj], config)
-        self.out = side_by_side([attn.o_proj], config)
-        self.gate_up = side_by_side([mlp.gate_proj, mlp.up_proj], config)
-        self.down = side_by_side([mlp.down_proj], config)
+        self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
+        self.qkv = SideBySide([attn.q_proj, attn.k_proj, attn.v_proj])
+        self.out = on_int8(attn.o_proj, config)
+        self.down = on_int8(mlp.down_proj, config)
+        self.pieces = len(self.down.parts) if isinstance(self.down, Pieces) else 1
+        self.gate_up = SideBySide([*cut_rows(mlp.gate_proj, self.pieces), *cut_rows(mlp.up_proj, self.pieces)])
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """SwiGLU."""
+        made = self.gate_up(self.before_mlp(x))
+        pairs = zip(made[: self.pieces], made[self.pieces :], strict=True)
+        hidden = [nn.functional.silu(gate) * up for gate, up in pairs]
+        out: Tensor = self.down(hidden if self.pieces > 1 else hidden[0])
+        return out
 
 
 class Decoder(nn.Module):
@@ -88,30 +124,29 @@ class Decoder(nn.Module):
         config, table = model.config, model.model.embed_tokens
         tied, quantised = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
         capacity = cache.layer(0)[0].shape[1]
-        self.cache, self.norm, self.rotary = cache, model.model.norm, RotaryTable(model.model, capacity)
-        self.heads, self.kv_heads, self.head_dim = (
-            config.decoder.num_attention_heads, config.decoder.num_key_value_heads, config.decoder.head_dim,
-        )  # fmt: skip
+        self.cache, self.norm, self.table = cache, Norm(model.model.norm), RotaryTable(model.model, capacity)
+        self.head_dim = config.decoder.head_dim
+        self.rotary = Rotary(self.head_dim)
         self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
-        self.head = tied_head(table, config) if tied else side_by_side([model.lm_head], config)
+        self.head = tied_head(table, config) if tied else on_int8(model.lm_head, config)
         self.embedding = PackedEmbedding(table.quantised) if quantised else table
         self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
 
     def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
-        cos, sin = (table.transpose(1, 2) for table in self.rotary(position_ids))  # (1, T, 1, h/2)
+        halves = (table.transpose(1, 2) for table in self.table(position_ids))  # (1, T, 1, h/2)
+        cos, sin = (torch.cat([half, half], dim=3) for half in halves)
         # HiMix's text counts from 0 behind the image, so a layer without the image has as many slots filled
         filled = {False: start_pos[0].item()} | ({True: position_ids[0, 0].item()} if self.plain else {})
-        turned = self.heads + self.kv_heads
         x = self.embedding(input_ids)
         for i, layer in enumerate(self.layers):
-            together = layer.qkv(layer.input_layernorm(x)).unflatten(2, (turned + self.kv_heads, self.head_dim))
-            query, key = rotate(together[:, :, :turned], cos, sin).split([self.heads, self.kv_heads], dim=2)
+            query, key, value = (
+                made.unflatten(2, (-1, self.head_dim)) for made in layer.qkv(layer.before_attention(x))
+            )
             stored, first = self.cache.layer(i), filled[i in self.plain]
-            for cache, new in zip(stored, (key, together[:, :, turned:]), strict=True):
+            for cache, new in zip(stored, (self.rotary(key, cos, sin), value), strict=True):
                 torch.ops.llama.update_cache(new, cache, first)
-            x = x + layer.out(attention(query, *stored, first).flatten(2))
-            gate, up = layer.gate_up(layer.post_attention_layernorm(x)).chunk(2, dim=2)
-            x = x + layer.down(nn.functional.silu(gate) * up)
+            x = x + layer.out(attention(self.rotary(query, cos, sin), *stored, first).flatten(2))
+            x = x + layer.mlp(x)
         logits: Tensor = self.head(self.norm(x[:, -1]))
         return logits
 
@@ -120,6 +155,11 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Any) -> Tenso
     """The fused kernel: query (1, T, H, h) behind `filled` slots sees them and, causally, the new ones."""
     attended: Tensor = torch.ops.llama.custom_sdpa(query, keys, values, filled, None, 0, True)
     return attended
+
+
+def on_int8(linear: Any, config: ModelConfig) -> nn.Module:
+    """A quantised linear on int8 activations; any other as it is."""
+    return multiplied(linear, config) if isinstance(linear, QuantizedLinear) else linear
 
 
 class ExecuTorchTarget:
