@@ -35,7 +35,9 @@ def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int
 
     Vanilla's image passes through the same layers in another method; whole, the two share their weights.
     """
-    if config.architecture == "vanilla" or not name.removesuffix(".weight").endswith(PIECED) or "vision" in name:
+    if config.architecture == "vanilla" or not name.removesuffix(".weight").endswith(PIECED):
+        return 1
+    if name.startswith("vision_tower"):
         return 1
     columns, step = quantised.values.shape[1], max(BLOCK, quantised.group_size if quantised.bits == 4 else 0)
     fitting = [n for n in range(2, MOST_PIECES + 1) if columns % (n * step) == 0 and columns // n >= LEAST_COLUMNS]

@@ -132,8 +132,8 @@ class CoreMlTarget:
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         with quiet():  # they tell what they miss when they are first imported
-            import coremltools  # noqa: F401
-            import torchao.quantization  # noqa: F401
+            for package in ("coremltools", "torchao.quantization"):
+                importlib.import_module(package)
         return {
             "vision_encoder": lambda folder: _encoder(model, folder, half=True),
             "vision_injector": lambda folder: _injector(model, folder, half=True),

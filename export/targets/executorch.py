@@ -92,7 +92,7 @@ class Rotary(nn.Module):
 
 
 class Layer(nn.Module):
-    """A decoder layer of which XNNPACK computes all between two attentions in one piece."""
+    """A decoder layer in operations that XNNPACK has, so that few leave it between two attentions."""
 
     def __init__(self, layer: Any, config: ModelConfig):
         super().__init__()
@@ -184,7 +184,7 @@ class ExecuTorchTarget:
             raise InputError("ExecuTorch has no kernels for quantised weights with float activations; use --quant none")
 
         with quiet():  # it tells what it misses when it is first imported
-            import torchao.quantization  # noqa: F401
+            importlib.import_module("torchao.quantization")
 
         def program(folder: Path) -> list[Path]:
             if not (folder / FILE).exists():
