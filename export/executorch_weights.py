@@ -8,7 +8,7 @@ has a dynamic size. Neither changes an integer or a scale.
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,29 +176,49 @@ def read_back(bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
     """Parameter names with integers and scales of every quantised weight in a bundle's program.
 
     A weight stored whole is known by its digest. The decoder's others come in the order in which they are used: parts
-    of a weight's rows or columns, until they make up its shape.
+    of a weight's rows or columns, until they make up its shape. What is neither is "unknown".
     """
     names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
-    expected = _shapes(bundle.config)
+    yield from put_together(_read_program(bundle.role_path("decoder")), names, _shapes(bundle.config))
+
+
+def put_together(
+    stored: Iterable[QuantizedTensor], names: Mapping[str, str], expected: list[tuple[str, tuple[int, int]]]
+) -> Iterator[tuple[str, QuantizedTensor]]:
+    """Weights from their parts, see `read_back`; `names` by digest, `expected` in the order of use."""
     parts: list[QuantizedTensor] = []
-    for i, tensor in enumerate(_read_program(bundle.role_path("decoder"))):
+    for i, tensor in enumerate(stored):
         name = names.get(digest(tensor))
         if name is not None and not parts:
             expected = [entry for entry in expected if entry[0] != name]
             yield name, tensor
             continue
-        parts.append(tensor)
-        if not expected:
+        dim = _joined_along([*parts, tensor], expected[0][1]) if expected else None
+        if dim is None:
+            yield f"unknown {i}", tensor
             continue
+        parts.append(tensor)
         name, (rows, columns) = expected[0]
         if sum(part.values.numel() for part in parts) < rows * columns:
             continue
-        dim = 0 if parts[0].values.shape[1] == columns else 1
-        repeated = dim == 1 and tensor.bits == 8  # a scale for each row, in every part
-        scales = parts[0].scale if repeated else torch.cat([part.scale for part in parts], dim)
-        whole = QuantizedTensor(torch.cat([part.values for part in parts], dim), scales, tensor.bits)
+        values, scale = (torch.cat(found, dim) for found in ([p.values for p in parts], [p.scale for p in parts]))
+        whole = QuantizedTensor(values, scale, tensor.bits)
         parts, expected = [], expected[1:]
         yield names.get(digest(whole), f"unknown {i}: in the place of {name}"), whole
+
+
+def _joined_along(parts: list[QuantizedTensor], shape: tuple[int, int]) -> int | None:
+    """Along which dimension the parts may be joined to a weight of `shape`, if they fit it."""
+    first = parts[0]
+    for dim, other in ((0, 1), (1, 0)):
+        if all(
+            part.values.shape[other] == shape[other]
+            and part.scale.shape[other] == first.scale.shape[other]
+            and part.bits == first.bits
+            for part in parts
+        ):
+            return dim
+    return None
 
 
 def _shapes(config: ModelConfig) -> list[tuple[str, tuple[int, int]]]:

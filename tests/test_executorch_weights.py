@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from himix_edge.export.executorch_weights import Pieces, SideBySide, cut_rows, pieces_of
-from himix_edge.export.quantisation import QuantizedLinear, quantise_tensor
+from himix_edge.export.executorch_weights import Pieces, SideBySide, cut_rows, pieces_of, put_together
+from himix_edge.export.quantisation import QuantizedLinear, QuantizedTensor, digest, quantise_tensor
 from himix_edge.export.targets.executorch import Norm, Rotary
 from himix_edge.model.decoder import RMSNorm, rotate
 from tests.conftest import TINY
@@ -73,3 +73,30 @@ def test_norm_and_rotary_in_xnnpacks_operations_are_the_models():
     cos, sin = angles.cos(), angles.sin()
     turned = Rotary(64)(x, torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
     assert torch.equal(turned, rotate(x, cos, sin))
+
+
+def test_weights_are_put_together_from_their_parts_and_what_fits_nowhere_is_unknown():
+    """A damaged weight that belongs to no place neither ends the reading nor spoils the weights after it."""
+    torch.manual_seed(0)
+    shapes = {"rows": (64, 32), "columns": (16, 128), "whole": (8, 64)}
+    bits = {"rows": 4, "columns": 8, "whole": 4}
+    made = {
+        name: quantise_tensor(torch.randn(shape), bits[name], 32 * (bits[name] == 4)) for name, shape in shapes.items()
+    }
+    names = {digest(tensor): name for name, tensor in made.items()}
+    rows = made["rows"]
+    by_rows = [QuantizedTensor(rows.values[half], rows.scale[half], 4) for half in (slice(32), slice(32, None))]
+    by_columns = [QuantizedTensor(part, made["columns"].scale, 8) for part in made["columns"].values.chunk(4, 1)]
+    stranger = quantise_tensor(torch.randn(5, 96), 8, 0)
+    other_bits = quantise_tensor(torch.randn(16, 32), 4, 32)
+    damaged = QuantizedTensor(made["whole"].values + 1, made["whole"].scale, 4)
+
+    def read(*stored):
+        return dict(put_together(stored, names, list(shapes.items())))
+
+    found = read(stranger, *by_rows, stranger, by_columns[0], other_bits, *by_columns[1:], made["whole"])
+    assert list(found) == ["unknown 0", "rows", "unknown 3", "unknown 5", "columns", "whole"]
+    assert all(digest(found[name]) == digest(tensor) for name, tensor in made.items())
+    assert list(read(*by_rows, made["columns"], damaged, damaged)) == [
+        "rows", "columns", "unknown 3: in the place of whole", "unknown 4",
+    ]  # fmt: skip
