@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from himix_edge.bundle import Bundle
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import ModelConfig
+from himix_edge.export.graphs import quiet
 from himix_edge.export.quantisation import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -45,27 +46,42 @@ def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int
 
 
 class PackedEmbedding(nn.Module):
-    """A token embedding on 4-bit integers, two in a byte, or 8-bit ones."""
+    """A token embedding on 4-bit integers, two in a byte, or 8-bit ones.
 
-    values: Tensor
-    scale: Tensor
+    The table is cut as the tied head's is, and held in XNNPACK's bytes, so that a file can store both once.
+    """
 
-    def __init__(self, quantised: QuantizedTensor):
+    def __init__(self, quantised: QuantizedTensor, count: int):
         super().__init__()
-        self.bits = quantised.bits
-        values = quantised.values
-        if self.bits == 4:
-            offset = (values + 8).to(torch.uint8)
-            values = offset[:, 0::2] | offset[:, 1::2] << 4
-        self.register_buffer("values", values)
-        self.register_buffer("scale", quantised.scale)
+        self.bits, self.count = quantised.bits, count
+        for i, part in enumerate(cut_columns(quantised, count)):
+            four = part.bits == 4
+            self.register_buffer(f"values_{i}", pack_nibbles(part.values) if four else part.values)
+            self.register_buffer(f"scale_{i}", part.scale.bfloat16() if four else part.scale)
 
     def forward(self, ids: Tensor) -> Tensor:
-        rows, scale = self.values[ids[0]].float(), self.scale[ids[0]]
+        rows, scale = (
+            torch.cat([getattr(self, f"{name}_{i}")[ids[0]] for i in range(self.count)], dim=1).float()
+            for name in ("values", "scale")
+        )
         if self.bits == 4:  # in float: the runtime has no kernel that shifts bits
             high = torch.floor(rows / 16)
             rows = torch.stack([rows - 16 * high, high], dim=-1).flatten(1) - 8
         return (rows.unflatten(1, (scale.shape[1], -1)) * scale[..., None]).flatten(1)[None]
+
+
+def pack_nibbles(values: Tensor) -> Tensor:
+    """-8..7 (rows, columns) -> uint8 (rows, columns / 2) with 8 added, the even column in the low half."""
+    offset = (values + 8).to(torch.uint8)
+    return offset[:, 0::2] | offset[:, 1::2] << 4
+
+
+def cut_columns(quantised: QuantizedTensor, count: int) -> list[QuantizedTensor]:
+    """A weight as `count` equal parts of its columns, views of it."""
+    values, scale = quantised.values, quantised.scale
+    scales = scale.chunk(count, dim=1) if scale.shape[1] > 1 else [scale] * count
+    pairs = zip(values.chunk(count, dim=1), scales, strict=True)
+    return [QuantizedTensor(part, of, quantised.bits) for part, of in pairs]
 
 
 class Pieces(nn.Module):
@@ -73,12 +89,9 @@ class Pieces(nn.Module):
 
     def __init__(self, quantised: QuantizedTensor, bias: Tensor | None, count: int):
         super().__init__()
-        values, scale = quantised.values, quantised.scale
-        self.width = values.shape[1] // count
-        scales = scale.chunk(count, dim=1) if scale.shape[1] > 1 else [scale] * count
+        self.width = quantised.values.shape[1] // count
         self.parts = nn.ModuleList(
-            _linear(QuantizedTensor(part, of, quantised.bits), None if i else bias)  # views: no copy of the weight
-            for i, (part, of) in enumerate(zip(values.chunk(count, dim=1), scales, strict=True))
+            _linear(part, None if i else bias) for i, part in enumerate(cut_columns(quantised, count))
         )
 
     def forward(self, x: Tensor | list[Tensor]) -> Tensor:
@@ -232,7 +245,8 @@ def _shapes(config: ModelConfig) -> list[tuple[str, tuple[int, int]]]:
 
 def _read_program(path: Path) -> Iterator[QuantizedTensor]:
     """Every quantised weight that XNNPACK gets, from the program's delegates and the buffers they name."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
+    with quiet():
+        from executorch.exir._serialize._program import deserialize_pte_binary
 
     file = deserialize_pte_binary(path.read_bytes())
     data = {key: file.named_data.buffers[entry.buffer_index] for key, entry in file.named_data.pte_data.items()}

@@ -2,10 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from himix_edge.export.executorch_weights import Pieces, SideBySide, cut_rows, pieces_of, put_together
+from himix_edge.export.executorch_weights import (
+    PackedEmbedding,
+    Pieces,
+    SideBySide,
+    cut_rows,
+    pieces_of,
+    put_together,
+)
 from himix_edge.export.quantisation import QuantizedLinear, QuantizedTensor, digest, quantise_tensor
 from himix_edge.export.targets.executorch import Norm, Rotary
 from himix_edge.model.decoder import RMSNorm, rotate
@@ -62,6 +70,15 @@ def test_rows_cut_apart_are_the_same_rows():
         parts = cut_rows(linear, 4)
         assert len(parts) == 4
         torch.testing.assert_close(torch.cat([part(x) for part in parts], 1), linear(x))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_embedding_looks_up_what_the_table_means(bits, count):
+    torch.manual_seed(0)
+    table = quantise_tensor(torch.randn(50, 192), bits, 32 * (bits == 4))
+    ids = torch.tensor([[3, 49, 0, 3]])
+    assert torch.equal(PackedEmbedding(table, count)(ids), F.embedding(ids, table.dequantise()))
 
 
 def test_norm_and_rotary_in_xnnpacks_operations_are_the_models():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
+from himix_edge.export.executorch_file import write_shared
 from himix_edge.export.executorch_weights import (
     FILE,
     PackedEmbedding,
@@ -25,6 +26,7 @@ from himix_edge.export.executorch_weights import (
     SideBySide,
     cut_rows,
     multiplied,
+    pieces_of,
     read_back,
     tied_head,
 )
@@ -129,7 +131,8 @@ class Decoder(nn.Module):
         self.rotary = Rotary(self.head_dim)
         self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
         self.head = tied_head(table, config) if tied else on_int8(model.lm_head, config)
-        self.embedding = PackedEmbedding(table.quantised) if quantised else table
+        pieces = pieces_of(table.quantised, table.name, config) if tied and quantised else 1
+        self.embedding = PackedEmbedding(table.quantised, pieces) if quantised else table
         self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
 
     def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
@@ -234,7 +237,8 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
         fresh = path.with_name(f".{path.name}.new")
         with fresh.open("wb") as file:
             program.write_to_file(file)
-        fresh.replace(path)
+        write_shared(fresh, path)
+        fresh.unlink()
 
 
 def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
