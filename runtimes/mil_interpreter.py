@@ -77,6 +77,7 @@ class Interpreter:
         self._function = program.functions[function]
         self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
         self._weights = weights or Dequantised()
+        self._last_used = _last_used(self._function)
         missing = sorted({o.op_type for o in self._function.operations} - set(OPERATORS) - SPECIAL)
         if missing:
             raise InputError(f"{where}: the Core ML interpreter has no operator {', '.join(missing)}; open it on macOS")
@@ -99,24 +100,25 @@ class Interpreter:
     def run(self, inputs: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
         """Inputs by name -> outputs by name, in the program's types."""
         values: dict[Any, Any] = dict(inputs)
-        for operation in self._function.operations:
-            kind = operation.op_type
-            if kind in ("const", "constexpr_blockwise_shift_scale"):
-                continue  # looked up where they are used
-            if kind == "read_state":
-                values[operation.outputs[0].name] = states[operation.input.name].clone()
-                continue
-            arguments = {name: self._value(values, given) for name, given in operation.inputs.items()}
-            if kind == "coreml_update_state":
-                states[operation.state.name].copy_(arguments["value"])
-                values[operation.outputs[0].name] = arguments["value"]
-                continue
-            results = OPERATORS[kind](arguments)
-            if not isinstance(results, tuple):
-                results = (results,)
-            for output, result in zip(operation.outputs, results, strict=True):
-                values[output.name] = result.to(self._dtype(output))
+        for operation, finished in zip(self._function.operations, self._last_used, strict=True):
+            if operation.op_type not in ("const", "constexpr_blockwise_shift_scale"):  # looked up where they are used
+                for output, result in zip(operation.outputs, self._results(operation, values, states), strict=True):
+                    values[output.name] = result
+            for name in finished:
+                values.pop(name, None)
         return {output.name: values[output.name] for output in self._function.outputs}
+
+    def _results(self, operation: Any, values: dict[Any, Any], states: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        kind = operation.op_type
+        if kind == "read_state":
+            return (states[operation.input.name].clone(),)
+        arguments = {name: self._value(values, given) for name, given in operation.inputs.items()}
+        if kind == "coreml_update_state":
+            states[operation.state.name].copy_(arguments["value"])
+            return (arguments["value"],)
+        made = OPERATORS[kind](arguments)
+        results = made if isinstance(made, tuple) else (made,)
+        return tuple(result.to(self._dtype(output)) for output, result in zip(operation.outputs, results, strict=True))
 
     def _value(self, values: dict[Any, Any], given: Any) -> Any:
         if given is None:
@@ -136,6 +138,20 @@ class Interpreter:
         from coremltools.converters.mil.mil.types import builtin_to_string
 
         return self._types[builtin_to_string(variable.dtype)]
+
+
+def _last_used(function: Any) -> list[list[str]]:
+    """For each operation the values that nothing needs after it."""
+    last: dict[str, int] = {}
+    for i, operation in enumerate(function.operations):
+        for given in [*operation.inputs.values(), operation.outputs]:
+            for value in given if isinstance(given, list | tuple) else [given]:
+                if value is not None:
+                    last[value.name] = i
+    finished: list[list[str]] = [[] for _ in function.operations]
+    for name in last.keys() - {output.name for output in function.outputs}:
+        finished[last[name]].append(name)
+    return finished
 
 
 def _dequantise(operation: Any) -> Tensor:
