@@ -8,38 +8,55 @@ from rich.progress import track
 
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.data import load_dataset
+from himix_edge.errors import InputError
+from himix_edge.evaluation.asking import answer_all, require_images
+from himix_edge.evaluation.benchmarks import benchmark_names, find_benchmark
 from himix_edge.evaluation.exact import Score, ask_all, interval
 from himix_edge.evaluation.perplexity import perplexity, read_text
+from himix_edge.files import staged_file
 from himix_edge.presets import DEFAULT_MODEL
-from himix_edge.runtimes import open_bundle, open_checkpoint
+from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 
 
 @click.command("eval")
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
 @click.option(
-    "--task", default="easy-vqa", show_default=True, help="easy-vqa, emoji-scenes, or a LLaVA-format .json file."
+    "--task",
+    default="easy-vqa",
+    show_default=True,
+    help=f"easy-vqa, emoji-scenes, a LLaVA-format .json file, or with --data-folder {', '.join(benchmark_names())}.",
 )
+@click.option("--data-folder", type=click.Path(path_type=Path), help="The folder of a benchmark's files, as published.")
+@click.option("--answers", type=click.Path(path_type=Path), help="Write a benchmark's answers in its own format.")
 @click.option("--text", type=click.Path(path_type=Path), help="Measure the perplexity of this text file instead.")
 @click.option("--max-tokens", type=click.IntRange(min=2), default=512, show_default=True, help="Of --text.")
-@click.option("--split", default="test", show_default=True, help="emoji-scenes also has test-style and test-unseen.")
-@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
+@click.option("--split", help="emoji-scenes also has test-style and test-unseen. [default: test; a benchmark's own]")
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or benchmark's images are.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     bundle: Path | None,
     model: str,
     task: str,
+    data_folder: Path | None,
+    answers: Path | None,
     text: Path | None,
     max_tokens: int,
-    split: str,
+    split: str | None,
     image_folder: Path | None,
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Ask every question greedily and count the answers that are exactly right."""
+    """Ask every question greedily and count the answers that are right: exactly, or as a benchmark judges them."""
+    if task in benchmark_names() and not text:
+        _benchmark(bundle, model, task, data_folder, answers, split, image_folder, limit, as_json)
+        return
+    if data_folder or answers:
+        raise InputError(f"--data-folder and --answers are for a --task of {', '.join(benchmark_names())}")
+    split = split or "test"
     content = read_text(text) if text else ""
-    session = open_bundle(bundle) if bundle else open_checkpoint(model)
+    session = _open(bundle, model)
     if text:
         value, count = perplexity(
             session, content, max_tokens, lambda r: track(r, f"reading {text.name}", console=progress_console)
@@ -52,9 +69,8 @@ def evaluate(
     dataset = load_dataset(task, split, image_folder)
     score, began = Score(), time.monotonic()
     total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
-    answers = ask_all(session, dataset, limit)
     total = min(total, limit or total)
-    for turn, given in track(answers, f"asking {task}", total=total, console=progress_console):
+    for turn, given in track(ask_all(session, dataset, limit), f"asking {task}", total=total, console=progress_console):
         score.add(turn, given)
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
@@ -78,3 +94,56 @@ def evaluate(
         f"{score.accuracy:.2%} of {score.asked.total()} questions answered exactly (95% interval {low:.2%} to "
         f"{high:.2%}), in {seconds:.0f} s"
     )
+
+
+def _open(bundle: Path | None, model: str) -> Session:
+    return open_bundle(bundle) if bundle else open_checkpoint(model)
+
+
+def _benchmark(
+    bundle: Path | None,
+    model: str,
+    task: str,
+    data_folder: Path | None,
+    answers: Path | None,
+    split: str | None,
+    image_folder: Path | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    benchmark = find_benchmark(task)
+    if data_folder is None:
+        raise InputError(f"{task} is read from your own files; give --data-folder DIR with {benchmark.needs}")
+    split = split or benchmark.splits[0]
+    if split not in benchmark.splits:
+        raise InputError(f"{task} has no split {split!r}; it has {', '.join(benchmark.splits)}")
+    questions = benchmark.read(data_folder, split, image_folder)
+    if not questions:
+        raise InputError(f"{data_folder}: holds no questions of {task} ({split})")
+    of, questions = len(questions), questions[:limit]
+    score = benchmark.score if all(question.answers for question in questions) else None
+    if score is None and answers is None:
+        raise InputError(f"{task} ({split}) is scored elsewhere; give --answers FILE to write the answers for it")
+    require_images(questions)
+    session, began = _open(bundle, model), time.monotonic()
+    asking = answer_all(session, questions, benchmark.max_new_tokens)
+    given = list(track(asking, f"asking {task}", total=len(questions), console=progress_console))
+    seconds = time.monotonic() - began
+    if answers:
+        with staged_file(answers) as staged:
+            staged.write_text(benchmark.write(questions, given), encoding="utf-8")
+    measures = score(questions, given) if score else []
+    if as_json:
+        print_json({
+            "model": str(bundle or model), "task": task, "split": split, "asked": len(questions), "of": of,
+            "seconds": round(seconds, 1), "answers": str(answers) if answers else None,
+            "scores": {
+                m.name: {"value": m.value, "questions": m.questions, "interval": m.interval} for m in measures
+            },
+        })  # fmt: skip
+        return
+    if measures:
+        rows = [(m.name, m.questions, m.value, "{:.4g} to {:.4g}".format(*m.interval)) for m in measures]
+        print_table(f"{bundle or model} on {task} ({split})", ("score", "over", "value", "95% interval"), rows)
+    written = f"; answers in {answers}" if answers else ""
+    click.echo(f"asked {len(questions)} of {of} questions in {seconds:.0f} s{written}")

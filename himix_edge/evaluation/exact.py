@@ -52,8 +52,8 @@ class Score:
         return self.right.total() / max(1, self.asked.total())
 
 
-def interval(right: int, asked: int) -> tuple[float, float]:
-    """Wilson's 95% confidence interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+def interval(right: float, asked: int) -> tuple[float, float]:
+    """Wilson's 95% confidence interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927); half rights may count."""
     if not asked:
         return 0.0, 1.0
     z, share = 1.959964, right / asked
