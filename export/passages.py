@@ -18,22 +18,8 @@ WRITTEN = (64, 128)  # passages, tokens each; drawn at temperature 1: at 0.9 the
 
 
 def writes_text(source: Source) -> bool:
-    """Whether this is a language model that can write text: one that was not trained here on conversations alone."""
-    return "recipe" not in source.provenance
-
-
-@torch.inference_mode()
-def write_texts(model: VisionLanguageModel, passages: int = WRITTEN[0], tokens: int = WRITTEN[1]) -> Tensor:
-    """Sampled text, int64 (passages, tokens), each from another first token; the same on every run."""
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.config.decoder.vocab_size
-    ids = torch.randint(vocabulary, (passages, 1), generator=generator)
-    new, cache = ids, None
-    for _ in range(tokens - 1):
-        logits, cache = model.decode(new, cache)
-        new = torch.multinomial(logits[:, -1].softmax(-1), 1, generator=generator)
-        ids = torch.cat([ids, new], dim=1)
-    return ids
+    """Whether this is a language model that can write text: one that was not trained here from nothing."""
+    return "recipe" not in source.provenance or bool(source.provenance["recipe"].get("pretrained"))
 
 
 def as_passages(written: Tensor | None) -> list[Passage]:

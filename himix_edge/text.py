@@ -62,6 +62,10 @@ class TextProcessor:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and chat_template.json into `folder`."""
         self.tokenizer.save(str(folder / TOKENIZER))
+        self.save_template(folder)
+
+    def save_template(self, folder: Path) -> None:
+        """Write chat_template.json alone."""
         (folder / TEMPLATE).write_text(json.dumps(dataclasses.asdict(self.template), indent=2) + "\n")
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:

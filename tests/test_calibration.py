@@ -11,13 +11,14 @@ from himix_edge.checkpoints.source import random_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export.calibration import Statistics, calibrate, output_error, round_weight
-from himix_edge.export.passages import conversations, write_texts
+from himix_edge.export.passages import conversations
 from himix_edge.export.pipeline import PROBE, ExportRequest, plan
 from himix_edge.export.policy import POLICIES, read_policy, role_bits
 from himix_edge.export.quantisation import quantise, quantise_tensor
 from himix_edge.export.smoothing import largest_inputs, smooth
 from himix_edge.export.targets import find_target
 from himix_edge.export.tuning import divergence, tune
+from himix_edge.model.writing import write_texts
 from tests.conftest import TINY
 
 

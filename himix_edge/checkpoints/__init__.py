@@ -2,21 +2,23 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from himix_edge.checkpoints.assemble import assemble, model_weights
-from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.lazy import Weights, as_weights
 from himix_edge.checkpoints.saving import save_weights
 from himix_edge.checkpoints.source import Source, open_source
+from himix_edge.checkpoints.trained import Base, overlay
 from himix_edge.config import ModelConfig
 from himix_edge.files import staged_folder
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
 
-__all__ = ["Source", "image_kv_id", "load_checkpoint", "open_source", "save_checkpoint", "save_source"]
+__all__ = ["Source", "image_kv_id", "load_checkpoint", "open_source", "save_checkpoint", "save_source", "save_trained"]
 
 
 def load_checkpoint(source: str | Path) -> VisionLanguageModel:
@@ -56,6 +58,42 @@ def save_checkpoint(
     _write(Path(folder), model.config, model_weights(model), text, provenance or {}, dtype)
 
 
+def save_trained(
+    folder: str | Path,
+    config: ModelConfig,
+    start: Weights,
+    tensors: dict[str, torch.Tensor],
+    lora_scale: float,
+    text: TextProcessor,
+    provenance: dict[str, Any],
+    base: Base | None,
+) -> None:
+    """Write what training made of `start`, atomically.
+
+    Args:
+        folder: where; an existing checkpoint there is replaced.
+        config: the model's.
+        start: all weights that training began with.
+        tensors: what has changed, by name; adapters as LINEAR.lora_A and LINEAR.lora_B.
+        lora_scale: of the adapters.
+        text: tokenizer and chat template.
+        provenance: how the model was made, stored as provenance.json.
+        base: where `start` comes from: only `tensors` are stored. None: all weights are, in float16.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full.
+    """
+    trained = as_weights(tensors)
+    if base is None:
+        merged = overlay(start, trained, lora_scale, str(folder))
+        _write(Path(folder), config, merged, text, provenance, torch.float16)
+        return
+    with staged_folder(Path(folder)) as staged:
+        _write_into(staged, config, trained, None, provenance, None)
+        text.save_template(staged)
+        replace(base, lora_scale=lora_scale).save(staged)
+
+
 def save_source(folder: str | Path, source: Source, dtype: torch.dtype | None = None) -> None:
     """Write an opened model as a checkpoint of this project, a shard in memory at a time; atomic.
 
@@ -79,12 +117,23 @@ def _write(
     dtype: torch.dtype | None,
 ) -> None:
     with staged_folder(folder) as staged:
-        save_weights(staged, weights, dtype)
-        (staged / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        if text is not None:
-            text.save(staged)
-        if provenance:
-            (staged / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        _write_into(staged, config, weights, text, provenance, dtype)
+
+
+def _write_into(
+    staged: Path,
+    config: ModelConfig,
+    weights: Weights,
+    text: TextProcessor | None,
+    provenance: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
+    save_weights(staged, weights, dtype)
+    (staged / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    if text is not None:
+        text.save(staged)
+    if provenance:
+        (staged / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
 
 def image_kv_id(model: VisionLanguageModel) -> str:

@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
 from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
+from himix_edge.checkpoints.trained import Base, base_weights, overlay, read_base
 from himix_edge.config import ModelConfig, read_json
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
 from himix_edge.text import TEMPLATE, TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer, read_template
@@ -70,26 +72,30 @@ def _folder(folder: Path, name: str) -> Source:
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
 
     raw = read_json(folder / "config.json")
-    provenance = {}
+    provenance, base = {}, read_base(folder)
     if is_official(raw):
         config = official_config(folder, raw)
         weights = official_weights(folder, config)
     else:
         config = ModelConfig.from_dict(raw, str(folder / "config.json"))
         weights = folder_weights(folder)
+        if base is not None:
+            weights = overlay(base_weights(base), weights, base.lora_scale, str(folder))
         if (folder / "provenance.json").is_file():
             provenance = read_json(folder / "provenance.json")
     check_names(weights, expected_shapes(meta_model(config)), str(folder))
     files = tuple(sorted(folder.rglob("*.safetensors")))
     return Source(
-        name, str(folder), config, weights, lambda: _folder_tokenizer(folder), lambda: _folder_template(folder), files,
-        provenance,
+        name, str(folder), config, weights, lambda: _folder_tokenizer(folder, base), lambda: _folder_template(folder),
+        files, provenance,
     )  # fmt: skip
 
 
-def _folder_tokenizer(folder: Path) -> Tokenizer:
+def _folder_tokenizer(folder: Path, base: Base | None) -> Tokenizer:
     if (folder / TOKENIZER).is_file():
         return load_tokenizer(folder / TOKENIZER)
+    if base is not None:
+        return open_source(fetch(base.decoder)).load_tokenizer()
     from himix_edge.checkpoints.tokenizers import folder_tokenizer
 
     return folder_tokenizer(folder)

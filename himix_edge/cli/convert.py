@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from himix_edge.cli.console import print_json, progress_console, size
+from himix_edge.cli.options import numbers
 from himix_edge.errors import BackendMissing, InputError
 
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
@@ -56,12 +57,12 @@ def convert(
     from himix_edge.checkpoints.convert import convert as run_conversion
     from himix_edge.config import Injection
 
-    layers = None if injection_layers is None else _numbers("--injection-layers", injection_layers)
+    layers = numbers("--injection-layers", injection_layers)
     if out.exists() and not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not a checkpoint; choose another --out")
     with progress_console.status(f"converting {source}"):
         converted = run_conversion(Conversion(
-            source, tower, vanilla, Injection(layers, sharing), _numbers("--feature-layers", feature_layers),
+            source, tower, vanilla, Injection(layers, sharing), numbers("--feature-layers", feature_layers),
             pooling, image_size, chat_template, seed,
         ))  # fmt: skip
         save_source(out, converted, None if dtype == "as-stored" else getattr(torch, dtype))
@@ -72,9 +73,3 @@ def convert(
         return
     click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}, {fresh} of them fresh (untrained)")
 
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} {text}: give numbers separated by commas") from None

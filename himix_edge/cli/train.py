@@ -1,82 +1,91 @@
-"""himix train: a preset from scratch, by its recipe."""
+"""himix train: a model by its recipe."""
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
 from himix_edge.cli.console import print_json, size
-from himix_edge.config import first_problem
-from himix_edge.errors import BackendMissing, InputError
-from himix_edge.presets import preset as find_preset
+from himix_edge.cli.options import numbers
+from himix_edge.errors import BackendMissing
 
 
 @click.command()
-@click.option("--preset", default="nano", show_default=True, help="Which model, with its recipe.")
+@click.option("--recipe", "recipe_name", default="nano", show_default=True,
+              help="nano, nano-regular, nano-enhanced, regular, enhanced, or a .yaml file.")  # fmt: skip
 @click.option("--vanilla", is_flag=True, help="Train the LLaVA-style baseline of the same size instead of HiMix.")
-@click.option(
-    "--data", default="easy-vqa", show_default=True, help="easy-vqa, emoji-scenes, or a LLaVA-format .json file."
-)
-@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
-@click.option("--test-data", help="LLaVA-format .json to evaluate at the end. [default: the dataset's own test split]")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/PRESET or runs/PRESET-vanilla]"
-)
+@click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: all]")
+@click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
+              help="Injection weights: per layer, one for all, or one with a connector per feature level.")  # fmt: skip
+@click.option("--feature-layers", metavar="I,J,...", help="Tower states to inject. [default: the tower's]")
+@click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
+@click.option("--data", metavar="NAME_OR_FILE",
+              help="Instead of the recipe's: easy-vqa, emoji-scenes, or a LLaVA-format .json file.")  # fmt: skip
+@click.option("--test-data", metavar="NAME_OR_FILE", help="What to ask at the end, instead of the recipe's tests.")
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json files' images are.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/RECIPE or runs/RECIPE-vanilla]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Change a recipe setting, e.g. steps=100.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
+              help="Change a setting of the recipe or of all its stages, e.g. steps=100; STAGE.NAME=VALUE: of one.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches.")
+@click.option("--pixels", type=click.Path(path_type=Path), help="Folder to keep resized images in, for later epochs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
-    preset: str,
+    recipe_name: str,
     vanilla: bool,
-    data: str,
-    image_folder: Path | None,
+    injection_layers: str | None,
+    sharing: Any,
+    feature_layers: str | None,
+    pooling: int,
+    data: str | None,
     test_data: str | None,
+    image_folder: Path | None,
     out: Path | None,
     seed: int,
     resume: bool,
     settings: tuple[str, ...],
+    workers: int,
+    pixels: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a model on the CPU. OUT/final is the checkpoint to use, OUT/metrics.csv the course of the run."""
+    """Train a model, on a GPU if there is one. OUT/final is the checkpoint to use, OUT/metrics.csv and metrics.png the
+    course of the run.
+
+    On several GPUs or machines: `torchrun --nproc-per-node N -m himix_edge train ...` or `accelerate launch`.
+    """
     try:
         import torch  # noqa: F401
     except ImportError:
         raise BackendMissing("torch", "train") from None
-    from himix_edge.data import load_dataset
-    from himix_edge.data.easy_vqa import with_phrasings
-    from himix_edge.training.recipe import Recipe, recipe
+    from dataclasses import replace
+
+    from himix_edge.config import Injection
+    from himix_edge.training.recipe import DataPart, read_recipe
+    from himix_edge.training.start import Variant
     from himix_edge.training.trainer import Run
     from himix_edge.training.trainer import train as run_training
 
-    chosen = _with_settings(recipe(preset), settings, Recipe)
-    config = dataclasses.replace(find_preset(preset), architecture="vanilla" if vanilla else "himix")
-    train_data = load_dataset(data, "train", image_folder)
-    if data == "easy-vqa":
-        train_data = with_phrasings(train_data, seed)
-    test = load_dataset(test_data or data, "test", image_folder) if test_data or not data.endswith(".json") else None
-    folder = out or Path("runs") / (f"{preset}-vanilla" if vanilla else preset)
-    result = run_training(Run(folder, config, chosen, train_data, test, seed), resume)
+    recipe = read_recipe(recipe_name, settings)
+    if data:
+        stages = tuple(replace(stage, data=()) for stage in recipe.stages)
+        own = () if data.endswith(".json") else (DataPart(data, split="test"),)
+        recipe = replace(recipe, data=(DataPart(data),), stages=stages, tests=own)
+    if test_data:
+        recipe = replace(recipe, tests=(DataPart(test_data, split="test"),))
+    variant = Variant(
+        vanilla, Injection(numbers("--injection-layers", injection_layers), sharing),
+        numbers("--feature-layers", feature_layers), pooling,
+    )  # fmt: skip
+    stem = Path(recipe_name).stem
+    folder = out or Path("runs") / (f"{stem}-vanilla" if vanilla else stem)
+    result = run_training(Run(folder, recipe, variant, seed, image_folder, pixels, workers), resume)
+    if not result:  # another process than the first
+        return
     if as_json:
         print_json(result)
         return
-    weights = folder / "final" / "model.safetensors"
-    click.echo(f"{folder / 'final'}: {result['parameters']:,} parameters, {size(weights.stat().st_size)}")
-    if "test" in result:
-        test_result = result["test"]
-        click.echo(f"test split: {test_result['accuracy']:.2%} of {test_result['asked']} questions answered exactly")
-
-
-def _with_settings(recipe, settings: tuple[str, ...], kind):  # type: ignore[no-untyped-def]
-    """The recipe with NAME=VALUE changes, validated against its field types."""
-    values = dataclasses.asdict(recipe)
-    for setting in settings:
-        name, separator, value = setting.partition("=")
-        if not separator or name not in values:
-            raise InputError(f"--set {setting}: give NAME=VALUE with a name of: {', '.join(values)}")
-        values[name] = value
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise InputError(f"--set {first_problem(error)}") from None
+    weights = sum(path.stat().st_size for path in (folder / "final").glob("*.safetensors"))
+    click.echo(f"{folder / 'final'}: {result['trained_parameters']:,} trained parameters, {size(weights)}")
+    for name, test in result.get("tests", {}).items():
+        click.echo(f"{name}: {test['accuracy']:.2%} of {test['asked']} questions answered exactly")

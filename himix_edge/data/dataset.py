@@ -1,7 +1,9 @@
 """The dataset interface: a list of samples, each an image and the conversations people had about it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from himix_edge.errors import InputError
 from himix_edge.preprocess import Picture
@@ -29,20 +31,44 @@ class Dataset:
     """Samples, and where they came from (for the record of a training run)."""
 
     name: str
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     source: str
     licence: str
 
     @property
     def questions(self) -> int:
-        return sum(len(conversation) for sample in self.samples for conversation in sample.conversations)
+        return sum(len(sample.conversations) for sample in self.samples)
+
+    def first(self, count: int) -> "Dataset":
+        """The dataset's first `count` samples, or as many as there are."""
+        return replace(self, samples=self.samples[:count])
+
+
+@dataclass(frozen=True)
+class LazySamples(Sequence[Sample]):
+    """Samples that are made when they are asked for, from their numbers."""
+
+    make: Callable[[int], Sample]
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "LazySamples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | LazySamples":
+        if isinstance(index, slice):
+            return replace(self, numbers=self.numbers[index])
+        return self.make(self.numbers[index])
 
 
 def load_dataset(name: str, split: str = "train", image_folder: Path | None = None) -> Dataset:
     """Open a dataset by name or file.
 
     Args:
-        name: "easy-vqa", "emoji-scenes", or the path of a LLaVA-format JSON file.
+        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", or the path of a LLaVA-format JSON file.
         split: "train" or "test" (emoji-scenes has "test-style" and "test-unseen" too); a JSON file is one split, so it
             is read whatever this says.
         image_folder: where a JSON file's images are; by default the file's own folder.
@@ -55,12 +81,16 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.easy_vqa import load_easy_vqa
 
         return load_easy_vqa(split)
-    if name == "emoji-scenes":
+    if name == "easy-vqa-phrased":
+        from himix_edge.data.easy_vqa import load_easy_vqa, with_phrasings
+
+        return with_phrasings(load_easy_vqa(split), seed=0)
+    if name in ("emoji-scenes", "emoji-captions"):
         from himix_edge.data.emoji_scenes import load_emoji_scenes
 
-        return load_emoji_scenes(split)
+        return load_emoji_scenes(split, captions=name == "emoji-captions")
     if Path(name).suffix == ".json":
         from himix_edge.data.llava import load_llava
 
         return load_llava(Path(name), image_folder)
-    raise InputError(f"unknown dataset {name!r}; give easy-vqa, emoji-scenes or a LLaVA-format .json file")
+    raise InputError(f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions or a LLaVA-format .json file")

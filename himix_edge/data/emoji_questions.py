@@ -82,6 +82,8 @@ PLURALS = {
 UNCOUNTED = frozenset(
     {"cherries", "grapes", "jeans", "socks", "gloves", "shorts", "popcorn", "corn", "bread", "broccoli"}
 )
+CAPTION_WORDINGS = ("Describe the picture.", "List all that you see.", "What is where in the picture?")
+CELLS = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
@@ -183,6 +185,15 @@ def _about_presence(found: dict[str, int], ask: Ask, rng: np.random.Generator) -
     order = rng.permutation(4).tolist()
     listed = " ".join(f"{letter}. {options[i]}" for letter, i in zip("ABCD", order, strict=True))
     yield ask("choice", "ABCD"[order.index(0)], listed)
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> Turn:
+    """A description of the whole picture, cell by cell: for training only, no test asks for it."""
+    things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
+    parts = [f"{CELLS[thing.row][thing.column]}: {thing.drawing}" for thing in things]
+    if scene.sign:
+        parts.append(f"sign: {scene.sign}")
+    return Turn(str(rng.choice(CAPTION_WORDINGS)), ", ".join([*parts, f"background: {scene.background}"]), "caption")
 
 
 def plural(name: str) -> str:

@@ -7,12 +7,12 @@ things that no training scene shows. All tests ask in words that training does n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from himix_edge.data.dataset import Dataset, Sample
+from himix_edge.data.dataset import Dataset, LazySamples, Sample
 from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS
 from himix_edge.data.emoji_drawings import SIZE, drawings
 from himix_edge.errors import InputError
@@ -21,7 +21,7 @@ SIDE = 224  # pixels of a rendered scene
 GRID = 3  # things stand in a grid of cells, off their centres by some pixels
 TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji"), "fluent"
 SPLITS = {"train": 0, "test": 1, "test-style": 2, "test-unseen": 3}
-COUNT = {"train": 20_000, "test": 1000, "test-style": 1000, "test-unseen": 500}
+COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500}
 BACKGROUNDS = {  # colours that a question may ask for
     "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
     "green": (165, 215, 160), "yellow": (250, 235, 160), "purple": (205, 180, 230), "brown": (200, 165, 130),
@@ -105,47 +105,50 @@ def _names(split: str, rng: np.random.Generator, most: int) -> list[str]:
     return [str(name) for name, count in zip(chosen, counts, strict=True) for _ in range(count)][:most]
 
 
-def load_emoji_scenes(split: str, count: int | None = None) -> Dataset:
+def load_emoji_scenes(split: str, count: int | None = None, captions: bool = False) -> Dataset:
     """EmojiScenes, a sample for each scene, drawn when its pixels are asked for.
 
     Args:
         split: "train", "test", "test-style" or "test-unseen".
-        count: scenes; None: 20,000, 1,000, 1,000 and 500.
+        count: scenes; None: a million, 1,000, 1,000 and 500.
+        captions: one description of all that is shown, and where, in place of the questions.
 
     Raises:
-        InputError: an unknown split, or the drawings cannot be fetched (see emoji_drawings).
+        InputError: an unknown split.
     """
-    from himix_edge.data.emoji_questions import questions
-
     if split not in SPLITS:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(SPLITS)}")
-    samples = []
-    for number in range(COUNT[split] if count is None else count):
-        shown = scene(split, number)
-        rng = np.random.default_rng([SPLITS[split], number, 1])
-        samples.append(Sample(shown, tuple((turn,) for turn in questions(shown, rng, split != "train"))))
+    samples = LazySamples(partial(_sample, split, captions), range(COUNT[split] if count is None else count))
     styles = "Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji 3D (MIT)"
-    return Dataset("emoji-scenes", tuple(samples), f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
+    name = "emoji-captions" if captions else "emoji-scenes"
+    return Dataset(name, samples, f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
+
+
+def _sample(split: str, captions: bool, number: int) -> Sample:
+    from himix_edge.data.emoji_questions import caption, questions
+
+    shown = scene(split, number)
+    rng = np.random.default_rng([SPLITS[split], number, 1])
+    turns = [caption(shown, rng)] if captions else questions(shown, rng, split != "train")
+    return Sample(shown, tuple((turn,) for turn in turns))
 
 
 def _background(shown: Scene) -> Image.Image:
     """The named colour, with a pattern in slightly other shades of it."""
     rng = np.random.default_rng(shown.seed)
-    color = np.array(BACKGROUNDS[shown.background], float)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    x = np.arange(SIDE, dtype=np.float32)[None] / SIDE
+    y, shade = x.T, np.zeros((SIDE, SIDE), np.float32)
     if shown.pattern == "gradient":
-        shade = (x if rng.random() < 0.5 else y) - 0.5
+        shade += (x if rng.random() < 0.5 else y) - 0.5
     elif shown.pattern == "stripes":
-        shade = np.sign(np.sin(2 * np.pi * rng.uniform(3, 10) * (x + rng.choice([-1, 0, 1]) * y))) / 2
+        shade += np.sign(np.sin(2 * np.pi * rng.uniform(3, 10) * (x + rng.choice([-1, 0, 1]) * y))) / 2
     elif shown.pattern == "dots":
         n = rng.uniform(4, 10)
-        shade = ((x * n % 1 - 0.5) ** 2 + (y * n % 1 - 0.5) ** 2 < 0.06).astype(float) - 0.5
+        shade += ((x * n % 1 - 0.5) ** 2 + (y * n % 1 - 0.5) ** 2 < 0.06) - np.float32(0.5)
     elif shown.pattern == "noise":
-        shade = rng.normal(0, 0.4, (SIDE, SIDE))
-    else:
-        shade = np.zeros((SIDE, SIDE))
-    pixels = color + 24 * shade[..., None]
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        shade += rng.standard_normal((SIDE, SIDE), np.float32) * 0.4
+    planes = [np.clip(level + 24 * shade, 0, 255).astype(np.uint8) for level in BACKGROUNDS[shown.background]]
+    return Image.fromarray(np.stack(planes, axis=-1))
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import Injection, ModelConfig
-from himix_edge.model import KVCache
+from himix_edge.model import KVCache, part_of
 
 PAPER_TEXT_TOKENS = 64
 
@@ -90,14 +90,10 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     Raises:
         BackendMissing: the tower needs a package that is not installed.
     """
-    counts = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
+    roles = {"tower": "vision_encoder", "injection": "vision_injector", "decoder": "decoder"}
+    counts = dict.fromkeys(roles.values(), 0)
     for name, parameter in meta_model(config).named_parameters():
-        if name.startswith("vision_tower."):
-            role = "vision_encoder"
-        else:
-            injects = "_img." in name or name.startswith(("connector.", "shared_injection."))
-            role = "vision_injector" if injects else "decoder"
-        counts[role] += parameter.numel()
+        counts[roles[part_of(name)]] += parameter.numel()
     return counts
 
 

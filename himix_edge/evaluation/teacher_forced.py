@@ -4,15 +4,18 @@ If at every position the most likely token is the expected one, greedy decoding 
 and the other way round; so one teacher-forced pass decides what greedy generation would say.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from himix_edge.data import Sample
+from himix_edge.data import Sample, Turn
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import IGNORED, Batch, cached_images, collate
+from himix_edge.training.batches import IGNORED, Batch, collate
+from himix_edge.training.pixels import Load, image_loader
 
 
 def answer_states(model: VisionLanguageModel, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,37 +43,52 @@ def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:
     """The batch's images as vision features (I, N, d_v); none is I = 0."""
     if len(batch.pixels):
         return model.encode_image(batch.pixels)
-    return torch.zeros(0, 0, model.config.vision_hidden_size or 0)
+    return torch.zeros(0, 0, model.config.vision_hidden_size or 0, device=batch.pixels.device)
 
 
 def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor:
     """Per row, whether every target token is the most likely one: bool (count,)."""
-    wrong = torch.zeros(count, dtype=torch.int64).index_add_(0, rows, (logits.argmax(-1) != labels).long())
+    wrong = torch.zeros(count, dtype=torch.int64, device=rows.device)
+    wrong.index_add_(0, rows, (logits.argmax(-1) != labels).long())
     return wrong == 0
 
 
 @torch.no_grad()
-def exact_match(
-    model: VisionLanguageModel, text: TextProcessor, samples: tuple[Sample, ...], images_per_batch: int = 16
-) -> tuple[int, int]:
-    """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
-    vision = model.config.vision
-    assert vision is not None, "evaluation on images needs a tower"
-    load = cached_images(vision)
-    right = asked = 0
+def exact_answers(
+    model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample], load: Load, blind: bool = False,
+    images_per_batch: int = 16,
+) -> Iterator[tuple[Turn, bool]]:  # fmt: skip
+    """Every conversation of `samples`: its last turn, and whether all of it would be answered exactly.
+
+    Args:
+        model: on any device, in the precision that its matrix products are to have.
+        text: its tokenizer and template.
+        samples: images and conversations.
+        load: image -> pixels uint8 (1, S, S, 3).
+        blind: leave the images out.
+        images_per_batch: the work is cut into batches of so many images.
+    """
+    device = next(model.parameters()).device
     for start in range(0, len(samples), images_per_batch):
         images: list[NDArray[np.uint8]] = []
         rows: list[tuple[list[int], list[bool]]] = []
         image_of_row: list[int] = []
+        turns: list[Turn] = []
         for sample in samples[start : start + images_per_batch]:
             image = -1
-            if sample.image is not None:
+            if sample.image is not None and not blind:
                 image = len(images)
                 images.append(load(sample.image)[0])
             for conversation in sample.conversations:
                 rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
                 image_of_row.append(image)
-        batch = collate(images, rows, image_of_row)
-        right += int(answered(*answer_states(model, batch, encode(model, batch)), len(rows)).sum())
-        asked += len(rows)
-    return right, asked
+                turns.append(conversation[-1])
+        batch = collate(images, rows, image_of_row).to(device)
+        yield from zip(turns, answered(*answer_states(model, batch, encode(model, batch)), len(rows)).tolist(), strict=True)
+
+
+def exact_match(model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample]) -> tuple[int, int]:
+    """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
+    assert model.config.vision is not None, "evaluation on images needs a tower"
+    right = [exact for _, exact in exact_answers(model, text, samples, image_loader(model.config.vision))]
+    return sum(right), len(right)

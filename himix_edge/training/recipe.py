@@ -1,50 +1,197 @@
-"""How a model is trained: one frozen dataclass, a table of recipes by preset."""
+"""How a model is trained: a recipe is a readable YAML file, its stages follow each other.
 
+The shipped ones are in himix_edge/assets/recipes. `nano` trains everything from nothing; `regular` and `enhanced` are
+the paper's two (section 4.1: injection alone, then decoder and injection; a mid-stage and the tower besides).
+"""
+
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from himix_edge.config import first_problem
 from himix_edge.errors import InputError
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
+MAX_RECIPE_BYTES = 1 << 16
+Part = Literal["tower", "injection", "decoder"]
+STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """A dataset by name or LLaVA-format file, its split, and how many samples are used: the first ones; None: all."""
+
+    name: str
+    samples: int | None = None
+    split: str = "train"
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what learns, how long, and how fast.
+
+    Attributes:
+        name: what logs and `--set NAME.steps=100` call it.
+        learn: parts whose weights learn. "injection" is the connector of a vanilla model.
+        steps: optimiser steps.
+        learning_rate: peak; linear warm-up, then cosine to zero at the stage's end.
+        warmup_steps: of it.
+        decoder_rate: the decoder's learning rate, as a factor of `learning_rate`.
+        tower_rate: the tower's, likewise.
+        answer_loss: weight of the loss of the answers; 0: the decoder does not run at all.
+        tower_loss: weight of the tower's own loss, see objective.py; for towers trained from nothing.
+        data: what is learned from; none: the recipe's.
+    """
+
+    name: str
+    learn: tuple[Part, ...]
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 50
+    decoder_rate: float = 1.0
+    tower_rate: float = 1.0
+    answer_loss: float = 1.0
+    tower_loss: float = 0.0
+    data: tuple[DataPart, ...] = ()
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result of a training run, beside the preset, the data and the seed."""
+    """Everything that decides the result of a training run, beside the variant of the model and the seed.
 
-    steps: int  # optimiser steps
-    images_per_step: int  # images encoded in one step
-    conversations_per_image: int  # conversations about each of them, sharing its K/V
-    learning_rate: float  # peak; linear warm-up, then cosine to zero
-    warmup_steps: int
-    weight_decay: float = 0.05  # on matrices, not on norms and biases
+    Attributes:
+        model: a preset to train from nothing, or what `pretrained` weights to start from: a preset whose weights come
+            in packages, or a checkpoint folder.
+        stages: in order; each has an optimiser of its own.
+        data: for stages that name none; the validation questions come from the last stage's.
+        tests: what the finished model is asked.
+        images_per_step: images encoded in one optimiser step, over all processes.
+        conversations_per_image: conversations about each of them, sharing its K/V.
+        pretrained: whether `model` brings weights.
+        chat_template: name or file, in place of the model's own.
+        lora_rank: of the adapters that learn in place of the decoder's linears (Hu et al., arXiv 2106.09685); 0: the
+            decoder's own weights learn.
+        lora_alpha: the adapters' scale is lora_alpha / lora_rank.
+        own_texts: texts of 48 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170); learning
+            some of them beside the questions keeps its language as it was. 0: none.
+        own_texts_per_step: of them, in a stage where the decoder learns.
+        accumulate: micro-batches that each process cuts its share of a step into.
+        weight_decay: on matrices, not on norms and biases.
+        gradient_clip: global norm.
+        precision: of the matrix products; weights and optimiser are float32.
+        join: chance that a step makes one multi-turn conversation of each image's.
+        blind: leave every image out: what a model can know from the questions alone.
+        mirror: mirror half of the images: only where no question is about left, right or text.
+        shift: move images by up to this many pixels, edges repeated.
+        jitter: brightness and contrast change by up to this share.
+        validation_images: first images of each dataset, held out for the periodic evaluation.
+    """
+
+    model: str
+    stages: tuple[Stage, ...]
+    data: tuple[DataPart, ...]
+    images_per_step: int
+    conversations_per_image: int
+    tests: tuple[DataPart, ...] = ()
+    pretrained: bool = False
+    chat_template: str | None = None
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    own_texts: int = 0
+    own_texts_per_step: int = 8
+    accumulate: int = 1
+    weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
-    gradient_clip: float = 1.0  # global norm
-    precision: Literal["bfloat16", "float32"] = "bfloat16"  # of the matrix products; weights and optimiser are float32
-    join: float = 0.0  # chance that a step makes one multi-turn conversation of each image's
-    tower_loss: float = 0.0  # weight of the tower's own loss, see trainer.tower_loss; for towers trained from scratch
-    mirror: bool = False  # mirror half of the images: only where no question is about left, right or text
-    shift: int = 0  # move images by up to this many pixels, edges repeated
-    validation_images: int = 100  # training images held out for the periodic evaluation
+    gradient_clip: float = 1.0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    join: float = 0.0
+    blind: bool = False
+    mirror: bool = False
+    shift: int = 0
+    jitter: float = 0.0
+    validation_images: int = 100
     evaluate_every: int = 200
     checkpoint_every: int = 100
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.stages or len({stage.name for stage in self.stages}) != len(self.stages):
+            raise ValueError("a recipe has stages, each with a name of its own")
+        for stage in self.stages:
+            if not stage.learn or stage.steps < 1:
+                raise ValueError(f"stage {stage.name}: something must learn, for at least one step")
+            if not (stage.data or self.data):
+                raise ValueError(f"stage {stage.name}: no data, neither its own nor the recipe's")
+        if self.images_per_step < 1 or self.conversations_per_image < 1 or self.accumulate < 1:
+            raise ValueError("images_per_step, conversations_per_image and accumulate are at least 1")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_of(self, step: int) -> tuple[Stage, int]:
+        """The stage that a step, counted from 0 over all stages, belongs to, and the step that it begins with."""
+        first = 0
+        for stage in self.stages:
+            if step < first + stage.steps:
+                return stage, first
+            first += stage.steps
+        raise IndexError(step)
 
 
-RECIPES = {
-    "nano": Recipe(
-        steps=1500,
-        images_per_step=64,
-        conversations_per_image=4,
-        learning_rate=1e-3,
-        warmup_steps=50,
-        join=0.15,
-        tower_loss=0.5,
-        mirror=True,
-        shift=3,
-    )
-}
+def read_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with changes.
+
+    Args:
+        name: "nano", or the path of a file.
+        settings: NAME=VALUE for the recipe or, where it is a stage's setting, for all stages; STAGE.NAME=VALUE for one.
+
+    Raises:
+        InputError: unknown name, unreadable file, a setting that does not exist or has a wrong value.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{Path(name).name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        raise InputError(f"no recipe {name!r}; give a .yaml file or one of: {known}")
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise InputError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    recipe = _validated(raw, str(path))
+    for setting in settings:
+        recipe = _validated(_changed(dataclasses.asdict(recipe), setting), f"--set {setting}")
+    return recipe
 
 
-def recipe(preset: str) -> Recipe:
-    """The recipe that belongs to a preset. Raises InputError if there is none."""
-    if preset not in RECIPES:
-        raise InputError(f"no recipe for preset {preset!r}; there are recipes for: {', '.join(sorted(RECIPES))}")
-    return RECIPES[preset]
+def _changed(values: dict[str, Any], setting: str) -> dict[str, Any]:
+    name, separator, text = setting.partition("=")
+    stage, _, field = name.rpartition(".")
+    chosen = [s for s in values["stages"] if not stage or s["name"] == stage]
+    if not separator or not chosen:
+        raise InputError(f"--set {setting}: give NAME=VALUE or STAGE.NAME=VALUE")
+    if not stage and field in values:
+        places = [values]
+    elif all(field in s for s in chosen):
+        places = chosen
+    else:
+        known = sorted({*values, *values["stages"][0]})
+        raise InputError(f"--set {setting}: {field!r} is not a setting; known: {', '.join(known)}")
+    for place in places:
+        place[field] = yaml.safe_load(text)
+    return values
+
+
+def _validated(raw: Any, where: str) -> Recipe:
+    try:
+        return TypeAdapter(Recipe).validate_python(raw)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}") from None

@@ -1,74 +1,92 @@
-"""The training loop: deterministic, killable at any moment, resumable to the same result.
+"""The training loop: deterministic, killable at any moment, resumable to the same result, on one process or many.
 
-A run folder holds `last/` (weights, optimiser state and step, replaced atomically), `metrics.csv`, and at the end
-`final/`, the checkpoint to use.
+A run folder holds `last/` (what has learned, the optimiser and the step, replaced atomically), `metrics.csv` and
+`metrics.png`, and at the end `final/`, the checkpoint to use. Started by torchrun or `accelerate launch`, the processes
+share each step's images; Hugging Face Accelerate wraps the model (DDP, or FSDP by its own settings).
 """
 
-import csv
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from himix_edge.checkpoints import load_checkpoint, save_checkpoint
-from himix_edge.config import ModelConfig, read_json
-from himix_edge.data import Dataset
-from himix_edge.errors import InputError
-from himix_edge.evaluation.teacher_forced import answer_states, answered, encode, exact_match
-from himix_edge.files import staged_folder
-from himix_edge.model import VisionLanguageModel, build_model
-from himix_edge.text import TextProcessor
-from himix_edge.training.batches import Batch, BatchMaker
-from himix_edge.training.recipe import Recipe
-from himix_edge.training.tokenizer import train_tokenizer
+from himix_edge.checkpoints import load_checkpoint, save_trained
+from himix_edge.data import Dataset, Sample, load_dataset
+from himix_edge.errors import BackendMissing, InputError
+from himix_edge.evaluation.teacher_forced import exact_answers
+from himix_edge.files import staged_file
+from himix_edge.model import VisionLanguageModel, part_of
+from himix_edge.model.writing import write_texts
+from himix_edge.training.batches import Batch, BatchMaker, shares
+from himix_edge.training.logs import MetricsLog, ProgressReport, plot
+from himix_edge.training.lora import add_adapters, plain_name
+from himix_edge.training.objective import Objective
+from himix_edge.training.pixels import image_loader
+from himix_edge.training.recipe import DataPart, Recipe, Stage
+from himix_edge.training.start import Start, Variant, start
+from himix_edge.training.state import (
+    Progress,
+    learned_tensors,
+    optimizer_tensors,
+    read_progress,
+    restore_learned,
+    restore_optimizer,
+    save_state,
+)
 
-OPTIMIZER = "optimizer.safetensors"
-TOWER_HEAD = "tower_head.safetensors"
-STATE = "train_state.json"
-COLUMNS = ("step", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
+OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 48, 256
+FLOPS_EVERY = 250  # steps between those whose FLOPs are counted
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """What a training run works on."""
+    """What a training run works on, and with.
+
+    Attributes:
+        folder: the run folder.
+        recipe, variant, seed: decide the result.
+        image_folder: where the images of LLaVA-format files are.
+        pixels: folder to keep resized images in; None: in memory only.
+        workers: processes that make batches ahead; 0: none.
+    """
 
     folder: Path
-    config: ModelConfig
     recipe: Recipe
-    train: Dataset
-    test: Dataset | None
-    seed: int
+    variant: Variant = field(default_factory=Variant)
+    seed: int = 0
+    image_folder: Path | None = None
+    pixels: Path | None = None
+    workers: int = 0
 
     @property
     def identity(self) -> str:
         """Digest of everything that decides the result: `--resume` continues only a run with the same one."""
-        what = [
-            self.config.to_dict(),
-            dataclasses.asdict(self.recipe),
-            self.train.name,
-            self.train.questions,
-            self.seed,
-        ]
+        what = [dataclasses.asdict(self.recipe), dataclasses.asdict(self.variant), self.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def load(self, part: DataPart) -> Dataset:
+        """One dataset of the recipe."""
+        dataset = load_dataset(part.name, part.split, self.image_folder)
+        return dataset if part.samples is None else dataset.first(part.samples)
 
 
 def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict[str, Any]:
-    """Train, evaluate on the test split, and write `final/`.
+    """Train through all stages, evaluate on the recipe's tests, and write `final/`.
 
     Args:
-        run: model, recipe, data, seed and the folder to work in.
+        run: what to train.
         resume: continue from `last/`; the result equals that of an uninterrupted run.
         stop_after: end early after this many steps of this call, as a kill would (for tests).
 
@@ -76,230 +94,281 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
         The provenance record that is also stored in `final/`; empty if ended early.
 
     Raises:
-        InputError: the folder holds a run already and `resume` is not set, holds a different run, or can't be written.
+        InputError: the folder holds a run already and `resume` is not set, holds a different run, or can't be written;
+            data that is too little or can't be read.
+        BackendMissing: accelerate or peft is not installed.
     """
-    torch.manual_seed(run.seed)
-    held_out = run.recipe.validation_images
-    if len(run.train.samples) <= held_out:
-        raise InputError(
-            f"{run.train.name}: {len(run.train.samples)} samples are too few; "
-            f"{held_out} are held out for validation (--set validation_images=N)"
-        )
-    validation, samples = run.train.samples[:held_out], run.train.samples[held_out:]
-    last = run.folder / "last"
-    if resume:
-        model, text, head, optimizer, start, seconds = _restore(run, last)
-    else:
-        if last.exists() or (run.folder / "final").exists():
+    trainer = Trainer(run, resume)
+    end = run.recipe.steps if stop_after is None else min(run.recipe.steps, trainer.progress.step + stop_after)
+    trainer.run_to(end)
+    return trainer.finish() if end == run.recipe.steps else {}
+
+
+class Trainer:
+    """One run in one process; with several processes, one of them in each."""
+
+    def __init__(self, run: Run, resume: bool):
+        self.run, self.recipe, self.last = run, run.recipe, run.folder / "last"
+        self.accelerator = _accelerator()
+        if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
+            raise InputError(f"images_per_step={run.recipe.images_per_step} is too few for so many micro-batches")
+        self.progress = read_progress(self.last, run.identity) if resume else Progress()
+        if not resume and (self.last.exists() or (run.folder / "final").exists()):
             raise InputError(f"{run.folder}: holds a training run already; add --resume or choose another --out")
-        text = train_tokenizer(_corpus(run.train), run.config.decoder.vocab_size)
-        model, start, seconds = build_model(run.config), 0, 0.0
-        head = _tower_head(run.config)
-        optimizer = _optimizer(model, head, run.recipe)
-    for leftover in run.folder.glob(".last.tmp-*"):  # of a killed save
-        shutil.rmtree(leftover)
-
-    assert run.config.vision is not None
-    batches = BatchMaker(samples, text, run.recipe, run.config.vision, run.seed)
-    log = MetricsLog(run.folder / "metrics.csv", keep_steps=start)
-    end = run.recipe.steps if stop_after is None else min(run.recipe.steps, start + stop_after)
-    began = time.monotonic() - seconds
-    with ProgressReport(run, start) as report:
-        for step in range(start, end):
-            rate = learning_rate(step, run.recipe)
-            loss, accuracy = _step(model, head, optimizer, batches.batch(step), rate, run.recipe)
-            done = step + 1
-            row: dict[str, Any] = {"step": done, "loss": loss, "accuracy": accuracy, "learning_rate": rate}
-            if done % run.recipe.evaluate_every == 0:
-                right, asked = exact_match(model, text, validation)
-                row["validation_accuracy"] = right / asked
-            log.add({**row, "seconds": round(time.monotonic() - began, 1)})
-            report(row)
-            if done % run.recipe.checkpoint_every == 0 or done == run.recipe.steps:
-                _save(run, last, model, text, head, optimizer, done, time.monotonic() - began)
-    log.close()
-    return _finish(run, model, text, time.monotonic() - began) if end == run.recipe.steps else {}
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up to the peak, then a cosine to zero at the last step."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def tower_loss(features: Tensor, head: nn.Linear, labels: Tensor, image_of_label: Tensor) -> Tensor:
-    """Cross-entropy of predicting each answer token from its image's mean feature alone, by a linear `head` (d_v -> V).
-
-    A tower that starts from random weights gets its first useful gradients this way: through a decoder that has not
-    learned to look, they take many times longer. The head is not part of the model.
-
-    Args:
-        features: (I, N, d_v); labels: (K,) token ids; image_of_label: (K,), -1 for a text-only row (left out).
-    """
-    seen = image_of_label >= 0
-    pooled = F.layer_norm(features.float().mean(1), (features.shape[-1],))
-    return F.cross_entropy(head(pooled)[image_of_label[seen]].float(), labels[seen])
-
-
-def _step(
-    model: VisionLanguageModel, head: nn.Linear, optimizer: torch.optim.Optimizer, batch: Batch, rate: float,
-    recipe: Recipe,
-) -> tuple[float, float]:  # fmt: skip
-    """One optimiser step; returns the loss of the answers and the share of rows answered exactly."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        features = encode(model, batch)
-        logits, labels, rows = answer_states(model, batch, features)
-        loss = total = F.cross_entropy(logits, labels)
-        if recipe.tower_loss and len(features):
-            total = loss + recipe.tower_loss * tower_loss(features, head, labels, batch.image_of_row[rows])
-    total.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    right = answered(logits.detach(), labels, rows, len(batch.input_ids))
-    return float(loss.detach()), float(right.float().mean())
-
-
-def _tower_head(config: ModelConfig) -> nn.Linear:
-    assert config.vision_hidden_size is not None
-    return nn.Linear(config.vision_hidden_size, config.decoder.vocab_size)
-
-
-def _optimizer(model: VisionLanguageModel, head: nn.Linear, recipe: Recipe) -> torch.optim.AdamW:
-    parameters = [*model.parameters(), *head.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
-
-
-def _corpus(dataset: Dataset) -> Iterator[str]:
-    for sample in dataset.samples:
-        for conversation in sample.conversations:
-            for turn in conversation:
-                yield turn.question
-                yield turn.answer
-
-
-def _save(
-    run: Run,
-    last: Path,
-    model: VisionLanguageModel,
-    text: TextProcessor,
-    head: nn.Linear,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-) -> None:
-    tensors = {
-        f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-    with staged_folder(last) as staged:
-        save_checkpoint(staged / "model", model, text)
-        save_file(tensors, staged / OPTIMIZER)
-        save_file(head.state_dict(), staged / TOWER_HEAD)
-        state = {"step": step, "seconds": seconds, "identity": run.identity, "recipe": dataclasses.asdict(run.recipe)}
-        (staged / STATE).write_text(json.dumps(state, indent=2) + "\n")
-
-
-def _restore(
-    run: Run, last: Path
-) -> tuple[VisionLanguageModel, TextProcessor, nn.Linear, torch.optim.AdamW, int, float]:
-    old = last.with_name(".last.old")
-    if not last.exists() and old.exists():  # killed between the two renames of a save
-        old.rename(last)
-    if not last.exists():
-        raise InputError(f"{last}: nothing to resume; start the run without --resume")
-    state = read_json(last / STATE)
-    if state["identity"] != run.identity:
-        raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")
-    model = load_checkpoint(last / "model").train().requires_grad_(True)
-    head = _tower_head(run.config)
-    head.load_state_dict(load_file(last / TOWER_HEAD))
-    optimizer = _optimizer(model, head, run.recipe)
-    restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(last / OPTIMIZER).items():
-        index, name = key.split(".")
-        restored.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
-    return model, TextProcessor.load(last / "model"), head, optimizer, state["step"], state["seconds"]
-
-
-def _finish(run: Run, model: VisionLanguageModel, text: TextProcessor, seconds: float) -> dict[str, Any]:
-    """Round the weights to float16, evaluate exactly those, and write `final/` with the record of how it was made."""
-    model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
-    provenance: dict[str, Any] = {
-        "architecture": run.config.architecture,
-        "recipe": dataclasses.asdict(run.recipe),
-        "data": {"name": run.train.name, "source": run.train.source, "licence": run.train.licence},
-        "seed": run.seed,
-        "seconds": round(seconds),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-    if run.test is not None:
-        right, asked = exact_match(model.eval(), text, run.test.samples)
-        provenance["test"] = {"right": right, "asked": asked, "accuracy": right / asked}
-    save_checkpoint(run.folder / "final", model, text, provenance, dtype=torch.float16)
-    return provenance
-
-
-class MetricsLog:
-    """metrics.csv, a row a step; on resume rows behind the restored step are dropped."""
-
-    def __init__(self, path: Path, keep_steps: int):
-        kept = []
-        if keep_steps and path.exists():
-            with path.open(newline="") as old:
-                kept = [row for row in csv.DictReader(old) if int(row["step"]) <= keep_steps]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._writer.writerow(row)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class ProgressReport:
-    """A progress bar with loss, accuracy and the last validation accuracy."""
-
-    def __init__(self, run: Run, start: int):
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        for leftover in run.folder.glob(".last.tmp-*"):  # of a killed save
+            shutil.rmtree(leftover, ignore_errors=True)
+        parts = dict.fromkeys(part for stage in run.recipe.stages for part in stage.data or run.recipe.data)
+        self.data = {part: run.load(part) for part in parts}
+        for dataset in self.data.values():
+            if len(dataset.samples) <= run.recipe.validation_images:
+                raise InputError(
+                    f"{dataset.name}: {len(dataset.samples)} samples are too few; {run.recipe.validation_images} are "
+                    "held out for validation (--set validation_images=N)"
+                )
+        self.start: Start = start(run.recipe, run.variant, self.data.values(), run.seed)
+        model = self.start.model.train()
+        if run.recipe.lora_rank:
+            torch.manual_seed(run.seed)
+            add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha)
+        self.objective = Objective(model, run.recipe)
+        self.learned = frozenset(
+            name for name, _ in self.objective.named_parameters() for stage in run.recipe.stages
+            if _learns(name, stage, run.recipe)
         )  # fmt: skip
-        self.task = self.bar.add_task(run.config.architecture, total=run.recipe.steps, completed=start, note="")
-        self.validation = ""
-        self.smooth: dict[str, float] = {}
+        self.objective.to(self.accelerator.device)
+        self.own_texts = self._own_texts()
+        if resume:
+            restore_learned(self.last, self.objective)
+        assert model.config.vision is not None
+        self.load = image_loader(model.config.vision, run.pixels)
+        self.wrapped: Any = None
 
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
-        self.bar.start()
-        return self.report
+    def run_to(self, end: int) -> None:
+        """Train until `end` steps are done, from wherever the run is."""
+        main, began = self.accelerator.is_main_process, time.monotonic() - self.progress.seconds
+        log = MetricsLog(self.run.folder / "metrics.csv", self.progress.step) if main else None
+        resumed = self.progress.step
+        with ProgressReport(self.recipe.steps, self.progress.step, main) as report:
+            while self.progress.step < end:
+                stage, first = self.recipe.stage_of(self.progress.step)
+                optimizer = self._begin(stage, restore=first < resumed == self.progress.step)
+                steps = range(self.progress.step - first, min(first + stage.steps, end) - first)
+                for step, batches in shares(
+                    self._maker(stage), steps, self.accelerator.process_index, self.accelerator.num_processes,
+                    self.run.workers,
+                ):  # fmt: skip
+                    row = self._step(stage, step, optimizer, batches)
+                    self.progress.step = done = first + step + 1
+                    if done % self.recipe.evaluate_every == 0:
+                        row["validation_accuracy"] = self._validate()
+                    self.progress.seconds = time.monotonic() - began
+                    row = {"step": done, "stage": stage.name, **row, "seconds": round(self.progress.seconds, 1)}
+                    if log:
+                        log.add(row)
+                    report(row)
+                    if done % self.recipe.checkpoint_every == 0 or done == self.recipe.steps:
+                        self._save(optimizer)
+        if log:
+            log.close()
 
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+    def finish(self) -> dict[str, Any]:
+        """Write `final/`, evaluate exactly what was written, and store the record of how it was made."""
+        run, recipe = self.run, self.recipe
+        learned = learned_tensors(self.wrapped or self.objective, self.learned)
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return {}
+        tensors = {
+            plain_name(name.removeprefix("model.")): tensor.half()
+            for name, tensor in learned.items()
+            if not name.startswith("head.")
+        }
+        stages = {stage.name: self._flops(stage) for stage in recipe.stages}
+        provenance: dict[str, Any] = {
+            "architecture": self.objective.model.config.architecture,
+            "recipe": dataclasses.asdict(recipe),
+            "variant": dataclasses.asdict(run.variant),
+            "data": [{"name": d.name, "source": d.source, "licence": d.licence} for d in self.data.values()],
+            "seed": run.seed,
+            "seconds": round(self.progress.seconds),
+            "flops": {**stages, "all": sum(stages.values())},
+            "processes": self.accelerator.num_processes,
+            "device": _device_name(self.accelerator.device),
+            "torch": torch.__version__,
+            "parameters": sum(t.numel() for t in self.objective.model.parameters()),
+            "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        }
+        scale = recipe.lora_alpha / recipe.lora_rank if recipe.lora_rank else 0.0
+        final, config = run.folder / "final", self.objective.model.config
+        whole = not recipe.pretrained or (not recipe.lora_rank and any("decoder" in s.learn for s in recipe.stages))
+        base = None if whole else self.start.base
+        save_trained(final, config, self.start.weights, tensors, scale, self.start.text, provenance, base)
+        plot(run.folder / "metrics.csv", run.folder / "metrics.png")
+        if recipe.tests:
+            model = load_checkpoint(final).to(self.accelerator.device)
+            provenance["tests"] = {f"{p.name} {p.split}": self._test(model, run.load(p).samples) for p in recipe.tests}
+            (final / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        return provenance
 
-    def report(self, row: dict[str, Any]) -> None:
-        for name in ("loss", "accuracy"):
-            self.smooth[name] = 0.9 * self.smooth.get(name, row[name]) + 0.1 * row[name]
-        if "validation_accuracy" in row:
-            self.validation = f"  val {row['validation_accuracy']:.2%}"
-            if not self.bar.console.is_terminal:
-                self.bar.console.print(f"step {row['step']}  loss {self.smooth['loss']:.4f} {self.validation.strip()}")
-        note = f"loss {self.smooth['loss']:.3f}  acc {self.smooth['accuracy']:.1%}{self.validation}"
-        self.bar.update(self.task, advance=1, note=note)
+    def _begin(self, stage: Stage, restore: bool) -> torch.optim.Optimizer:
+        """Let the stage's parts learn, and wrap the objective; its optimiser."""
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.objective.named_parameters():
+            parameter.requires_grad_(_learns(name, stage, self.recipe))
+            if parameter.requires_grad:
+                decay = self.recipe.weight_decay if parameter.ndim >= 2 else 0.0
+                groups.setdefault((decay, _rate(name, stage)), []).append(parameter)
+        self.wrapped = self.accelerator.prepare(self.objective)
+        settings = [{"params": p, "weight_decay": decay, "rate": rate} for (decay, rate), p in groups.items()]
+        optimizer = torch.optim.AdamW(settings, lr=stage.learning_rate, betas=self.recipe.betas)
+        if restore:
+            restore_optimizer(self.last, self.objective, optimizer)
+        return optimizer
+
+    def _maker(self, stage: Stage) -> BatchMaker:
+        samples: list[Sample] | Any = Joined([self._training(part) for part in stage.data or self.recipe.data])
+        number = self.recipe.stages.index(stage)
+        own = self.own_texts if "decoder" in stage.learn else None
+        return BatchMaker(samples, self.start.text, self.recipe, self.load, (self.run.seed, number), own)
+
+    def _training(self, part: DataPart) -> Any:
+        return self.data[part].samples[self.recipe.validation_images :]
+
+    def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> dict[str, Any]:
+        """One optimiser step; the loss of the answers and the share of rows answered exactly, over all processes."""
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        counts = torch.tensor([[b.targets, len(b.input_ids)] for b in batches], device=device).sum(0)
+        targets, rows = self.accelerator.reduce(counts, "sum").tolist()
+        rate = learning_rate(step, stage)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
+        sums = torch.zeros(2, device=device)
+        counter = FlopCounterMode(display=False) if step % FLOPS_EVERY == 0 else contextlib.nullcontext()
+        with counter:
+            for number, batch in enumerate(batches):
+                last = number == len(batches) - 1
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                    loss, answers, right = self.wrapped(batch.to(device), stage)
+                    (loss * (processes / max(1, targets))).backward()  # DDP takes the mean over the processes
+                sums += torch.stack([answers, right.sum()])
+        if isinstance(counter, FlopCounterMode):
+            total, count = self.progress.flops.get(stage.name, (0, 0))
+            self.progress.flops[stage.name] = (total + counter.get_total_flops() * processes, count + 1)
+        self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        answers_sum, right_sum = self.accelerator.reduce(sums, "sum").tolist()
+        return {"loss": answers_sum / max(1, targets), "accuracy": right_sum / rows, "learning_rate": rate}
+
+    def _own_texts(self) -> Tensor | None:
+        """Texts that the model writes before it learns, kept in the run folder."""
+        if not self.recipe.own_texts:
+            return None
+        path = self.run.folder / OWN_TEXTS
+        with self.accelerator.main_process_first():
+            if not path.is_file():
+                batches = -(-self.recipe.own_texts // OWN_BATCH)
+                model = self.objective.model
+                texts = [write_texts(model, OWN_BATCH, OWN_TOKENS, seed).cpu() for seed in range(batches)]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with staged_file(path) as staged:
+                    save_file({"ids": torch.cat(texts)[: self.recipe.own_texts]}, staged)
+        return load_file(path)["ids"]
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Share of the held-out training questions that are answered exactly, each process asking some."""
+        parts = self.recipe.stages[-1].data or self.recipe.data
+        held_out = Joined([self.data[part].samples[: self.recipe.validation_images] for part in parts])
+        mine = [held_out[i] for i in range(self.accelerator.process_index, len(held_out), self.accelerator.num_processes)]
+        model = self.accelerator.unwrap_model(self.wrapped).model
+        with self._precision():
+            right = [exact for _, exact in exact_answers(
+                model, self.start.text, mine, self.load, self.recipe.blind)]  # fmt: skip
+        counts = self.accelerator.reduce(torch.tensor([sum(right), len(right)], device=self.accelerator.device), "sum")
+        return float(counts[0] / counts[1])
+
+    def _test(self, model: VisionLanguageModel, samples: Any) -> dict[str, Any]:
+        """Counts of one test, over all and by skill as [right, asked]."""
+        by_skill: dict[str, list[int]] = {}
+        for turn, exact in exact_answers(model, self.start.text, samples, self.load, self.recipe.blind):
+            counts = by_skill.setdefault(turn.skill, [0, 0])
+            counts[0] += exact
+            counts[1] += 1
+        right, asked = (sum(counts[i] for counts in by_skill.values()) for i in (0, 1))
+        return {"right": right, "asked": asked, "accuracy": right / asked, "by_skill": by_skill}
+
+    def _precision(self) -> Any:
+        enabled = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+        learned = learned_tensors(self.wrapped, self.learned)
+        state = optimizer_tensors(self.wrapped, optimizer)
+        if self.accelerator.is_main_process:
+            save_state(self.last, learned, state, self.progress, self.run.identity)
+        self.accelerator.wait_for_everyone()
+
+    def _flops(self, stage: Stage) -> int:
+        """Of the whole stage, from the mean of the steps that were counted."""
+        total, count = self.progress.flops.get(stage.name, (0, 0))
+        return total * stage.steps // max(1, count)
+
+
+class Joined:
+    """Several sequences of samples, one behind the other."""
+
+    def __init__(self, parts: list[Any]):
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> Sample:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for part in self.parts:
+            yield from part
+
+
+def learning_rate(step: int, stage: Stage) -> float:
+    """Of a stage's step, counted from 0: linear warm-up to the peak, then a cosine to zero behind the last one."""
+    if step < stage.warmup_steps:
+        return stage.learning_rate * (step + 1) / stage.warmup_steps
+    progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _learns(name: str, stage: Stage, recipe: Recipe) -> bool:
+    """Whether a parameter of the objective learns in a stage; the tower's own head does with its loss."""
+    if name.startswith("head."):
+        return stage.tower_loss > 0
+    part = part_of(name.removeprefix("model."))
+    adapted = part != "decoder" or not recipe.lora_rank or ".lora_" in name
+    return part in stage.learn and adapted
+
+
+def _rate(name: str, stage: Stage) -> float:
+    part = part_of(name.removeprefix("model."))
+    return {"tower": stage.tower_rate, "decoder": stage.decoder_rate}.get(part, 1.0) if "head." not in name else 1.0
+
+
+def _accelerator() -> Any:
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError:
+        raise BackendMissing("accelerate", "train") from None
+    # a micro-batch without images, or a stage whose data has none, leaves the injection out
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

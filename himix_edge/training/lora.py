@@ -1,0 +1,22 @@
+"""Low-rank adapters of the decoder's linears (Hu et al., arXiv 2106.09685), by the peft package."""
+
+from himix_edge.errors import BackendMissing
+from himix_edge.model import VisionLanguageModel
+
+LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+
+
+def add_adapters(model: VisionLanguageModel, rank: int, alpha: float) -> None:
+    """Give every linear of the decoder's layers an adapter of this rank, scaled by alpha / rank; its output is zero
+    until it learns. Raises BackendMissing without peft."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise BackendMissing("peft", "train") from None
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEARS, lora_dropout=0.0), model)
+
+
+def plain_name(parameter: str) -> str:
+    """A parameter's name without what peft adds to it: the linear's own, or LINEAR.lora_A, LINEAR.lora_B."""
+    name = parameter.replace(".base_layer.", ".")
+    return name.replace(".lora_A.default.weight", ".lora_A").replace(".lora_B.default.weight", ".lora_B")

@@ -1,0 +1,105 @@
+"""What a run starts from: a fresh model of a preset, or pretrained weights with fresh injection weights."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.convert import Conversion, convert
+from himix_edge.checkpoints.lazy import Weights, as_weights
+from himix_edge.checkpoints.packages import PACKAGES
+from himix_edge.checkpoints.trained import Base
+from himix_edge.config import Injection, ModelConfig, ViTConfig
+from himix_edge.data import Dataset
+from himix_edge.errors import InputError
+from himix_edge.model import VisionLanguageModel, build_model
+from himix_edge.presets import DEFAULT_TOWERS, preset
+from himix_edge.text import TextProcessor
+from himix_edge.training.recipe import Recipe
+from himix_edge.training.tokenizer import train_tokenizer
+
+TOKENIZER_SAMPLES = 4000  # of each dataset, for a tokenizer's training
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which model of a recipe's decoder and tower: HiMix's variants (paper Fig. 4), or the vanilla baseline."""
+
+    vanilla: bool = False
+    injection: Injection = field(default_factory=Injection)
+    feature_layers: tuple[int, ...] | None = None
+    pooling: int = 1
+
+
+@dataclass
+class Start:
+    """A model in float32 on the CPU, its text processing, and the weights it was made of.
+
+    Attributes:
+        base: the packages that the weights come from; None if they come from elsewhere.
+    """
+
+    model: VisionLanguageModel
+    text: TextProcessor
+    weights: Weights
+    base: Base | None = None
+
+
+def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: int) -> Start:
+    """The model that a run starts from; the same for the same arguments.
+
+    Args:
+        recipe: says from what.
+        variant: which of its models.
+        datasets: what a tokenizer is trained on, for a model that starts from nothing.
+        seed: of fresh weights.
+
+    Raises:
+        InputError: see `convert`; an unknown preset; a variant that the model does not allow.
+    """
+    if recipe.pretrained:
+        return _pretrained(recipe, variant, seed)
+    torch.manual_seed(seed)
+    config = fresh_config(recipe.model, variant)
+    model = build_model(config)
+    text = train_tokenizer(_corpus(datasets), config.decoder.vocab_size)
+    return Start(model, text, as_weights({name: tensor.detach() for name, tensor in model.state_dict().items()}))
+
+
+def fresh_config(name: str, variant: Variant) -> ModelConfig:
+    """A preset's configuration in this variant. Raises InputError if they contradict each other."""
+    config = preset(name)
+    vision = config.vision
+    try:
+        if isinstance(vision, ViTConfig) and variant.feature_layers:
+            vision = replace(vision, feature_layers=variant.feature_layers)
+        if vision is not None and variant.pooling > 1:
+            vision = replace(vision, pooling=variant.pooling)
+        size = vision.feature_size if vision else None
+        kind = "vanilla" if variant.vanilla else "himix"
+        return ModelConfig(kind, config.decoder, size, vision, variant.injection)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
+    known = recipe.model in PACKAGES
+    request = Conversion(
+        recipe.model, None, variant.vanilla, variant.injection, variant.feature_layers or (-2,), variant.pooling,
+        chat_template=recipe.chat_template, seed=seed,
+    )  # fmt: skip
+    source = convert(request)
+    if (source.config.architecture == "vanilla") != variant.vanilla:
+        raise InputError(f"{recipe.model}: its architecture is {source.config.architecture}, and that cannot be changed")
+    base = Base(recipe.model, DEFAULT_TOWERS[recipe.model]) if known else None
+    return Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights, base)
+
+
+def _corpus(datasets: Iterable[Dataset]) -> Iterable[str]:
+    for dataset in datasets:
+        for sample in dataset.first(TOKENIZER_SAMPLES).samples:
+            for conversation in sample.conversations:
+                for turn in conversation:
+                    yield turn.question
+                    yield turn.answer

@@ -1,0 +1,85 @@
+"""A run's state on disk: what has learned, the optimiser, and how far it came. Replaced atomically, never unpickled."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from himix_edge.config import read_json
+from himix_edge.errors import InputError
+from himix_edge.files import staged_folder
+
+LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "train_state.json"
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True, strict=False)
+
+
+@dataclass
+class Progress:
+    """How far a run came: steps done, seconds spent, FLOPs counted by stage as (sum, counted steps)."""
+
+    step: int = 0
+    seconds: float = 0.0
+    flops: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def learned_tensors(objective: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
+    """The parameters called `names`, whole and on the CPU; every process of a run has to ask."""
+    whole = get_model_state_dict(objective, options=WHOLE)
+    return {name: tensor.contiguous() for name, tensor in whole.items() if name in names}
+
+
+def save_state(
+    last: Path, learned: dict[str, Tensor], optimizer: dict[str, Tensor], progress: Progress, identity: str
+) -> None:
+    """Write `last/`; after a kill at any moment the old one or the new one is there."""
+    with staged_folder(last) as staged:
+        save_file(learned, staged / LEARNED)
+        save_file(optimizer, staged / OPTIMIZER)
+        state = {"step": progress.step, "seconds": progress.seconds, "flops": progress.flops, "identity": identity}
+        (staged / STATE).write_text(json.dumps(state, indent=2) + "\n")
+
+
+def optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, whole and on the CPU; every process of a run has to ask."""
+    state = get_optimizer_state_dict(objective, optimizer, options=WHOLE)
+    return {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def read_progress(last: Path, identity: str) -> Progress:
+    """How far the run in `last/` came.
+
+    Raises:
+        InputError: nothing there, or a run with other settings, data or seed.
+    """
+    old = last.with_name(".last.old")
+    if not last.exists() and old.exists():  # killed between the two renames of a save
+        old.rename(last)
+    if not last.exists():
+        raise InputError(f"{last}: nothing to resume; start the run without --resume")
+    state = read_json(last / STATE)
+    if state["identity"] != identity:
+        raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")
+    return Progress(state["step"], state["seconds"], {name: tuple(count) for name, count in state["flops"].items()})
+
+
+def restore_learned(last: Path, objective: nn.Module) -> None:
+    """Load what had learned into an objective that is not wrapped yet."""
+    set_model_state_dict(objective, load_file(last / LEARNED), options=WHOLE)
+
+
+def restore_optimizer(last: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load the optimiser's state, which belongs to the stage that was going on."""
+    state: dict[str, object] = dict(load_file(last / OPTIMIZER))
+    settings = get_optimizer_state_dict(objective, optimizer, options=WHOLE)
+    state |= {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
+    set_optimizer_state_dict(objective, optimizer, state, options=WHOLE)
