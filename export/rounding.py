@@ -1,6 +1,6 @@
 """How a model's weights are rounded: what is calibrated by default, and the steps of each way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,13 +9,15 @@ from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import Source
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
+from himix_edge.export.balancing import balance, group_ranges
 from himix_edge.export.calibration import calibrate
-from himix_edge.export.passages import as_passages, conversations, write_texts, writes_text
+from himix_edge.export.passages import WRITTEN, as_passages, conversations, writes_text
 from himix_edge.export.policy import Policy, role_bits
 from himix_edge.export.preflight import float_bytes
 from himix_edge.export.quantisation import QuantizedModel, quantise
 from himix_edge.export.smoothing import largest_inputs, smooth
 from himix_edge.export.tuning import tune
+from himix_edge.model.writing import write_texts
 
 Rounding = Literal["tuned", "gptq", "nearest"]  # tuned: gptq, then scales and norms end to end
 TUNED_BYTES = 1 << 30  # float32 bytes up to which a language model is tuned unless one says otherwise
@@ -45,7 +47,7 @@ def choose_rounding(source: Source, policy: Policy, asked: Rounding | None, rand
 
 
 def round_weights(
-    source: Source, policy: Policy, rounding: Rounding, samples: tuple[Sample, ...], report: Callable[[str], None]
+    source: Source, policy: Policy, rounding: Rounding, samples: Sequence[Sample], report: Callable[[str], None]
 ) -> QuantizedModel:
     """Quantise a model.
 
@@ -67,7 +69,7 @@ def round_weights(
     written = None
     if writes_text(source):
         report("writing text to calibrate on")
-        written = write_texts(model)
+        written = write_texts(model, *WRITTEN)
     if not has_4_bits(policy):
         report("smoothing and quantising")
         if written is not None:
@@ -80,12 +82,19 @@ def round_weights(
         source.config, source.weights, passages + as_passages(written), lambda name: role_bits(name, policy),
         policy.group_size, lambda i: report(f"calibrating layer {i + 1} of {layers}"),
     )  # fmt: skip
-    report("quantising")
-    made = quantise(source, policy, calibrated)
     if rounding == "tuned" and written is not None:
-        tuned, norms = tune(made, model, written, lambda i, of: report(f"tuning scales and norms: step {i} of {of}"))
-        made = quantise(replace(source, weights={**source.weights, **as_weights(norms)}), policy, tuned)
-    return made
+        report("quantising")
+        made = quantise(source, policy, calibrated)
+        calibrated, norms = tune(
+            made, model, written, lambda i, of: report(f"tuning scales and norms: step {i} of {of}")
+        )
+        source = replace(source, weights={**source.weights, **as_weights(norms)})
+    if written is not None:
+        report("balancing")
+        weights, calibrated = balance(source.weights, calibrated, group_ranges(model, written, policy.group_size))
+        source = replace(source, weights=weights)
+    report("quantising")
+    return quantise(source, policy, calibrated)
 
 
 def method_name(policy: Policy, rounding: Rounding) -> str:

@@ -27,23 +27,31 @@ FOLDS = {
 
 
 @torch.inference_mode()
+def watch_inputs(
+    model: VisionLanguageModel, texts: Tensor, linears: tuple[str, ...], seen: Callable[[str, Tensor], None]
+) -> None:
+    """Run texts, int64 (passages, T), and hand on every input (B, T, columns) of the linears whose names end so."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda _, inputs: seen(name, inputs[0])
+
+    modules = [(name, module) for name, module in model.model.named_modules() if name.endswith(linears)]
+    hooks = [module.register_forward_pre_hook(hook(f"model.{name}")) for name, module in modules]
+    for ids in texts.split(BATCH):
+        model.hidden(ids)
+    for handle in hooks:
+        handle.remove()
+
+
 def largest_inputs(model: VisionLanguageModel, texts: Tensor) -> dict[str, Tensor]:
     """Module name -> largest magnitude (columns,) of each input channel over texts, int64 (passages, T)."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            largest = inputs[0].abs().flatten(0, -2).amax(dim=0)
-            found[name] = torch.maximum(found[name], largest) if name in found else largest
+    def keep(name: str, x: Tensor) -> None:
+        largest = x.abs().flatten(0, -2).amax(dim=0)
+        found[name] = torch.maximum(found[name], largest) if name in found else largest
 
-        return hook
-
-    modules = [(name, module) for name, module in model.model.named_modules() if name.endswith(tuple(FOLDS))]
-    hooks = [module.register_forward_pre_hook(keep(f"model.{name}")) for name, module in modules]
-    for ids in texts.split(BATCH):
-        model.hidden(ids)
-    for hook in hooks:
-        hook.remove()
+    watch_inputs(model, texts, tuple(FOLDS), keep)
     return found
 
 
@@ -56,18 +64,24 @@ def smooth(weights: Weights, largest: dict[str, Tensor]) -> Weights:
     """
     smoothed = dict(weights)
     for name, magnitude in largest.items():
-        linear = next(linear for linear in FOLDS if name.endswith(linear))
-        layer, (maker, users) = name.removesuffix(linear), FOLDS[linear]
+        layer, maker, users = fold_of(name)
         matrices = [f"{layer}{user}.weight" for user in users]
         columns = torch.stack([weights[matrix].read().float().abs().amax(dim=0) for matrix in matrices]).amax(dim=0)
         scale = magnitude.clamp_min(SMALLEST) ** STRENGTH / columns.clamp_min(SMALLEST) ** (1 - STRENGTH)
         scale = scale / scale.log().mean().exp()  # around 1, so that nothing grows as a whole
         for matrix in matrices:
-            smoothed[matrix] = _times(smoothed[matrix], scale)
+            smoothed[matrix] = times(smoothed[matrix], scale)
         made = smoothed[f"{layer}{maker}.weight"]
-        smoothed[f"{layer}{maker}.weight"] = _times(made, 1 / scale if len(made.shape) == 1 else 1 / scale[:, None])
+        smoothed[f"{layer}{maker}.weight"] = times(made, 1 / scale if len(made.shape) == 1 else 1 / scale[:, None])
     return smoothed
 
 
-def _times(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
+def fold_of(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """Of a linear that `largest_inputs` names: its layer, what makes its input, and every linear that takes it."""
+    linear = next(linear for linear in FOLDS if name.endswith(linear))
+    return name.removesuffix(linear), *FOLDS[linear]
+
+
+def times(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
+    """A tensor in float, multiplied by `factor` when it is read."""
     return LazyTensor(tensor.shape, lambda: tensor.read().float() * factor)
