@@ -27,8 +27,9 @@ from himix_edge.export.quantisation import (
 )
 
 FILE = "model.pte"
-PIECED = ("down_proj", "lm_head", "embed_tokens")
-MOST_PIECES, LEAST_COLUMNS, BLOCK = 4, 128, 32  # XNNPACK's 4-bit groups are multiples of 32
+BLOCK = 32  # XNNPACK's 4-bit groups are multiples of it
+# most pieces and least columns of one; a layer's pieces cost export time, the head's do not
+PIECED = {"down_proj": (4, 128), "lm_head": (8, 64), "embed_tokens": (8, 64)}
 
 
 def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int:
@@ -36,12 +37,11 @@ def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int
 
     Vanilla's image passes through the same layers in another method; whole, the two share their weights.
     """
-    if config.architecture == "vanilla" or not name.removesuffix(".weight").endswith(PIECED):
-        return 1
-    if name.startswith("vision_tower"):
+    most, least = PIECED.get(name.removesuffix(".weight").rpartition(".")[2], (1, 1))
+    if config.architecture == "vanilla" or name.startswith("vision_tower"):
         return 1
     columns, step = quantised.values.shape[1], max(BLOCK, quantised.group_size if quantised.bits == 4 else 0)
-    fitting = [n for n in range(2, MOST_PIECES + 1) if columns % (n * step) == 0 and columns // n >= LEAST_COLUMNS]
+    fitting = [n for n in range(2, most + 1) if columns % (n * step) == 0 and columns // n >= least]
     return max(fitting, default=1)
 
 

@@ -26,6 +26,7 @@ def test_pieces_are_equal_whole_groups_and_not_too_narrow():
 
     expected = {(576, 32): 3, (1536, 32): 4, (896, 128): 1, (4864, 128): 2, (2048, 0): 4, (192, 32): 1, (256, 32): 2}
     assert {shape: count(*shape) for shape in expected} == expected
+    assert [count(columns, 32, "lm_head.weight") for columns in (576, 896, 2048)] == [6, 7, 8]
     assert count(1536, 32, "model.layers.0.mlp.up_proj.weight") == 1
     assert count(1536, 32, config=replace(TINY, architecture="vanilla")) == 1
 

@@ -30,7 +30,7 @@ def four(tmp_path_factory, tiny_checkpoint):
     """The tiny model in int4, in all four targets, from one command; ExecuTorch's in pieces as larger models are."""
     folder = tmp_path_factory.mktemp("four")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executorch_weights, "LEAST_COLUMNS", 32)
+        patch.setattr(executorch_weights, "PIECED", dict.fromkeys(executorch_weights.PIECED, (4, 32)))
         himix.main(
             ["export", "--target", "all", "--quant", "int4", "--model", str(tiny_checkpoint), "--out", str(folder)],
             standalone_mode=False,
