@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import BackendMissing
+from himix_edge.export.coreml_converter import teach
 from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
@@ -180,35 +181,6 @@ def _(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
     return torch.empty_like(cache)
 
 
-def _register_operators() -> None:
-    """Teach coremltools what torch.export emits and it does not know."""
-    import numpy as np
-    from coremltools.converters.mil import Builder
-    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY, register_torch_op
-
-    if "himix_edge_write_slots" in _TORCH_OPS_REGISTRY:
-        return
-
-    @register_torch_op(torch_alias=["himix_edge::write_slots"])  # type: ignore[untyped-decorator]
-    def himix_edge_write_slots(context: Any, node: Any) -> None:
-        cache, new, layer, start = _get_inputs(context, node)
-        index, zero, one = layer.val, np.array([0], np.int32), np.int32(1)
-        begin = Builder.concat(values=[np.array([index, 0], np.int32), start, zero], axis=0)
-        after = Builder.add(x=start, y=np.int32(new.shape[2]))
-        end = Builder.concat(values=[np.array([index + one, 0], np.int32), after, zero], axis=0)
-        whole = [False, True, False, True]
-        written = Builder.slice_update(
-            x=cache, update=new, begin=begin, end=end, begin_mask=whole, end_mask=whole, name=node.name
-        )
-        context.add(written, torch_name=node.name)
-
-    @register_torch_op(torch_alias=["alias"])  # type: ignore[untyped-decorator]
-    def himix_edge_alias(context: Any, node: Any) -> None:
-        (x,) = _get_inputs(context, node, expected=1)
-        context.add(Builder.identity(x=x, name=node.name), torch_name=node.name)
-
-
 def _encoder(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
     import coremltools
 
@@ -290,7 +262,7 @@ def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outp
     import coremltools
     import numpy as np
 
-    _register_operators()
+    teach()
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments).run_decompositions({})

@@ -1,0 +1,66 @@
+"""What coremltools is taught: operators that torch.export emits, and to compare constants in little memory."""
+
+import hashlib
+from typing import Any
+
+
+def teach() -> None:
+    """Register it all with coremltools, once."""
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+
+    if "himix_edge_write_slots" not in _TORCH_OPS_REGISTRY:
+        _register_operators()
+        _register_deduplication()
+
+
+def _register_operators() -> None:
+    import numpy as np
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
+
+    @register_torch_op(torch_alias=["himix_edge::write_slots"])  # type: ignore[untyped-decorator]
+    def himix_edge_write_slots(context: Any, node: Any) -> None:
+        cache, new, layer, start = _get_inputs(context, node)
+        index, zero, one = layer.val, np.array([0], np.int32), np.int32(1)
+        begin = Builder.concat(values=[np.array([index, 0], np.int32), start, zero], axis=0)
+        after = Builder.add(x=start, y=np.int32(new.shape[2]))
+        end = Builder.concat(values=[np.array([index + one, 0], np.int32), after, zero], axis=0)
+        whole = [False, True, False, True]
+        written = Builder.slice_update(
+            x=cache, update=new, begin=begin, end=end, begin_mask=whole, end_mask=whole, name=node.name
+        )
+        context.add(written, torch_name=node.name)
+
+    @register_torch_op(torch_alias=["alias"])  # type: ignore[untyped-decorator]
+    def himix_edge_alias(context: Any, node: Any) -> None:
+        (x,) = _get_inputs(context, node, expected=1)
+        context.add(Builder.identity(x=x, name=node.name), torch_name=node.name)
+
+
+def _register_deduplication() -> None:
+    """Constants are the same if their bytes are. coremltools compares in float64, in 24 times an integer's size."""
+    import numpy as np
+    from coremltools.converters.mil.mil import ListVar
+    from coremltools.converters.mil.mil.passes.defs.cleanup import const_deduplication
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+
+    @register_pass(namespace="common", override=True, name="const_deduplication")
+    class ExactDeduplication(const_deduplication):  # type: ignore[misc]
+        @staticmethod
+        def find_constants(blocks: list[Any]) -> dict[Any, list[Any]]:
+            """Each constant of the blocks with the others that are the same."""
+            first: dict[tuple[Any, ...], Any] = {}
+            duplicates: dict[Any, list[Any]] = {}
+            for operation in (operation for block in blocks for operation in list(block.operations)):
+                if operation.op_type != "const" or isinstance(variable := operation.outputs[0], ListVar):
+                    continue
+                if not const_deduplication.should_be_deduplicated(variable.val):
+                    continue
+                digest = hashlib.sha256(np.ascontiguousarray(variable.val).data).digest()
+                key = (getattr(operation, "weight_key", None), variable.dtype, variable.shape, digest)
+                if key in first:
+                    duplicates[first[key]].append(variable)
+                else:
+                    first[key], duplicates[variable] = variable, []
+            return duplicates
