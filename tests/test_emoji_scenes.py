@@ -136,3 +136,22 @@ def test_it_is_a_dataset_like_the_others(monkeypatch):
     assert "CC-BY-4.0" in dataset.licence
     with pytest.raises(InputError, match="no split 'dev'"):
         load_emoji_scenes("dev")
+
+
+def test_captions_name_everything_and_its_place(drawn):
+    dataset = load_dataset("emoji-captions")
+    assert len(dataset.samples) > 100_000  # made when asked for
+    for number in range(50):
+        shown, sample = scene("train", number), dataset.samples[number]
+        assert sample.image == shown
+        ((turn,),) = sample.conversations
+        places = dict(part.split(": ") for part in turn.answer.split(", "))
+        assert places.pop("background") == shown.background
+        assert places.pop("sign", None) == shown.sign
+        assert sorted(places.values()) == sorted(thing.drawing for thing in shown.things)
+        rows = {"top": 0, "bottom": 2}
+        for thing in shown.things:
+            place = next(
+                p for p, name in places.items() if name == thing.drawing and rows.get(p.split()[0], 1) == thing.row
+            )
+            assert {"left": 0, "right": 2}.get(place.split()[-1], 1) in {t.column for t in shown.things}

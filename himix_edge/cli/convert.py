@@ -72,4 +72,3 @@ def convert(
         print_json({"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh})
         return
     click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}, {fresh} of them fresh (untrained)")
-

@@ -23,13 +23,18 @@ from himix_edge.errors import BackendMissing
               help="Instead of the recipe's: easy-vqa, emoji-scenes, or a LLaVA-format .json file.")  # fmt: skip
 @click.option("--test-data", metavar="NAME_OR_FILE", help="What to ask at the end, instead of the recipe's tests.")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json files' images are.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/RECIPE or runs/RECIPE-vanilla]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/RECIPE or runs/RECIPE-vanilla]"
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="Change a setting of the recipe or of all its stages, e.g. steps=100; STAGE.NAME=VALUE: of one.")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches.")
+              help="Change a setting of the recipe or its stages, e.g. steps=9; STAGE.NAME=VALUE: of one.")  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches."
+)
 @click.option("--pixels", type=click.Path(path_type=Path), help="Folder to keep resized images in, for later epochs.")
+@click.option("--fsdp", is_flag=True, help="Under torchrun: share weights and optimiser among the processes (FSDP2).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     recipe_name: str,
@@ -47,6 +52,7 @@ def train(
     settings: tuple[str, ...],
     workers: int,
     pixels: Path | None,
+    fsdp: bool,
     as_json: bool,
 ) -> None:
     """Train a model, on a GPU if there is one. OUT/final is the checkpoint to use, OUT/metrics.csv and metrics.png the
@@ -79,7 +85,7 @@ def train(
     )  # fmt: skip
     stem = Path(recipe_name).stem
     folder = out or Path("runs") / (f"{stem}-vanilla" if vanilla else stem)
-    result = run_training(Run(folder, recipe, variant, seed, image_folder, pixels, workers), resume)
+    result = run_training(Run(folder, recipe, variant, seed, image_folder, pixels, workers, fsdp), resume)
     if not result:  # another process than the first
         return
     if as_json:

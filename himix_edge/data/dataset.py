@@ -68,7 +68,8 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
     """Open a dataset by name or file.
 
     Args:
-        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", or the path of a LLaVA-format JSON file.
+        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", or the path of a
+            LLaVA-format JSON file.
         split: "train" or "test" (emoji-scenes has "test-style" and "test-unseen" too); a JSON file is one split, so it
             is read whatever this says.
         image_folder: where a JSON file's images are; by default the file's own folder.
@@ -93,4 +94,6 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.llava import load_llava
 
         return load_llava(Path(name), image_folder)
-    raise InputError(f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions or a LLaVA-format .json file")
+    raise InputError(
+        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions or a LLaVA-format .json file"
+    )

@@ -53,22 +53,18 @@ def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor
     return wrong == 0
 
 
-@torch.no_grad()
-def exact_answers(
-    model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample], load: Load, blind: bool = False,
-    images_per_batch: int = 16,
-) -> Iterator[tuple[Turn, bool]]:  # fmt: skip
-    """Every conversation of `samples`: its last turn, and whether all of it would be answered exactly.
+def question_batches(
+    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 16
+) -> Iterator[tuple[list[Turn], Batch]]:
+    """Every conversation of `samples` in batches, and each one's last turn.
 
     Args:
-        model: on any device, in the precision that its matrix products are to have.
-        text: its tokenizer and template.
         samples: images and conversations.
+        text: the model's tokenizer and template.
         load: image -> pixels uint8 (1, S, S, 3).
         blind: leave the images out.
-        images_per_batch: the work is cut into batches of so many images.
+        images_per_batch: samples of one batch.
     """
-    device = next(model.parameters()).device
     for start in range(0, len(samples), images_per_batch):
         images: list[NDArray[np.uint8]] = []
         rows: list[tuple[list[int], list[bool]]] = []
@@ -83,8 +79,24 @@ def exact_answers(
                 rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
                 image_of_row.append(image)
                 turns.append(conversation[-1])
-        batch = collate(images, rows, image_of_row).to(device)
-        yield from zip(turns, answered(*answer_states(model, batch, encode(model, batch)), len(rows)).tolist(), strict=True)
+        yield turns, collate(images, rows, image_of_row)
+
+
+@torch.no_grad()
+def exact_answers(
+    model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample], load: Load, blind: bool = False
+) -> Iterator[tuple[Turn, bool]]:
+    """Every conversation of `samples`: its last turn, and whether all of it would be answered exactly.
+
+    Args:
+        model: on any device.
+        text, samples, load, blind: see `question_batches`.
+    """
+    device = next(model.parameters()).device
+    for turns, made in question_batches(samples, text, load, blind):
+        batch = made.to(device)
+        right = answered(*answer_states(model, batch, encode(model, batch)), len(turns))
+        yield from zip(turns, right.tolist(), strict=True)
 
 
 def exact_match(model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample]) -> tuple[int, int]:

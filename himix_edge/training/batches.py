@@ -4,6 +4,7 @@ processes, is what one uninterrupted process would have seen."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,9 @@ def shares(
     """Of each step its number and this process's micro-batches, made ahead by `workers` processes (0: in this one)."""
     taken = maker.recipe.accumulate
     own = replace(maker, share=(process * taken, taken, processes * taken))
-    ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
+    ahead: dict[str, Any] = (
+        {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
+    )
     loader = DataLoader(own, batch_size=None, sampler=steps, **ahead)
     yield from zip(steps, loader, strict=True)
 

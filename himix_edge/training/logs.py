@@ -1,6 +1,7 @@
 """What a run shows while it works and leaves behind: metrics.csv, a progress bar, a plot."""
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def smoothed(values: list[float], keep: float = 0.95) -> list[float]:
     """Exponential moving average, without the bias of its beginning; what is not a number is left out."""
     out, mean, weight = [], 0.0, 0.0
     for value in values:
-        if value == value:
+        if not math.isnan(value):
             mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
         out.append(mean / weight if weight else float("nan"))
     return out

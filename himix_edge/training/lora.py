@@ -6,7 +6,7 @@ from himix_edge.model import VisionLanguageModel
 LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
-def add_adapters(model: VisionLanguageModel, rank: int, alpha: float) -> None:
+def add_adapters(model: VisionLanguageModel, rank: int, alpha: int) -> None:
     """Give every linear of the decoder's layers an adapter of this rank, scaled by alpha / rank; its output is zero
     until it learns. Raises BackendMissing without peft."""
     try:

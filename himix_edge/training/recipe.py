@@ -78,8 +78,8 @@ class Recipe:
         lora_rank: of the adapters that learn in place of the decoder's linears (Hu et al., arXiv 2106.09685); 0: the
             decoder's own weights learn.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
-        own_texts: texts of 48 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170); learning
-            some of them beside the questions keeps its language as it was. 0: none.
+        own_texts: texts of 48 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170).
+            Learning some of them beside the questions keeps its language as it was. 0: none.
         own_texts_per_step: of them, in a stage where the decoder learns.
         accumulate: micro-batches that each process cuts its share of a step into.
         weight_decay: on matrices, not on norms and biases.
@@ -102,7 +102,7 @@ class Recipe:
     pretrained: bool = False
     chat_template: str | None = None
     lora_rank: int = 0
-    lora_alpha: float = 32.0
+    lora_alpha: int = 32
     own_texts: int = 0
     own_texts_per_step: int = 8
     accumulate: int = 1

@@ -10,7 +10,7 @@ from himix_edge.checkpoints.convert import Conversion, convert
 from himix_edge.checkpoints.lazy import Weights, as_weights
 from himix_edge.checkpoints.packages import PACKAGES
 from himix_edge.checkpoints.trained import Base
-from himix_edge.config import Injection, ModelConfig, ViTConfig
+from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel, build_model
@@ -72,14 +72,14 @@ def fresh_config(name: str, variant: Variant) -> ModelConfig:
     config = preset(name)
     vision = config.vision
     try:
-        if isinstance(vision, ViTConfig) and variant.feature_layers:
-            vision = replace(vision, feature_layers=variant.feature_layers)
-        if vision is not None and variant.pooling > 1:
+        if isinstance(vision, ViTConfig):
+            layers = variant.feature_layers or vision.feature_layers
+            vision = replace(vision, feature_layers=layers, pooling=variant.pooling)
+        elif isinstance(vision, CNNConfig):
             vision = replace(vision, pooling=variant.pooling)
         size = vision.feature_size if vision else None
-        kind = "vanilla" if variant.vanilla else "himix"
-        return ModelConfig(kind, config.decoder, size, vision, variant.injection)
-    except (ValueError, TypeError) as error:
+        return ModelConfig("vanilla" if variant.vanilla else "himix", config.decoder, size, vision, variant.injection)
+    except ValueError as error:
         raise InputError(f"{name}: {error}") from None
 
 
@@ -91,7 +91,9 @@ def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
     )  # fmt: skip
     source = convert(request)
     if (source.config.architecture == "vanilla") != variant.vanilla:
-        raise InputError(f"{recipe.model}: its architecture is {source.config.architecture}, and that cannot be changed")
+        raise InputError(
+            f"{recipe.model}: its architecture is {source.config.architecture}, and that cannot be changed"
+        )
     base = Base(recipe.model, DEFAULT_TOWERS[recipe.model]) if known else None
     return Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights, base)
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +21,7 @@ from himix_edge.errors import InputError
 from himix_edge.files import staged_folder
 
 LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "train_state.json"
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True, strict=False)
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Progress:
 
 def learned_tensors(objective: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
     """The parameters called `names`, whole and on the CPU; every process of a run has to ask."""
-    whole = get_model_state_dict(objective, options=WHOLE)
+    whole: dict[str, Any] = get_model_state_dict(objective, options=WHOLE)
     return {name: tensor.contiguous() for name, tensor in whole.items() if name in names}
 
 
@@ -51,8 +52,8 @@ def save_state(
 
 def optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state by parameter name, whole and on the CPU; every process of a run has to ask."""
-    state = get_optimizer_state_dict(objective, optimizer, options=WHOLE)
-    return {name: value.contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    state: Any = get_optimizer_state_dict(objective, optimizer, options=WHOLE).get("state", {})  # the first process's
+    return {f"{name}.{key}": value.contiguous() for name, values in state.items() for key, value in values.items()}
 
 
 def read_progress(last: Path, identity: str) -> Progress:
@@ -74,12 +75,15 @@ def read_progress(last: Path, identity: str) -> Progress:
 
 def restore_learned(last: Path, objective: nn.Module) -> None:
     """Load what had learned into an objective that is not wrapped yet."""
-    set_model_state_dict(objective, load_file(last / LEARNED), options=WHOLE)
+    learned: dict[str, Any] = dict(load_file(last / LEARNED))
+    set_model_state_dict(objective, learned, options=WHOLE)
 
 
 def restore_optimizer(last: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load the optimiser's state, which belongs to the stage that was going on."""
-    state: dict[str, object] = dict(load_file(last / OPTIMIZER))
-    settings = get_optimizer_state_dict(objective, optimizer, options=WHOLE)
-    state |= {name: value for name, value in settings.items() if not isinstance(value, Tensor)}
-    set_optimizer_state_dict(objective, optimizer, state, options=WHOLE)
+    state: dict[str, Any] = {}
+    for place, tensor in load_file(last / OPTIMIZER).items():
+        name, _, key = place.rpartition(".")
+        state.setdefault(name, {})[key] = tensor
+    groups = get_optimizer_state_dict(objective, optimizer, options=WHOLE)["param_groups"]
+    set_optimizer_state_dict(objective, optimizer, {"state": state, "param_groups": groups}, options=WHOLE)

@@ -2,7 +2,7 @@
 
 A run folder holds `last/` (what has learned, the optimiser and the step, replaced atomically), `metrics.csv` and
 `metrics.png`, and at the end `final/`, the checkpoint to use. Started by torchrun or `accelerate launch`, the processes
-share each step's images; Hugging Face Accelerate wraps the model (DDP, or FSDP by its own settings).
+share each step's images: by Hugging Face Accelerate as copies (DDP), or each with a piece of every weight (FSDP2).
 """
 
 import contextlib
@@ -20,14 +20,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints import load_checkpoint, save_trained
 from himix_edge.data import Dataset, Sample, load_dataset
 from himix_edge.errors import BackendMissing, InputError
-from himix_edge.evaluation.teacher_forced import exact_answers
+from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
 from himix_edge.files import staged_file
 from himix_edge.model import VisionLanguageModel, part_of
+from himix_edge.model.decoder import MLP
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, shares
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
@@ -60,6 +63,7 @@ class Run:
         image_folder: where the images of LLaVA-format files are.
         pixels: folder to keep resized images in; None: in memory only.
         workers: processes that make batches ahead; 0: none.
+        fsdp: of several processes, each keeps a piece of every weight and of the optimiser's state (FSDP2).
     """
 
     folder: Path
@@ -69,6 +73,7 @@ class Run:
     image_folder: Path | None = None
     pixels: Path | None = None
     workers: int = 0
+    fsdp: bool = False
 
     @property
     def identity(self) -> str:
@@ -110,6 +115,8 @@ class Trainer:
     def __init__(self, run: Run, resume: bool):
         self.run, self.recipe, self.last = run, run.recipe, run.folder / "last"
         self.accelerator = _accelerator()
+        if run.fsdp and self.accelerator.num_processes == 1:
+            raise InputError("--fsdp: shares the weights among processes; start several with torchrun")
         if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
             raise InputError(f"images_per_step={run.recipe.images_per_step} is too few for so many micro-batches")
         self.progress = read_progress(self.last, run.identity) if resume else Progress()
@@ -127,8 +134,8 @@ class Trainer:
                 )
         self.start: Start = start(run.recipe, run.variant, self.data.values(), run.seed)
         model = self.start.model.train()
+        torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
         if run.recipe.lora_rank:
-            torch.manual_seed(run.seed)
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha)
         self.objective = Objective(model, run.recipe)
         self.learned = frozenset(
@@ -159,8 +166,8 @@ class Trainer:
                 ):  # fmt: skip
                     row = self._step(stage, step, optimizer, batches)
                     self.progress.step = done = first + step + 1
-                    if done % self.recipe.evaluate_every == 0:
-                        row["validation_accuracy"] = self._validate()
+                    if done % self.recipe.evaluate_every == 0 and stage.answer_loss:
+                        row["validation_accuracy"] = self._validate(stage)
                     self.progress.seconds = time.monotonic() - began
                     row = {"step": done, "stage": stage.name, **row, "seconds": round(self.progress.seconds, 1)}
                     if log:
@@ -212,18 +219,31 @@ class Trainer:
 
     def _begin(self, stage: Stage, restore: bool) -> torch.optim.Optimizer:
         """Let the stage's parts learn, and wrap the objective; its optimiser."""
-        groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.objective.named_parameters():
             parameter.requires_grad_(_learns(name, stage, self.recipe))
+        self.wrapped = self._wrap()
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.objective.named_parameters():  # only now: FSDP puts its own in their place
             if parameter.requires_grad:
                 decay = self.recipe.weight_decay if parameter.ndim >= 2 else 0.0
                 groups.setdefault((decay, _rate(name, stage)), []).append(parameter)
-        self.wrapped = self.accelerator.prepare(self.objective)
         settings = [{"params": p, "weight_decay": decay, "rate": rate} for (decay, rate), p in groups.items()]
         optimizer = torch.optim.AdamW(settings, lr=stage.learning_rate, betas=self.recipe.betas)
         if restore:
             restore_optimizer(self.last, self.objective, optimizer)
         return optimizer
+
+    def _wrap(self) -> Any:
+        """The objective as several processes train it: a copy in each (DDP), or a piece of each weight (FSDP2)."""
+        if not self.run.fsdp:
+            return self.accelerator.prepare(self.objective)
+        if not isinstance(self.objective, FSDPModule):
+            mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+            for module in list(self.objective.modules()):
+                if isinstance(module, MLP):  # attention cannot be one: injection uses its projections by themselves
+                    fully_shard(module, mesh=mesh)
+            fully_shard(self.objective, mesh=mesh)
+        return self.objective
 
     def _maker(self, stage: Stage) -> BatchMaker:
         samples: list[Sample] | Any = Joined([self._training(part) for part in stage.data or self.recipe.data])
@@ -247,7 +267,7 @@ class Trainer:
         with counter:
             for number, batch in enumerate(batches):
                 last = number == len(batches) - 1
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with contextlib.nullcontext() if last or self.run.fsdp else self.accelerator.no_sync(self.wrapped):
                     loss, answers, right = self.wrapped(batch.to(device), stage)
                     (loss * (processes / max(1, targets))).backward()  # DDP takes the mean over the processes
                 sums += torch.stack([answers, right.sum()])
@@ -276,17 +296,15 @@ class Trainer:
         return load_file(path)["ids"]
 
     @torch.no_grad()
-    def _validate(self) -> float:
-        """Share of the held-out training questions that are answered exactly, each process asking some."""
+    def _validate(self, stage: Stage) -> float:
+        """Share of the held-out training questions that are answered exactly. Every process asks all of them."""
         parts = self.recipe.stages[-1].data or self.recipe.data
-        held_out = Joined([self.data[part].samples[: self.recipe.validation_images] for part in parts])
-        mine = [held_out[i] for i in range(self.accelerator.process_index, len(held_out), self.accelerator.num_processes)]
-        model = self.accelerator.unwrap_model(self.wrapped).model
-        with self._precision():
-            right = [exact for _, exact in exact_answers(
-                model, self.start.text, mine, self.load, self.recipe.blind)]  # fmt: skip
-        counts = self.accelerator.reduce(torch.tensor([sum(right), len(right)], device=self.accelerator.device), "sum")
-        return float(counts[0] / counts[1])
+        held_out = list(Joined([self.data[part].samples[: self.recipe.validation_images] for part in parts]))
+        right = asked = 0
+        for turns, batch in question_batches(held_out, self.start.text, self.load, self.recipe.blind):
+            right += int(self.wrapped(batch.to(self.accelerator.device), stage)[2].sum())
+            asked += len(turns)
+        return right / asked
 
     def _test(self, model: VisionLanguageModel, samples: Any) -> dict[str, Any]:
         """Counts of one test, over all and by skill as [right, asked]."""
@@ -297,10 +315,6 @@ class Trainer:
             counts[1] += 1
         right, asked = (sum(counts[i] for counts in by_skill.values()) for i in (0, 1))
         return {"right": right, "asked": asked, "accuracy": right / asked, "by_skill": by_skill}
-
-    def _precision(self) -> Any:
-        enabled = self.recipe.precision == "bfloat16"
-        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         learned = learned_tensors(self.wrapped, self.learned)
