@@ -215,6 +215,17 @@ def test_processes_and_micro_batches_do_not_change_the_result(tmp_path, recipe_f
             torch.testing.assert_close(tensor, whole[name], atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(tmp_path, recipe):
+    """Takes a minute to compile; adds that torch.compile's layers compute what the model's do."""
+    recipe = dataclasses.replace(recipe, stages=TWO_STAGES, lora_rank=2)
+    plain, compiled = Run(tmp_path / "plain", recipe), Run(tmp_path / "compiled", recipe, compile=True)
+    train(plain)
+    train(compiled)
+    for a, b in zip(rows(plain.folder), rows(compiled.folder), strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
+
+
 def test_variants_train_from_nothing(tmp_path):
     stage = Stage("all", ("tower", "injection", "decoder"), steps=1, learning_rate=1e-3)
     recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, stages=(stage,))

@@ -16,6 +16,15 @@ def add_adapters(model: VisionLanguageModel, rank: int, alpha: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEARS, lora_dropout=0.0), model)
 
 
+def use_adapters(model: VisionLanguageModel, used: bool) -> None:
+    """Let the adapters take part, or leave them out, which saves their time while they are still zero."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(used)
+
+
 def plain_name(parameter: str) -> str:
     """A parameter's name without what peft adds to it: the linear's own, or LINEAR.lora_A, LINEAR.lora_B."""
     name = parameter.replace(".base_layer.", ".")

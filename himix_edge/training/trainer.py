@@ -34,7 +34,7 @@ from himix_edge.model.decoder import MLP
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, shares
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
-from himix_edge.training.lora import add_adapters, plain_name
+from himix_edge.training.lora import add_adapters, plain_name, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import image_loader
 from himix_edge.training.recipe import DataPart, Recipe, Stage
@@ -64,6 +64,8 @@ class Run:
         pixels: folder to keep resized images in; None: in memory only.
         workers: processes that make batches ahead; 0: none.
         fsdp: of several processes, each keeps a piece of every weight and of the optimiser's state (FSDP2).
+        compile: the decoder's layers by torch.compile: worth its minute on a GPU, where a small model's many operations
+            take longer to start than to run. Results differ by rounding.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class Run:
     pixels: Path | None = None
     workers: int = 0
     fsdp: bool = False
+    compile: bool = False
 
     @property
     def identity(self) -> str:
@@ -149,6 +152,9 @@ class Trainer:
         assert model.config.vision is not None
         self.load = image_loader(model.config.vision, run.pixels)
         self.wrapped: Any = None
+        if run.compile:
+            for layer in model.model.layers:
+                layer.compile(dynamic=True)
 
     def run_to(self, end: int) -> None:
         """Train until `end` steps are done, from wherever the run is."""
@@ -219,6 +225,9 @@ class Trainer:
 
     def _begin(self, stage: Stage, restore: bool) -> torch.optim.Optimizer:
         """Let the stage's parts learn, and wrap the objective; its optimiser."""
+        if self.recipe.lora_rank:
+            begun = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
+            use_adapters(self.objective.model, any("decoder" in earlier.learn for earlier in begun))
         for name, parameter in self.objective.named_parameters():
             parameter.requires_grad_(_learns(name, stage, self.recipe))
         self.wrapped = self._wrap()
@@ -263,8 +272,9 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         sums = torch.zeros(2, device=device)
-        counter = FlopCounterMode(display=False) if step % FLOPS_EVERY == 0 else contextlib.nullcontext()
-        with counter:
+        counted = step % FLOPS_EVERY == 0
+        counter = FlopCounterMode(display=False) if counted else contextlib.nullcontext()
+        with counter, torch.compiler.set_stance("force_eager" if counted else "default"):
             for number, batch in enumerate(batches):
                 last = number == len(batches) - 1
                 with contextlib.nullcontext() if last or self.run.fsdp else self.accelerator.no_sync(self.wrapped):
