@@ -64,6 +64,30 @@ class LazySamples(Sequence[Sample]):
         return self.make(self.numbers[index])
 
 
+class JoinedSamples(Sequence[Sample]):
+    """Several sequences of samples, one behind the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Sample]]):
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        for part in self.parts:
+            if 0 <= place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(index)
+
+
 def load_dataset(name: str, split: str = "train", image_folder: Path | None = None) -> Dataset:
     """Open a dataset by name or file.
 

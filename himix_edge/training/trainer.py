@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints import load_checkpoint, save_trained
-from himix_edge.data import Dataset, Sample, load_dataset
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
+from himix_edge.errors import InputError
 from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
 from himix_edge.files import staged_file
 from himix_edge.model import VisionLanguageModel, part_of
-from himix_edge.model.decoder import MLP
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, shares
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import image_loader
+from himix_edge.training.processes import accelerator, device_name, wrap
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Start, Variant, start
 from himix_edge.training.state import (
@@ -81,7 +79,9 @@ class Run:
     @property
     def identity(self) -> str:
         """Digest of everything that decides the result: `--resume` continues only a run with the same one."""
-        what = [dataclasses.asdict(self.recipe), dataclasses.asdict(self.variant), self.seed]
+        parts = [part for stage in self.recipe.stages for part in stage.data or self.recipe.data]
+        files = [Path(part.name).stat().st_size for part in parts if Path(part.name).is_file()]
+        what = [dataclasses.asdict(self.recipe), dataclasses.asdict(self.variant), files, self.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def load(self, part: DataPart) -> Dataset:
@@ -117,7 +117,7 @@ class Trainer:
 
     def __init__(self, run: Run, resume: bool):
         self.run, self.recipe, self.last = run, run.recipe, run.folder / "last"
-        self.accelerator = _accelerator()
+        self.accelerator = accelerator()
         if run.fsdp and self.accelerator.num_processes == 1:
             raise InputError("--fsdp: shares the weights among processes; start several with torchrun")
         if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
@@ -206,7 +206,7 @@ class Trainer:
             "seconds": round(self.progress.seconds),
             "flops": {**stages, "all": sum(stages.values())},
             "processes": self.accelerator.num_processes,
-            "device": _device_name(self.accelerator.device),
+            "device": device_name(self.accelerator.device),
             "torch": torch.__version__,
             "parameters": sum(t.numel() for t in self.objective.model.parameters()),
             "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
@@ -230,7 +230,7 @@ class Trainer:
             use_adapters(self.objective.model, any("decoder" in earlier.learn for earlier in begun))
         for name, parameter in self.objective.named_parameters():
             parameter.requires_grad_(_learns(name, stage, self.recipe))
-        self.wrapped = self._wrap()
+        self.wrapped = wrap(self.objective, self.accelerator, self.run.fsdp)
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.objective.named_parameters():  # only now: FSDP puts its own in their place
             if parameter.requires_grad:
@@ -242,26 +242,12 @@ class Trainer:
             restore_optimizer(self.last, self.objective, optimizer)
         return optimizer
 
-    def _wrap(self) -> Any:
-        """The objective as several processes train it: a copy in each (DDP), or a piece of each weight (FSDP2)."""
-        if not self.run.fsdp:
-            return self.accelerator.prepare(self.objective)
-        if not isinstance(self.objective, FSDPModule):
-            mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
-            for module in list(self.objective.modules()):
-                if isinstance(module, MLP):  # attention cannot be one: injection uses its projections by themselves
-                    fully_shard(module, mesh=mesh)
-            fully_shard(self.objective, mesh=mesh)
-        return self.objective
-
     def _maker(self, stage: Stage) -> BatchMaker:
-        samples: list[Sample] | Any = Joined([self._training(part) for part in stage.data or self.recipe.data])
+        held_out = self.recipe.validation_images
+        parts = [self.data[part].samples[held_out:] for part in stage.data or self.recipe.data]
         number = self.recipe.stages.index(stage)
         own = self.own_texts if "decoder" in stage.learn else None
-        return BatchMaker(samples, self.start.text, self.recipe, self.load, (self.run.seed, number), own)
-
-    def _training(self, part: DataPart) -> Any:
-        return self.data[part].samples[self.recipe.validation_images :]
+        return BatchMaker(JoinedSamples(parts), self.start.text, self.recipe, self.load, (self.run.seed, number), own)
 
     def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> dict[str, Any]:
         """One optimiser step; the loss of the answers and the share of rows answered exactly, over all processes."""
@@ -309,14 +295,14 @@ class Trainer:
     def _validate(self, stage: Stage) -> float:
         """Share of the held-out training questions that are answered exactly. Every process asks all of them."""
         parts = self.recipe.stages[-1].data or self.recipe.data
-        held_out = list(Joined([self.data[part].samples[: self.recipe.validation_images] for part in parts]))
+        held_out = JoinedSamples([self.data[part].samples[: self.recipe.validation_images] for part in parts])
         right = asked = 0
         for turns, batch in question_batches(held_out, self.start.text, self.load, self.recipe.blind):
             right += int(self.wrapped(batch.to(self.accelerator.device), stage)[2].sum())
             asked += len(turns)
         return right / asked
 
-    def _test(self, model: VisionLanguageModel, samples: Any) -> dict[str, Any]:
+    def _test(self, model: VisionLanguageModel, samples: Sequence[Sample]) -> dict[str, Any]:
         """Counts of one test, over all and by skill as [right, asked]."""
         by_skill: dict[str, list[int]] = {}
         for turn, exact in exact_answers(model, self.start.text, samples, self.load, self.recipe.blind):
@@ -339,27 +325,6 @@ class Trainer:
         return total * stage.steps // max(1, count)
 
 
-class Joined:
-    """Several sequences of samples, one behind the other."""
-
-    def __init__(self, parts: list[Any]):
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
-
-    def __getitem__(self, index: int) -> Sample:
-        for part in self.parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)
-
-    def __iter__(self) -> Iterator[Sample]:
-        for part in self.parts:
-            yield from part
-
-
 def learning_rate(step: int, stage: Stage) -> float:
     """Of a stage's step, counted from 0: linear warm-up to the peak, then a cosine to zero behind the last one."""
     if step < stage.warmup_steps:
@@ -380,19 +345,3 @@ def _learns(name: str, stage: Stage, recipe: Recipe) -> bool:
 def _rate(name: str, stage: Stage) -> float:
     part = part_of(name.removeprefix("model."))
     return {"tower": stage.tower_rate, "decoder": stage.decoder_rate}.get(part, 1.0) if "head." not in name else 1.0
-
-
-def _accelerator() -> Any:
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
-    except ImportError:
-        raise BackendMissing("accelerate", "train") from None
-    # a micro-batch without images, or a stage whose data has none, leaves the injection out
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

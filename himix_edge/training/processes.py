@@ -1,0 +1,45 @@
+"""One process or several: which device, and how they share a model."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from himix_edge.errors import BackendMissing
+from himix_edge.model.decoder import MLP
+
+
+def accelerator() -> Any:
+    """Hugging Face Accelerate's view of this process and the others. Raises BackendMissing without the package."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError:
+        raise BackendMissing("accelerate", "train") from None
+    # a micro-batch without images, or a stage whose data has none, leaves the injection out
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+
+
+def wrap(objective: nn.Module, accelerator: Any, fsdp: bool) -> Any:
+    """The objective as several processes train it: a copy in each (DDP), or with `fsdp` a piece of each weight (FSDP2).
+
+    FSDP2 puts parameters of its own in the objective's place, so collect those of an optimiser behind this.
+    """
+    if not fsdp:
+        return accelerator.prepare(objective)
+    if not isinstance(objective, FSDPModule):
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        for module in list(objective.modules()):
+            if isinstance(module, MLP):  # attention cannot be one: injection uses its projections by themselves
+                fully_shard(module, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+    return objective
+
+
+def device_name(device: torch.device) -> str:
+    """For the record of a run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
