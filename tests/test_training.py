@@ -328,6 +328,11 @@ def test_too_little_data_is_refused(tmp_path, recipe):
         train(Run(tmp_path / "run", dataclasses.replace(recipe, data=(DataPart("easy-vqa", 4),))))
     with pytest.raises(InputError, match="too few for so many micro-batches"):
         train(Run(tmp_path / "run", dataclasses.replace(recipe, accumulate=5)))
+    with pytest.raises(InputError, match="has its injection already"):
+        train(Run(tmp_path / "run", recipe, Variant(pooling=2)))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write here"):
+        train(Run(tmp_path / "file" / "run", recipe))
     with pytest.raises(InputError, match="torchrun"):
         train(Run(tmp_path / "run", recipe, fsdp=True))
 

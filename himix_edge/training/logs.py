@@ -1,7 +1,6 @@
 """What a run shows while it works and leaves behind: metrics.csv, a progress bar, a plot."""
 
 import csv
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,10 +96,9 @@ def plot(metrics: Path, out: Path) -> None:
 
 
 def smoothed(values: list[float], keep: float = 0.95) -> list[float]:
-    """Exponential moving average, without the bias of its beginning; what is not a number is left out."""
+    """Exponential moving average, without the bias of its beginning."""
     out, mean, weight = [], 0.0, 0.0
     for value in values:
-        if not math.isnan(value):
-            mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
-        out.append(mean / weight if weight else float("nan"))
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
+        out.append(mean / weight)
     return out

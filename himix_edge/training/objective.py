@@ -25,8 +25,8 @@ class Objective(nn.Module):
         """Sums over the batch's target tokens, to be divided by their number in the whole step.
 
         Returns:
-            the loss to minimise, the cross-entropy of the answers (nan if the decoder did not run), and for each
-            row whether every target token is the most likely one: bool (R,).
+            the loss to minimise, the cross-entropy of the answers (of the tower's guesses if the decoder did not run),
+            and for each row whether every target token is the most likely one: bool (R,).
         """
         device = batch.input_ids.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
@@ -42,7 +42,7 @@ class Objective(nn.Module):
                 loss = loss + stage.answer_loss * self._own_texts(batch.own_texts)
             if stage.tower_loss and self.head is not None and len(features):
                 loss = loss + stage.tower_loss * tower_loss(features, self.head, batch)
-        return loss, answers.detach() if stage.answer_loss else torch.full_like(answers, torch.nan), right
+        return loss, (answers if stage.answer_loss else loss).detach(), right
 
     def _own_texts(self, ids: Tensor) -> Tensor | float:
         """Cross-entropy of texts (K, L) that the model wrote before it began to learn."""

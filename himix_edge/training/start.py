@@ -85,6 +85,8 @@ def fresh_config(name: str, variant: Variant) -> ModelConfig:
 
 def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
     known = recipe.model in PACKAGES
+    if not known and variant != Variant(variant.vanilla):
+        raise InputError(f"{recipe.model}: has its injection already; himix convert makes one with another")
     request = Conversion(
         recipe.model, None, variant.vanilla, variant.injection, variant.feature_layers or (-2,), variant.pooling,
         chat_template=recipe.chat_template, seed=seed,

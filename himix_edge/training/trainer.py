@@ -26,7 +26,7 @@ from himix_edge.checkpoints import load_checkpoint, save_trained
 from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
-from himix_edge.files import staged_file
+from himix_edge.files import disk_errors, staged_file
 from himix_edge.model import VisionLanguageModel, part_of
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, shares
@@ -159,7 +159,8 @@ class Trainer:
     def run_to(self, end: int) -> None:
         """Train until `end` steps are done, from wherever the run is."""
         main, began = self.accelerator.is_main_process, time.monotonic() - self.progress.seconds
-        log = MetricsLog(self.run.folder / "metrics.csv", self.progress.step) if main else None
+        with disk_errors(self.run.folder):
+            log = MetricsLog(self.run.folder / "metrics.csv", self.progress.step) if main else None
         resumed = self.progress.step
         with ProgressReport(self.recipe.steps, self.progress.step, main) as report:
             while self.progress.step < end:
@@ -286,7 +287,6 @@ class Trainer:
                 batches = -(-self.recipe.own_texts // OWN_BATCH)
                 model = self.objective.model
                 texts = [write_texts(model, OWN_BATCH, OWN_TOKENS, seed).cpu() for seed in range(batches)]
-                path.parent.mkdir(parents=True, exist_ok=True)
                 with staged_file(path) as staged:
                     save_file({"ids": torch.cat(texts)[: self.recipe.own_texts]}, staged)
         return load_file(path)["ids"]
