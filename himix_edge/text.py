@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
@@ -53,6 +54,10 @@ class TextProcessor:
         longest_first = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         self._special_pattern = re.compile(f"({longest_first})") if tokens else None
         self.stop_ids = frozenset(self._special_id(token) for token in template.stop)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True  # the one setting that a tokenizer does not pickle
 
     @classmethod
     def load(cls, folder: Path) -> "TextProcessor":

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from himix_edge.model import build_model
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.text import TextProcessor
 from himix_edge.training.batches import IGNORED, BatchMaker, shares
-from himix_edge.training.pixels import image_loader
+from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart, Recipe, Stage, read_recipe
 from himix_edge.training.start import Variant
 from himix_edge.training.trainer import Run, learning_rate, train
@@ -246,7 +247,7 @@ def test_variants_train_from_nothing(tmp_path):
 
 def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):
     blind = dataclasses.replace(recipe, blind=True)
-    maker = BatchMaker(data.samples, text, blind, image_loader(TINY.vision), (1,))
+    maker = BatchMaker(data.samples, text, blind, ImageLoader(TINY.vision), (1,))
     batch = maker.batch(0)
     assert len(batch.pixels) == 0
     assert (batch.image_of_row == -1).all()
@@ -256,7 +257,7 @@ def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):
 
 def maker(data, text, seed=1, **changes) -> BatchMaker:
     recipe = dataclasses.replace(RECIPE, **changes)
-    return BatchMaker(data.samples, text, recipe, image_loader(TINY.vision), (seed,))
+    return BatchMaker(data.samples, text, recipe, ImageLoader(TINY.vision), (seed,))
 
 
 def test_batches_depend_on_seed_and_step_alone(data, text):
@@ -285,9 +286,14 @@ def test_worker_processes_make_the_same_batches(data, text):
         assert torch.equal(a.input_ids, b.input_ids)
 
 
+def test_a_special_token_in_text_stays_text_in_a_worker(text):
+    there = pickle.loads(pickle.dumps(text))
+    assert there.encode_conversation([("say <|im_end|>", "x")]) == text.encode_conversation([("say <|im_end|>", "x")])
+
+
 def test_kept_pixels_are_the_image(tmp_path, data):
     image = data.samples[0].image
-    loads = [image_loader(TINY.vision, folder) for folder in (None, tmp_path / "px", tmp_path / "px")]
+    loads = [ImageLoader(TINY.vision, folder) for folder in (None, tmp_path / "px", tmp_path / "px")]
     first, second, third = (load(image) for load in loads)
     assert (first == second).all()
     assert (first == third).all()

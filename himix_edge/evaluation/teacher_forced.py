@@ -15,7 +15,7 @@ from himix_edge.data import Sample, Turn
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
 from himix_edge.training.batches import IGNORED, Batch, collate
-from himix_edge.training.pixels import Load, image_loader
+from himix_edge.training.pixels import ImageLoader, Load
 
 
 def answer_states(model: VisionLanguageModel, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,5 +102,5 @@ def exact_answers(
 def exact_match(model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample]) -> tuple[int, int]:
     """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
     assert model.config.vision is not None, "evaluation on images needs a tower"
-    right = [exact for _, exact in exact_answers(model, text, samples, image_loader(model.config.vision))]
+    right = [exact for _, exact in exact_answers(model, text, samples, ImageLoader(model.config.vision))]
     return sum(right), len(right)

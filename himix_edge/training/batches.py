@@ -1,6 +1,7 @@
 """Batches as a pure function of (seed, step, part): what a run sees after a restart, or with its steps shared among
 processes, is what one uninterrupted process would have seen."""
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -111,9 +112,11 @@ def shares(
     """Of each step its number and this process's micro-batches, made ahead by `workers` processes (0: in this one)."""
     taken = maker.recipe.accumulate
     own = replace(maker, share=(process * taken, taken, processes * taken))
-    ahead: dict[str, Any] = (
-        {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
-    )
+    ahead: dict[str, Any] = {}
+    if workers:
+        context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
+        context.set_forkserver_preload([__name__])
+        ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": context}
     loader = DataLoader(own, batch_size=None, sampler=steps, **ahead)
     yield from zip(steps, loader, strict=True)
 

@@ -3,8 +3,10 @@
 import hashlib
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +20,33 @@ MEMORY_BYTES = 512 << 20
 Load = Callable[[Path | Picture], NDArray[np.uint8]]
 
 
-def image_loader(vision: VisionConfig, folder: Path | None = None) -> Load:
-    """`load_image` at one size, uint8 (1, S, S, 3), with the last 512 MiB of pixels kept in memory.
+@dataclass(frozen=True)
+class ImageLoader:
+    """`load_image` at one size: image -> uint8 (1, S, S, 3), the last 512 MiB of pixels kept in memory.
 
-    Args:
+    Attributes:
         vision: says size and filter.
         folder: where every image's pixels are kept as well, for later epochs, runs and processes beside this one.
     """
 
-    @lru_cache(maxsize=max(1, MEMORY_BYTES // (3 * vision.image_size**2)))
-    def load(image: Path | Picture) -> NDArray[np.uint8]:
-        if folder is None:
-            return load_image(image, vision.image_size, vision.resample)
-        return _kept(image, vision, folder)
+    vision: VisionConfig
+    folder: Path | None = None
 
-    return load
+    def __call__(self, image: Path | Picture) -> NDArray[np.uint8]:
+        return self._remembered(image)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without what this one has in memory."""
+        return {"vision": self.vision, "folder": self.folder}
+
+    @cached_property
+    def _remembered(self) -> Load:
+        return lru_cache(maxsize=max(1, MEMORY_BYTES // (3 * self.vision.image_size**2)))(self._load)
+
+    def _load(self, image: Path | Picture) -> NDArray[np.uint8]:
+        if self.folder is None:
+            return load_image(image, self.vision.image_size, self.vision.resample)
+        return _kept(image, self.vision, self.folder)
 
 
 def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[np.uint8]:

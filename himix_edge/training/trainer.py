@@ -33,7 +33,7 @@ from himix_edge.training.batches import Batch, BatchMaker, shares
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, use_adapters
 from himix_edge.training.objective import Objective
-from himix_edge.training.pixels import image_loader
+from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.processes import accelerator, device_name, wrap
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Start, Variant, start
@@ -150,7 +150,7 @@ class Trainer:
         if resume:
             restore_learned(self.last, self.objective)
         assert model.config.vision is not None
-        self.load = image_loader(model.config.vision, run.pixels)
+        self.load = ImageLoader(model.config.vision, run.pixels)
         self.wrapped: Any = None
         if run.compile:
             for layer in model.model.layers:
