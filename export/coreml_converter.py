@@ -46,7 +46,7 @@ def _register_deduplication() -> None:
     from coremltools.converters.mil.mil.passes.pass_registry import register_pass
 
     @register_pass(namespace="common", override=True, name="const_deduplication")
-    class ExactDeduplication(const_deduplication):  # type: ignore[misc]
+    class ExactDeduplication(const_deduplication):
         @staticmethod
         def find_constants(blocks: list[Any]) -> dict[Any, list[Any]]:
             """Each constant of the blocks with the others that are the same."""

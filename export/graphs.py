@@ -100,6 +100,18 @@ def owned(model: VisionLanguageModel) -> Any:
     return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
 
 
+def injecting(model: Any) -> Any:
+    """An `owned` model without what makes no keys and values of features: exporters look at every weight they get."""
+    model.vision_tower = None
+    if model.config.architecture == "himix":
+        model.model.embed_tokens = None
+        for layer in model.model.layers:
+            layer.mlp = None
+            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+                setattr(layer.self_attn, name, None)
+    return model
+
+
 def swap_linears(module: nn.Module, make: Callable[[QuantizedLinear], nn.Module]) -> Any:
     """Replace every QuantizedLinear below `module` by what `make` makes of it, in place."""
     for name, child in list(module.named_modules()):
