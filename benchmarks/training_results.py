@@ -195,7 +195,7 @@ def cost_plot(groups: dict[str, Group], out: Path) -> str:
         low, high = interval(right, asked)
         middle, vanilla = right / asked, "vanilla" in group.name
         marker, colour = ("s", "tab:gray") if vanilla else ("o", "tab:blue")
-        errors = [[middle - low], [high - middle]]
+        errors = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # rounding
         axes.errorbar(group.decoder_flops / 1e9, middle, errors, fmt=marker, capsize=3, color=colour)
         axes.annotate(group.name, (group.decoder_flops / 1e9, middle), (5, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly")
