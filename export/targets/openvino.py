@@ -102,10 +102,7 @@ class Decoder(nn.Module):
             value = torch.cat([past[2 * i + 1].index_select(0, beam_idx), value], dim=2)
             present.extend((key, value))
             heads, kv_heads = query.shape[1], key.shape[1]
-            key, value = (
-                x[:, :, None].expand(-1, -1, heads // kv_heads, -1, -1).flatten(1, 2)
-                for x in (key, value)
-            )
+            key, value = (x[:, :, None].expand(-1, -1, heads // kv_heads, -1, -1).flatten(1, 2) for x in (key, value))
             mask = masks[i in self.plain]
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
