@@ -19,7 +19,6 @@ def _register_operators() -> None:
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
     from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 
-    @register_torch_op(torch_alias=["himix_edge::write_slots"])  # type: ignore[untyped-decorator]
     def himix_edge_write_slots(context: Any, node: Any) -> None:
         cache, new, layer, start = _get_inputs(context, node)
         index, zero, one = layer.val, np.array([0], np.int32), np.int32(1)
@@ -32,10 +31,12 @@ def _register_operators() -> None:
         )
         context.add(written, torch_name=node.name)
 
-    @register_torch_op(torch_alias=["alias"])  # type: ignore[untyped-decorator]
     def himix_edge_alias(context: Any, node: Any) -> None:
         (x,) = _get_inputs(context, node, expected=1)
         context.add(Builder.identity(x=x, name=node.name), torch_name=node.name)
+
+    register_torch_op(torch_alias=["himix_edge::write_slots"])(himix_edge_write_slots)
+    register_torch_op(torch_alias=["alias"])(himix_edge_alias)
 
 
 def _register_deduplication() -> None:

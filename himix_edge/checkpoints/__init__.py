@@ -55,7 +55,8 @@ def save_checkpoint(
     Raises:
         InputError: the folder cannot be written or the disk is full.
     """
-    _write(Path(folder), model.config, model_weights(model), text, provenance or {}, dtype)
+    with staged_folder(Path(folder)) as staged:
+        _write(staged, model.config, model_weights(model), text, provenance or {}, dtype)
 
 
 def save_trained(
@@ -86,10 +87,11 @@ def save_trained(
     trained = as_weights(tensors)
     if base is None:
         merged = overlay(start, trained, lora_scale, str(folder))
-        _write(Path(folder), config, merged, text, provenance, torch.float16)
+        with staged_folder(Path(folder)) as staged:
+            _write(staged, config, merged, text, provenance, torch.float16)
         return
     with staged_folder(Path(folder)) as staged:
-        _write_into(staged, config, trained, None, provenance, None)
+        _write(staged, config, trained, None, provenance, None)
         text.save_template(staged)
         replace(base, lora_scale=lora_scale).save(staged)
 
@@ -105,22 +107,11 @@ def save_source(folder: str | Path, source: Source, dtype: torch.dtype | None = 
     Raises:
         InputError: the source is damaged, the folder cannot be written, or the disk is full.
     """
-    _write(Path(folder), source.config, source.weights, source.load_text(), source.provenance, dtype)
+    with staged_folder(Path(folder)) as staged:
+        _write(staged, source.config, source.weights, source.load_text(), source.provenance, dtype)
 
 
 def _write(
-    folder: Path,
-    config: ModelConfig,
-    weights: Weights,
-    text: TextProcessor | None,
-    provenance: dict[str, Any],
-    dtype: torch.dtype | None,
-) -> None:
-    with staged_folder(folder) as staged:
-        _write_into(staged, config, weights, text, provenance, dtype)
-
-
-def _write_into(
     staged: Path,
     config: ModelConfig,
     weights: Weights,
