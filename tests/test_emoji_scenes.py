@@ -7,7 +7,7 @@ from PIL import Image
 
 from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
-from himix_edge.data.emoji_questions import WORDINGS, questions
+from himix_edge.data.emoji_questions import WORDINGS, caption, questions
 from himix_edge.data.emoji_scenes import SPLITS, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
@@ -149,9 +149,11 @@ def test_captions_name_everything_and_its_place(drawn):
         assert places.pop("background") == shown.background
         assert places.pop("sign", None) == shown.sign
         assert sorted(places.values()) == sorted(thing.drawing for thing in shown.things)
-        rows = {"top": 0, "bottom": 2}
-        for thing in shown.things:
-            place = next(
-                p for p, name in places.items() if name == thing.drawing and rows.get(p.split()[0], 1) == thing.row
-            )
-            assert {"left": 0, "right": 2}.get(place.split()[-1], 1) in {t.column for t in shown.things}
+
+
+def test_a_caption_tells_where_everything_is():
+    right, middle = Thing("dog", None, 2, 0, (0, 0), 60), Thing("heart", "red", 1, 1, (0, 0), 60)
+    things = (right, middle, Thing("dog", None, 0, 0, (0, 0), 60))
+    shown = Scene("noto", "blue", "plain", 0, things, "open")
+    told = caption(shown, np.random.default_rng(0)).answer
+    assert told == "top left: dog, top right: dog, center: red heart, sign: open, background: blue"

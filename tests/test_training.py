@@ -362,7 +362,9 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
         ("speed=3", "'speed' is not a setting; known: accumulate"),
         ("steps=many", "valid integer"),
         ("steps=0", "at least one step"),
-        ("images_per_step=0", "at least 1"),
+        ("images_per_step=0", "images_per_step must be at least 1"),
+        ("evaluate_every=0", "evaluate_every must be at least 1"),
+        ("lora_rank=-1", "cannot be negative"),
     ],
 )
 def test_wrong_settings_are_named(setting, complaint):

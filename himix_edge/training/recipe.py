@@ -18,6 +18,10 @@ from himix_edge.errors import InputError
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
 MAX_RECIPE_BYTES = 1 << 16
 Part = Literal["tower", "injection", "decoder"]
+POSITIVE = (
+    "images_per_step", "conversations_per_image", "own_texts_per_step", "accumulate", "validation_images",
+    "evaluate_every", "checkpoint_every",
+)  # fmt: skip
 STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
 
 
@@ -128,8 +132,11 @@ class Recipe:
                 raise ValueError(f"stage {stage.name}: something must learn, for at least one step")
             if not (stage.data or self.data):
                 raise ValueError(f"stage {stage.name}: no data, neither its own nor the recipe's")
-        if self.images_per_step < 1 or self.conversations_per_image < 1 or self.accumulate < 1:
-            raise ValueError("images_per_step, conversations_per_image and accumulate are at least 1")
+        for name in POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.lora_rank < 0 or self.own_texts < 0:
+            raise ValueError("lora_rank and own_texts cannot be negative")
 
     @property
     def steps(self) -> int:
