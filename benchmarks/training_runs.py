@@ -1,6 +1,6 @@
 """The training runs behind the results page: HiMix and vanilla, both recipes, three seeds, and the ablations.
 
-    python -m benchmarks.training_runs [--jobs 2] [--only PATTERN ...] [--set NAME=VALUE ...]
+    python -m benchmarks.training_runs [--jobs 2] [--only PATTERN ...] [--graphs] [--set NAME=VALUE ...]
 
 Each is one `himix train` command, printed as it starts, in runs/NAME; finished ones are left alone and killed ones go
 on. On 2 cores a nano run takes about an hour, a small one most of a day; on one H100 all of them take some minutes.
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches, for each run")
     parser.add_argument("--pixels", type=Path, help="folder to keep resized images in, shared by all runs")
+    parser.add_argument("--graphs", action="store_true", help="on a GPU: record and repeat steps")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="NAME=VALUE, for every run")
     arguments = parser.parse_args()
     names = [name for name in RUNS if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only)]
@@ -69,6 +70,7 @@ def run(name: str, arguments: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "himix_edge", "train", *RUNS[name], "--out", str(folder)]
     command += ["--workers", str(arguments.workers)]
     command += ["--pixels", str(arguments.pixels)] if arguments.pixels else []
+    command += ["--graphs"] if arguments.graphs else []
     command += [word for setting in arguments.settings for word in ("--set", setting)]
     command += ["--resume"] if (folder / "last").exists() else []
     print(" ".join(command), flush=True)

@@ -1,6 +1,8 @@
 """EmojiScenes: what a split promises, and that questions and pictures agree. The drawings themselves are made up here:
 fetching the real ones needs npm (tests/test_emoji_drawings.py, slow)."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,16 +10,16 @@ from PIL import Image
 from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
 from himix_edge.data.emoji_questions import WORDINGS, caption, questions
-from himix_edge.data.emoji_scenes import SPLITS, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
+from himix_edge.data.emoji_scenes import COUNT, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
 from himix_edge.preprocess import load_image
 
-SCENES = {split: [scene(split, number) for number in range(300)] for split in SPLITS}
+SCENES = {split: [scene(split, number) for number in range(300)] for split in COUNT}
 
 
 def asked(shown, test=False, seed=0):
-    return list(questions(shown, np.random.default_rng(seed), test))
+    return list(questions(shown, Random(seed), test))
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_scores_are_by_skill_with_wilsons_interval():
 
 
 def test_it_is_a_dataset_like_the_others(monkeypatch):
-    monkeypatch.setattr(emoji_scenes, "COUNT", dict.fromkeys(SPLITS, 20))
+    monkeypatch.setattr(emoji_scenes, "COUNT", dict.fromkeys(COUNT, 20))
     dataset = load_dataset("emoji-scenes", "test-style")
     assert (dataset.name, len(dataset.samples)) == ("emoji-scenes", 20)
     assert dataset.questions > 100
@@ -155,5 +157,5 @@ def test_a_caption_tells_where_everything_is():
     right, middle = Thing("dog", None, 2, 0, (0, 0), 60), Thing("heart", "red", 1, 1, (0, 0), 60)
     things = (right, middle, Thing("dog", None, 0, 0, (0, 0), 60))
     shown = Scene("noto", "blue", "plain", 0, things, "open")
-    told = caption(shown, np.random.default_rng(0)).answer
+    told = caption(shown, Random(0)).answer
     assert told == "top left: dog, top right: dog, center: red heart, sign: open, background: blue"

@@ -26,7 +26,9 @@ from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import IGNORED, BatchMaker, shares
+from himix_edge.training.batches import BatchMaker, shares
+from himix_edge.training.graphed import padded
+from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart, Recipe, Stage, read_recipe
 from himix_edge.training.start import Variant
@@ -37,7 +39,7 @@ STAGE = Stage("all", ("tower", "injection", "decoder"), steps=6, learning_rate=1
 DATA = DataPart("easy-vqa", samples=40)
 RECIPE = Recipe(
     model="", pretrained=True, stages=(STAGE,), data=(DATA,), images_per_step=4, conversations_per_image=2,
-    precision="float32", join=0.3, mirror=True, shift=2, jitter=0.1, validation_images=4, evaluate_every=3,
+    precision="float32", join=0.3, mirror=True, shift=2, shade=0.2, jitter=0.1, validation_images=4, evaluate_every=3,
     checkpoint_every=2,
 )  # fmt: skip
 TWO_STAGES = (
@@ -247,17 +249,17 @@ def test_variants_train_from_nothing(tmp_path):
 
 def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):
     blind = dataclasses.replace(recipe, blind=True)
-    maker = BatchMaker(data.samples, text, blind, ImageLoader(TINY.vision), (1,))
+    maker = BatchMaker([data.samples], text, blind, ImageLoader(TINY.vision), (1,))
     batch = maker.batch(0)
     assert len(batch.pixels) == 0
-    assert (batch.image_of_row == -1).all()
+    assert len(batch.image_of_row) == 0
     stage = dataclasses.replace(STAGE, learn=("decoder",), tower_loss=0.0, steps=2)
     train(Run(tmp_path / "run", dataclasses.replace(blind, stages=(stage,))))
 
 
 def maker(data, text, seed=1, **changes) -> BatchMaker:
     recipe = dataclasses.replace(RECIPE, **changes)
-    return BatchMaker(data.samples, text, recipe, ImageLoader(TINY.vision), (seed,))
+    return BatchMaker([data.samples], text, recipe, ImageLoader(TINY.vision), (seed,))
 
 
 def test_batches_depend_on_seed_and_step_alone(data, text):
@@ -307,12 +309,41 @@ def test_an_epoch_shows_every_image_once(data, text):
 
 def test_labels_are_the_next_tokens_of_answers(data, text):
     batch = maker(data, text).batch(0)
-    row, stop = 0, next(iter(text.stop_ids))
-    said = [int(t) for t in batch.labels[row] if t != IGNORED]
-    assert said[-1] == stop
-    for position, label in enumerate(batch.labels[row][:-1].tolist()):
-        if label != IGNORED:
-            assert batch.input_ids[row, position + 1] in (label, 0)
+    places = batch.positions[batch.row_of_target == 0] % batch.input_ids.shape[1]
+    said = batch.labels[batch.row_of_target == 0]
+    assert said[-1] == next(iter(text.stop_ids))
+    for place, label in zip(places[:-1].tolist(), said[:-1], strict=True):
+        assert batch.input_ids[0, place + 1] == label
+
+
+def test_padding_changes_neither_loss_nor_gradients(data, text):
+    torch.manual_seed(0)
+    objective = Objective(build_model(TINY), dataclasses.replace(RECIPE, stages=(STAGE,)))
+    batch = maker(data, text).batch(0)
+    grown = padded(batch)
+    assert [len(grown.input_ids) % 64, grown.input_ids.shape[1] % 16, len(grown.labels) % 1024] == [0, 0, 0]
+    gradients = []
+    for one in (batch, grown):
+        objective.zero_grad()
+        loss, answers, right = objective(one, STAGE)
+        loss.backward()
+        gradients.append(
+            [p.grad for p in objective.parameters() if p.grad is not None] + [answers, right[: len(batch.input_ids)]]
+        )
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_step_draws_from_one_dataset(data, text):
+    """The larger one has more of the steps, and each of its samples comes once an epoch."""
+    parts = [data.samples[:8], data.samples[8:]]
+    mixed = BatchMaker(parts, text, RECIPE, ImageLoader(TINY.vision), (1,))
+    steps = [{mixed.draw(step, place).image for place in range(4)} for step in range(60)]
+    small = {sample.image for sample in parts[0]}
+    assert all(step <= small or not step & small for step in steps)
+    of_large = [image for step in steps if not step & small for image in step]
+    assert 40 < len(of_large) / 4 < 55
+    assert set(of_large[:32]) == {sample.image for sample in parts[1]}
 
 
 def test_text_only_samples_train_without_a_vision_segment(tmp_path, recipe, monkeypatch, data):

@@ -98,6 +98,7 @@ WORDS = (
     "bakery", "bridge", "north", "south", "winter",
 )  # fmt: skip
 UNSEEN_WORDS = ("station", "flowers", "library", "summer", "fresh", "toys")
+KNOWN = [name for things in KINDS.values() for name in things if name not in UNSEEN] + list(COLORS)  # in training
 
 
 def kind_of(name: str) -> str | None:

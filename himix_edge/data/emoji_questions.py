@@ -5,11 +5,10 @@ random one, and one of a kind that is there), statement (MME: yes or no), choice
 """
 
 from collections.abc import Callable, Iterator
-
-import numpy as np
+from random import Random
 
 from himix_edge.data.dataset import Turn
-from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, kind_of
+from himix_edge.data.emoji_concepts import COLORS, KINDS, KNOWN, UNSEEN, kind_of
 from himix_edge.data.emoji_scenes import Scene, Thing, counts
 
 # skill -> wordings of training, and those that only tests use
@@ -87,7 +86,7 @@ CELLS = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
-def questions(scene: Scene, rng: np.random.Generator, test: bool) -> Iterator[Turn]:
+def questions(scene: Scene, rng: Random, test: bool) -> Iterator[Turn]:
     """All that is asked about a scene, each with a one-word answer in small letters (choices: a letter).
 
     Args:
@@ -99,7 +98,7 @@ def questions(scene: Scene, rng: np.random.Generator, test: bool) -> Iterator[Tu
     def ask(skill: str, answer: str, *parts: str, label: str = "") -> Turn:
         usual, unseen = WORDINGS[skill]
         wording = rng.choice(unseen if test and rng.random() < 0.5 else usual)
-        return Turn(str(wording).format(*parts), answer, label or skill)
+        return Turn(wording.format(*parts), answer, label or skill)
 
     found, single = counts(scene.things), {}
     for thing in scene.things:
@@ -123,35 +122,36 @@ def questions(scene: Scene, rng: np.random.Generator, test: bool) -> Iterator[Tu
 Ask = Callable[..., Turn]
 
 
-def _about_kinds(single: dict[str, Thing], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+def _about_kinds(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[Turn]:
     named = [name for name in single if kind_of(name)]
     if named:
-        name = str(rng.choice(named))
+        name = rng.choice(named)
         yield ask("kind", str(kind_of(name)), name)
 
 
-def _about_numbers(found: dict[str, int], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+def _about_numbers(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Turn]:
     countable = [name for name in found if name not in UNCOUNTED]
-    for name in countable[:2]:
+    # most things are there once: asked as often as the others, "one" would be the answer three times in four
+    for name in [name for name in countable if found[name] > 1 or rng.random() < 0.2][:2]:
         yield ask("count", NUMBERS[found[name]], plural(name))
     if len(countable) > 1:
-        first, second = (str(name) for name in rng.choice(countable, 2, replace=False))
+        first, second = rng.sample(countable, 2)
         if found[first] != found[second]:
             yield ask("compare", _yes(found[first] > found[second]), plural(first), plural(second))
     several = [name for name in countable if found[name] > 1]
     if several:
-        name = str(rng.choice(several))
+        name = rng.choice(several)
         right = rng.random() < 0.5
-        number = found[name] if right else int(rng.choice([n for n in range(2, 6) if n != found[name]]))
+        number = found[name] if right else rng.choice([n for n in range(2, 6) if n != found[name]])
         yield ask("statement", _yes(right), NUMBERS[number], plural(name))
 
 
-def _about_places(single: dict[str, Thing], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
+def _about_places(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[Turn]:
     """Where two things are in one row or column, and no third is between or beyond them on that side."""
     pairs = [(a, b, side) for a in single.values() for b in single.values() for side in SIDES if _is_at(a, b, side)]
     if not pairs:
         return
-    a, b, side = pairs[int(rng.integers(len(pairs)))]
+    a, b, side = rng.choice(pairs)
     if sum(_is_at(other, b, side) for other in single.values()) == 1:
         yield ask("relation", a.name, side, b.name)
     if rng.random() < 0.5:
@@ -167,33 +167,30 @@ def _is_at(a: Thing, b: Thing, side: str) -> bool:
     return (across * dx > 0 and down == 0) if dx else (down * dy > 0 and across == 0)
 
 
-def _about_presence(found: dict[str, int], ask: Ask, rng: np.random.Generator) -> Iterator[Turn]:
-    there = [str(name) for name in found]
-    name = there[int(rng.integers(len(there)))]
-    known = [n for things in KINDS.values() for n in things if n not in UNSEEN] + list(COLORS)
-    absent = [n for n in known if n not in found]
+def _about_presence(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Turn]:
+    name = rng.choice(list(found))
+    absent = [n for n in KNOWN if n not in found]
     if rng.random() < 0.5:
         yield ask("exists", "yes", _one(name))
     else:
-        yield ask("exists", "no", _one(str(rng.choice(absent))))
+        yield ask("exists", "no", _one(rng.choice(absent)))
     alike = [n for n in KINDS.get(kind_of(name) or "", COLORS) if n not in found and n not in UNSEEN]
     if rng.random() < 0.5:
         yield ask("exists", "yes", _one(name), label="absent")
     elif alike:
-        yield ask("exists", "no", _one(str(rng.choice(alike))), label="absent")
-    options = [name, *(str(n) for n in rng.choice(absent, 3, replace=False))]
-    order = rng.permutation(4).tolist()
-    listed = " ".join(f"{letter}. {options[i]}" for letter, i in zip("ABCD", order, strict=True))
-    yield ask("choice", "ABCD"[order.index(0)], listed)
+        yield ask("exists", "no", _one(rng.choice(alike)), label="absent")
+    options = rng.sample([name, *rng.sample(absent, 3)], 4)
+    listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    yield ask("choice", "ABCD"[options.index(name)], listed)
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> Turn:
+def caption(scene: Scene, rng: Random) -> Turn:
     """A description of the whole picture, cell by cell: for training only, no test asks for it."""
     things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
     parts = [f"{CELLS[thing.row][thing.column]}: {thing.drawing}" for thing in things]
     if scene.sign:
         parts.append(f"sign: {scene.sign}")
-    return Turn(str(rng.choice(CAPTION_WORDINGS)), ", ".join([*parts, f"background: {scene.background}"]), "caption")
+    return Turn(rng.choice(CAPTION_WORDINGS), ", ".join([*parts, f"background: {scene.background}"]), "caption")
 
 
 def plural(name: str) -> str:

@@ -8,19 +8,19 @@ things that no training scene shows. All tests ask in words that training does n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from himix_edge.data.dataset import Dataset, LazySamples, Sample
-from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS
+from himix_edge.data.emoji_concepts import COLORS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS
 from himix_edge.data.emoji_drawings import SIZE, drawings
 from himix_edge.errors import InputError
 
 SIDE = 224  # pixels of a rendered scene
 GRID = 3  # things stand in a grid of cells, off their centres by some pixels
 TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji"), "fluent"
-SPLITS = {"train": 0, "test": 1, "test-style": 2, "test-unseen": 3}
 COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500}
 BACKGROUNDS = {  # colours that a question may ask for
     "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
@@ -71,38 +71,35 @@ class Scene:
 
 def scene(split: str, number: int) -> Scene:
     """The scene of a split with this number. Raises InputError for an unknown split."""
-    if split not in SPLITS:
-        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(SPLITS)}")
-    rng = np.random.default_rng([SPLITS[split], number])
-    style = UNSEEN_STYLE if split == "test-style" else str(rng.choice(TRAIN_STYLES))
-    sign = str(rng.choice(UNSEEN_WORDS if split != "train" and rng.random() < 0.5 else WORDS))
+    if split not in COUNT:
+        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
+    rng = Random(f"{split} {number}")
+    style = UNSEEN_STYLE if split == "test-style" else rng.choice(TRAIN_STYLES)
+    sign = rng.choice(UNSEEN_WORDS if split != "train" and rng.random() < 0.5 else WORDS)
     has_sign = rng.random() < 0.25
     cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
     names = _names(split, rng, len(cells))
     things = []
-    for name, cell in zip(names, rng.permutation(len(cells)), strict=False):
-        color = str(rng.choice(list(COLORS[name]))) if name in COLORS else None
-        size = int(rng.integers(48, SIZE + 1)) if len(names) > 1 else int(rng.integers(64, 2 * SIZE))
-        column, row = cells[cell] if len(names) > 1 else (1, 1 - has_sign)
+    for name, cell in zip(names, rng.sample(cells, len(cells)), strict=False):
+        color = rng.choice(list(COLORS[name])) if name in COLORS else None
+        size = rng.randint(48, SIZE) if len(names) > 1 else rng.randrange(64, 2 * SIZE)
+        column, row = cell if len(names) > 1 else (1, 1 - has_sign)
         most = min(6, (SIDE // GRID - 48) // 2)
-        things.append(Thing(name, color, column, row, tuple(rng.integers(-most, most + 1, 2).tolist()), size))
-    background, pattern = str(rng.choice(list(BACKGROUNDS))), str(rng.choice(PATTERNS))
-    return Scene(style, background, pattern, int(rng.integers(2**31)), tuple(things), sign if has_sign else None)
+        things.append(Thing(name, color, column, row, (rng.randint(-most, most), rng.randint(-most, most)), size))
+    background, pattern = rng.choice(list(BACKGROUNDS)), rng.choice(PATTERNS)
+    return Scene(style, background, pattern, rng.getrandbits(31), tuple(things), sign if has_sign else None)
 
 
-def _names(split: str, rng: np.random.Generator, most: int) -> list[str]:
+def _names(split: str, rng: Random, most: int) -> list[str]:
     """One thing, a few different ones, or several of two or three."""
-    known = [name for things in KINDS.values() for name in things if name not in UNSEEN] + list(COLORS)
-    if split == "test-unseen":
-        known = sorted(UNSEEN)
+    known = sorted(UNSEEN) if split == "test-unseen" else KNOWN
     form = rng.random()
     if form < 0.2:
-        return [str(rng.choice(known))]
+        return [rng.choice(known)]
     if form < 0.65:
-        return [str(name) for name in rng.choice(known, int(rng.integers(2, 6)), replace=False)]
-    chosen = rng.choice(known, int(rng.integers(1, 4)), replace=False)
-    counts = rng.integers(1, 5, len(chosen))
-    return [str(name) for name, count in zip(chosen, counts, strict=True) for _ in range(count)][:most]
+        return rng.sample(known, rng.randint(2, 5))
+    chosen = rng.sample(known, rng.randint(1, 3))
+    return [name for name in chosen for _ in range(rng.randint(1, 4))][:most]
 
 
 def load_emoji_scenes(split: str, count: int | None = None, captions: bool = False) -> Dataset:
@@ -116,8 +113,8 @@ def load_emoji_scenes(split: str, count: int | None = None, captions: bool = Fal
     Raises:
         InputError: an unknown split.
     """
-    if split not in SPLITS:
-        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(SPLITS)}")
+    if split not in COUNT:
+        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     samples = LazySamples(partial(_sample, split, captions), range(COUNT[split] if count is None else count))
     styles = "Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji 3D (MIT)"
     name = "emoji-captions" if captions else "emoji-scenes"
@@ -128,7 +125,7 @@ def _sample(split: str, captions: bool, number: int) -> Sample:
     from himix_edge.data.emoji_questions import caption, questions
 
     shown = scene(split, number)
-    rng = np.random.default_rng([SPLITS[split], number, 1])
+    rng = Random(f"{split} {number} questions")
     turns = [caption(shown, rng)] if captions else questions(shown, rng, split != "train")
     return Sample(shown, tuple((turn,) for turn in turns))
 

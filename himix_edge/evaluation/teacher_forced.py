@@ -18,25 +18,18 @@ from himix_edge.training.batches import IGNORED, Batch, collate
 from himix_edge.training.pixels import ImageLoader, Load
 
 
-def answer_states(model: VisionLanguageModel, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (K, V) float32 at the K target positions, their labels (K,), and each one's row (K,).
+def answer_logits(model: VisionLanguageModel, batch: Batch, features: Tensor) -> Tensor:
+    """Logits (K, V) float32 at the batch's K target positions.
 
     `features` (I, N, d_v) are the batch's encoded images; one is injected once, whatever the number of rows about it.
     """
-    logits, labels, rows = [], [], []
-    for has_image in (True, False):
-        chosen = (batch.image_of_row >= 0) == has_image
-        if not chosen.any():
-            continue
-        past = None
-        if has_image:
-            past = model.inject(features).select(batch.image_of_row[chosen])
-        states, _ = model.hidden(batch.input_ids[chosen], past)
-        target = batch.labels[chosen] != IGNORED
-        logits.append(model.project_out(states[target]).float())
-        labels.append(batch.labels[chosen][target])
-        rows.append(chosen.nonzero()[:, 0][target.nonzero()[:, 0]])
-    return torch.cat(logits), torch.cat(labels), torch.cat(rows)
+    seeing, states = len(batch.image_of_row), []
+    if seeing:
+        past = model.inject(features).select(batch.image_of_row)
+        states.append(model.hidden(batch.input_ids[:seeing], past)[0])
+    if seeing < len(batch.input_ids):
+        states.append(model.hidden(batch.input_ids[seeing:])[0])
+    return model.project_out(torch.cat(states).flatten(0, 1)[batch.positions]).float()
 
 
 def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:
@@ -46,15 +39,15 @@ def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:
     return torch.zeros(0, 0, model.config.vision_hidden_size or 0, device=batch.pixels.device)
 
 
-def answered(logits: Tensor, labels: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Per row, whether every target token is the most likely one: bool (count,)."""
-    wrong = torch.zeros(count, dtype=torch.int64, device=rows.device)
-    wrong.index_add_(0, rows, (logits.argmax(-1) != labels).long())
-    return wrong == 0
+def answered(logits: Tensor, batch: Batch) -> Tensor:
+    """Per row, whether every target token is the most likely one: bool (R,)."""
+    wrong = torch.zeros(len(batch.input_ids), dtype=torch.int64, device=logits.device)
+    missed = (logits.argmax(-1) != batch.labels) & (batch.labels != IGNORED)
+    return wrong.index_add(0, batch.row_of_target, missed.long()) == 0
 
 
 def question_batches(
-    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 16
+    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 64
 ) -> Iterator[tuple[list[Turn], Batch]]:
     """Every conversation of `samples` in batches, and each one's last turn.
 
@@ -70,14 +63,12 @@ def question_batches(
         rows: list[tuple[list[int], list[bool]]] = []
         image_of_row: list[int] = []
         turns: list[Turn] = []
-        for sample in samples[start : start + images_per_batch]:
-            image = -1
+        for sample in sorted(samples[start : start + images_per_batch], key=lambda sample: sample.image is None):
             if sample.image is not None and not blind:
-                image = len(images)
+                image_of_row += [len(images)] * len(sample.conversations)
                 images.append(load(sample.image)[0])
             for conversation in sample.conversations:
                 rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
-                image_of_row.append(image)
                 turns.append(conversation[-1])
         yield turns, collate(images, rows, image_of_row)
 
@@ -95,7 +86,7 @@ def exact_answers(
     device = next(model.parameters()).device
     for turns, made in question_batches(samples, text, load, blind):
         batch = made.to(device)
-        right = answered(*answer_states(model, batch, encode(model, batch)), len(turns))
+        right = answered(answer_logits(model, batch, encode(model, batch)), batch)
         yield from zip(turns, right.tolist(), strict=True)
 
 

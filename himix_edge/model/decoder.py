@@ -53,9 +53,10 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
-def rope_frequencies(config: DecoderConfig) -> Tensor:
+def rope_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
     """Rotary inverse frequencies (h/2,), float32; with Llama 3's scaling if the config has it."""
-    inv_freq = 1.0 / config.rope_theta ** (torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    steps = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
+    inv_freq = 1.0 / config.rope_theta ** (steps / config.head_dim)
     scaling = config.rope_scaling
     if scaling is None:
         return inv_freq
@@ -68,7 +69,7 @@ def rope_frequencies(config: DecoderConfig) -> Tensor:
 
 def rope_tables(config: DecoderConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin of shape (T, h/2), float32, for integer `positions` (T,)."""
-    angles = positions.float()[:, None] * rope_frequencies(config).to(positions.device)[None]
+    angles = positions.float()[:, None] * rope_frequencies(config, positions.device)[None]
     return angles.cos(), angles.sin()
 
 

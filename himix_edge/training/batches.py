@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -25,22 +26,33 @@ ENCODED = 1 << 16  # conversations whose tokens are kept
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels uint8 (I, S, S, 3); input_ids, labels int64 (R, T), right-padded; image_of_row int64 (R,), -1: no image.
+    """Rows of tokens about images; all that decides a shape is known on the CPU, so a GPU never has to be waited for.
 
-    `labels[r, t]` is the token that should follow `input_ids[r, t]`, or IGNORED. `own_texts` int64 (K, L) are texts of
-    the model's own, without questions.
+    Attributes:
+        pixels: uint8 (I, S, S, 3).
+        input_ids: int64 (R, T), right-padded; the rows about an image come first.
+        image_of_row: int64 (A,), of those rows, A <= R.
+        positions: int64 (K,), places of the target tokens' predecessors in the flattened input_ids.
+        labels: int64 (K,), the token that should follow each of them, or IGNORED.
+        own_texts: int64 (O, L), texts of the model's own, without questions.
     """
 
     pixels: Tensor
     input_ids: Tensor
-    labels: Tensor
     image_of_row: Tensor
+    positions: Tensor
+    labels: Tensor
     own_texts: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
 
     @property
     def targets(self) -> int:
         """How many tokens the assistant has to produce."""
         return int((self.labels != IGNORED).sum())
+
+    @property
+    def row_of_target(self) -> Tensor:
+        """int64 (K,)."""
+        return self.positions // self.input_ids.shape[1]
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -52,13 +64,14 @@ class BatchMaker(TorchDataset[list[Batch]]):
     """Draws, augments and tokenises the batches of one stage. Steps are counted from 0 within the stage.
 
     Attributes:
-        samples: what is drawn from, without replacement within an epoch, each epoch in its own order.
+        data: sequences of samples. A step draws from one of them, so that its rows have similar lengths; the larger one
+            has more steps. Samples come without replacement within an epoch, each epoch in its own order.
         seed: numbers that decide every choice.
         own_texts: int64 (K, L), of which each step has the next ones.
         share: (first part, number of parts taken, parts of a step): what `maker[step]` gives this process.
     """
 
-    samples: Sequence[Sample]
+    data: Sequence[Sequence[Sample]]
     text: TextProcessor
     recipe: Recipe
     load: Load
@@ -77,15 +90,14 @@ class BatchMaker(TorchDataset[list[Batch]]):
         image_of_row: list[int] = []
         # for the whole step, so that its rows have similar lengths
         join = np.random.default_rng([*self.seed, step]).random() < self.recipe.join
-        for place in range(part, self.recipe.images_per_step, parts):
-            sample, rng = self.draw(step, place), np.random.default_rng([*self.seed, step, place])
-            image = -1
+        places = range(part, self.recipe.images_per_step, parts)
+        drawn = [(self.draw(step, place), np.random.default_rng([*self.seed, step, place])) for place in places]
+        for sample, rng in sorted(drawn, key=lambda one: one[0].image is None):
+            conversations = self._conversations(sample, join, rng)
             if sample.image is not None and not self.recipe.blind:
-                image = len(images)
+                image_of_row += [len(images)] * len(conversations)
                 images.append(augment(self.load(sample.image)[0], self.recipe, rng))
-            for conversation in self._conversations(sample, join, rng):
-                rows.append(encode_conversation(self.text, conversation))
-                image_of_row.append(image)
+            rows += [encode_conversation(self.text, conversation) for conversation in conversations]
         batch = collate(images, rows, image_of_row)
         if self.own_texts is None:
             return batch
@@ -95,8 +107,10 @@ class BatchMaker(TorchDataset[list[Batch]]):
 
     def draw(self, step: int, place: int) -> Sample:
         """The sample at one place of a step."""
-        epoch, offset = divmod(step * self.recipe.images_per_step + place, len(self.samples))
-        return self.samples[int(_order(self.seed, epoch, len(self.samples))[offset])]
+        chosen, earlier = _turn(self.seed, tuple(map(len, self.data)), step)
+        samples = self.data[chosen]
+        epoch, offset = divmod(earlier * self.recipe.images_per_step + place, len(samples))
+        return samples[int(_order((*self.seed, chosen), epoch, len(samples))[offset])]
 
     def _conversations(self, sample: Sample, join: bool, rng: np.random.Generator) -> list[tuple[Turn, ...]]:
         count = min(self.recipe.conversations_per_image, len(sample.conversations))
@@ -122,6 +136,14 @@ def shares(
 
 
 @lru_cache(maxsize=4)
+def _turn(seed: tuple[int, ...], sizes: tuple[int, ...], step: int) -> tuple[int, int]:
+    """Which of the sequences of these sizes a step draws from, and how many earlier steps did."""
+    share = np.array(sizes) / sum(sizes)
+    chosen = np.random.default_rng([*seed, 0, 2]).choice(len(sizes), step + 1, p=share)
+    return int(chosen[-1]), int((chosen[:-1] == chosen[-1]).sum())
+
+
+@lru_cache(maxsize=4)
 def _order(seed: tuple[int, ...], epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([*seed, epoch, 0, 1]).permutation(count)
 
@@ -133,7 +155,7 @@ def encode_conversation(text: TextProcessor, conversation: tuple[Turn, ...]) -> 
 
 
 def augment(pixels: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One image (S, S, 3), mirrored, moved, and brightened or darkened, as the recipe allows."""
+    """One image (S, S, 3), mirrored, moved, unevenly lit, and brightened or darkened, as the recipe allows."""
     if recipe.mirror and rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if recipe.shift:
@@ -141,6 +163,10 @@ def augment(pixels: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator)
         padded = np.pad(pixels, ((most, most), (most, most), (0, 0)), mode="edge")
         top, left = rng.integers(2 * most + 1, size=2)
         pixels = padded[top : top + size, left : left + size]
+    if recipe.shade:
+        light = Image.fromarray((128 * (1 + recipe.shade * rng.uniform(-1, 1, (5, 5)))).clip(0, 255).astype(np.uint8))
+        field = np.asarray(light.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR), np.uint16)[..., None]
+        pixels = (pixels * field >> 7).clip(0, 255).astype(np.uint8)
     if recipe.jitter:
         contrast, brightness = 1 + recipe.jitter * rng.uniform(-1, 1, 2)
         levels = ((np.arange(256) - 128) * contrast + 128) * brightness
@@ -151,15 +177,16 @@ def augment(pixels: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator)
 def collate(
     images: list[NDArray[np.uint8]], rows: list[tuple[list[int], list[bool]]], image_of_row: list[int]
 ) -> Batch:
-    """Pad rows of (ids, is_target) to the longest and shift the targets by one."""
+    """Pad rows of (ids, is_target) to the longest, those about an image first, and find what has to be predicted."""
     longest = max((len(ids) for ids, _ in rows), default=1) - 1
     input_ids = np.zeros((len(rows), longest), np.int64)
-    labels = np.full((len(rows), longest), IGNORED, np.int64)
-    for row, (ids, target) in enumerate(rows):
+    positions: list[int] = []
+    labels: list[int] = []
+    for row, (ids, targets) in enumerate(rows):
         input_ids[row, : len(ids) - 1] = ids[:-1]
-        labels[row, : len(ids) - 1] = np.where(target[1:], ids[1:], IGNORED)
+        places = [place for place, target in enumerate(targets[1:]) if target]
+        positions += [row * longest + place for place in places]
+        labels += [ids[place + 1] for place in places]
     pixels = np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
-    return Batch(
-        torch.from_numpy(pixels), torch.from_numpy(input_ids), torch.from_numpy(labels),
-        torch.tensor(image_of_row, dtype=torch.int64),
-    )  # fmt: skip
+    numbers = (torch.tensor(values, dtype=torch.int64) for values in (image_of_row, positions, labels))
+    return Batch(torch.from_numpy(pixels), torch.from_numpy(input_ids), *numbers)

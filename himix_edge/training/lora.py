@@ -14,6 +14,9 @@ def add_adapters(model: VisionLanguageModel, rank: int, alpha: int) -> None:
     except ImportError:
         raise BackendMissing("peft", "train") from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEARS, lora_dropout=0.0), model)
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False  # autocast would at once undo the cast to float32
 
 
 def use_adapters(model: VisionLanguageModel, used: bool) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from himix_edge.evaluation.teacher_forced import answer_states, answered, encode
+from himix_edge.evaluation.teacher_forced import answer_logits, answered, encode
 from himix_edge.model import VisionLanguageModel
 from himix_edge.training.batches import IGNORED, Batch
 from himix_edge.training.recipe import Recipe, Stage
@@ -35,9 +35,9 @@ class Objective(nn.Module):
             loss = answers = features.new_zeros((), dtype=torch.float32)
             right = torch.zeros(len(batch.input_ids), dtype=torch.bool, device=batch.input_ids.device)
             if stage.answer_loss:
-                logits, labels, rows = answer_states(self.model, batch, features)
-                answers = F.cross_entropy(logits, labels, reduction="sum")
-                right = answered(logits.detach(), labels, rows, len(right))
+                logits = answer_logits(self.model, batch, features)
+                answers = F.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
+                right = answered(logits.detach(), batch)
                 loss = stage.answer_loss * answers
                 loss = loss + stage.answer_loss * self._own_texts(batch.own_texts)
             if stage.tower_loss and self.head is not None and len(features):
@@ -61,8 +61,8 @@ def tower_loss(features: Tensor, head: nn.Linear, batch: Batch) -> Tensor:
     Args:
         features: (I, N, d_v); batch: the rows about them; those without an image are left out.
     """
-    target = batch.labels != IGNORED
-    images = batch.image_of_row[target.nonzero()[:, 0]]
     pooled = F.layer_norm(features.float().mean(1), (features.shape[-1],))
-    seen = images >= 0
-    return F.cross_entropy(head(pooled)[images[seen]].float(), batch.labels[target][seen], reduction="sum")
+    row, seeing = batch.row_of_target, len(batch.image_of_row)
+    guesses = head(pooled)[batch.image_of_row[row.clamp(max=seeing - 1)]].float()
+    labels = batch.labels.where(row < seeing, IGNORED)
+    return F.cross_entropy(guesses, labels, ignore_index=IGNORED, reduction="sum")

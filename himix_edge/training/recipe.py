@@ -93,6 +93,7 @@ class Recipe:
         blind: leave every image out: what a model can know from the questions alone.
         mirror: mirror half of the images: only where no question is about left, right or text.
         shift: move images by up to this many pixels, edges repeated.
+        shade: brightness changes by up to this share from place to place, as by uneven light.
         jitter: brightness and contrast change by up to this share.
         validation_images: first images of each dataset, held out for the periodic evaluation.
     """
@@ -118,6 +119,7 @@ class Recipe:
     blind: bool = False
     mirror: bool = False
     shift: int = 0
+    shade: float = 0.0
     jitter: float = 0.0
     validation_images: int = 100
     evaluate_every: int = 200
