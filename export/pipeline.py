@@ -5,10 +5,8 @@ a kill goes on with the roles that are finished, and a rerun with other settings
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +47,7 @@ from himix_edge.export.quantisation import QuantizedModel, check_groups, digest
 from himix_edge.export.report import table
 from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
-from himix_edge.files import disk_errors, publish_folder, sha256
+from himix_edge.files import disk_errors, locked, publish_folder, sha256
 from himix_edge.presets import SHIPPED, preset
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.text import TOKENIZER, TextProcessor
@@ -280,22 +278,12 @@ def _locked_staging(plan: Plan) -> Iterator[Path]:
     It survives a kill and an interrupt; any error removes it.
     """
     staging = plan.staging
-    with disk_errors(plan.request.out):
-        staging.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir(exist_ok=True)
-        lock = os.open(staging, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise InputError(f"{plan.request.out}: another export is writing this bundle") from None
+    with locked(staging, f"{plan.request.out}: another export is writing this bundle"), disk_errors(plan.request.out):
         try:
             yield staging
         except Exception:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        finally:
-            os.close(lock)
 
 
 def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Report) -> dict[str, list[Path]]:

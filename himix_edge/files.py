@@ -1,6 +1,7 @@
 """Writing so that a kill at any moment leaves the old file or folder, or none, and never half of one."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -63,6 +64,22 @@ def staged_folder(target: Path) -> Iterator[Path]:
             publish_folder(staged, target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Hold a folder, made if need be, until the block ends. Raises InputError(busy) while another process holds it."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(busy) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

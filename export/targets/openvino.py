@@ -27,6 +27,7 @@ from himix_edge.export.graphs import (
     run_layers,
     swap_linears,
 )
+from himix_edge.export.openvino_operators import spelled_out
 from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
@@ -218,10 +219,16 @@ def _convert(
 ) -> Any:  # fmt: skip
     """Trace and convert; inputs, outputs and quantised weights are named, 4-bit ones narrowed."""
     import openvino
+    from openvino.frontend import OpConversionFailure
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic)
-        graph = openvino.convert_model(program)
+        spelled = spelled_out(program.module(check_guards=False))
+        try:
+            graph = openvino.convert_model(TorchFXPythonDecoder(spelled, dynamic_shapes=dynamic is not None))
+        except OpConversionFailure:  # an operator of a tower of others
+            graph = openvino.convert_model(program)
     for ports, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
