@@ -32,7 +32,7 @@ from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart, Recipe, Stage, read_recipe
 from himix_edge.training.start import Variant
-from himix_edge.training.trainer import Run, learning_rate, train
+from himix_edge.training.trainer import Run, Trainer, learning_rate, train
 from tests.conftest import TINY
 
 STAGE = Stage("all", ("tower", "injection", "decoder"), steps=6, learning_rate=1e-3, warmup_steps=2, tower_loss=0.5)
@@ -103,7 +103,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, recipe, starts, kind):
     if kind in ("stages", "adapters"):
         recipe = dataclasses.replace(recipe, stages=TWO_STAGES)
     if kind == "adapters":
-        recipe = dataclasses.replace(recipe, lora_rank=2, own_texts=6, own_texts_per_step=2)
+        recipe = dataclasses.replace(recipe, lora_rank=2, own_texts=6, own_texts_per_step=2, own_texts_every=2)
     whole, parts = (Run(tmp_path / name, recipe, Variant(kind == "vanilla"), seed=3) for name in ("whole", "parts"))
     train(whole)
     assert train(parts, stop_after=3) == {}  # the last checkpoint is of step 2
@@ -152,6 +152,30 @@ def test_resume_needs_the_same_run(tmp_path, recipe):
     shutil.move(first.folder / "last", first.folder / ".last.old")
     train(first, resume=True)
     assert (first.folder / "final").is_dir()
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path, recipe):
+    run = Run(tmp_path / "run", recipe)
+    with Trainer(run, resume=False).alone(), pytest.raises(InputError, match="another training run"):
+        train(run)
+    train(run, stop_after=1)
+
+
+def test_own_texts_hold_the_language(tmp_path, recipe):
+    """While the adapters are fresh there is nothing to hold; what they change costs, and only they can give way."""
+    recipe = dataclasses.replace(recipe, stages=TWO_STAGES, lora_rank=2, own_texts=6, own_texts_per_step=2)
+    trainer = Trainer(Run(tmp_path / "run", recipe), resume=False)
+    trainer._begin(TWO_STAGES[1], restore=False)
+    objective = trainer.objective
+    assert objective._own_texts(trainer.own_texts).item() == pytest.approx(0, abs=1e-4)
+    second = [p for name, p in objective.named_parameters() if "lora_B" in name]
+    with torch.no_grad():
+        for parameter in second:
+            parameter.normal_(std=0.05)
+    cost = objective._own_texts(trainer.own_texts)
+    assert cost.item() > 0.1
+    cost.backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in second)
 
 
 def test_it_learns_and_records_how(tmp_path, recipe, data):

@@ -1,7 +1,7 @@
 """Questions about an EmojiScenes picture, each after a kind that a benchmark asks.
 
-name, color, kind, count, compare, relation (GQA), read (TextVQA), exists and absent (POPE: a thing that is there, a
-random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
+name, color, kind, count, compare, relation, place (GQA), read (TextVQA), exists and absent (POPE: a thing that is
+there, a random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
 """
 
 from collections.abc import Callable, Iterator
@@ -44,6 +44,10 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "side": (
         ("Is the {} {} the {}?", "Do you see the {} {} the {}?"),
         ("Would you say that the {} is {} the {}?",),
+    ),
+    "place": (
+        ("Where is the {}?", "In which part of the picture is the {}?", "Where do you see the {}?"),
+        ("Tell me where the {} is.",),
     ),
     "read": (
         ("What does the sign say?", "Which word is on the sign?", "Read the sign.", "What is written on the sign?"),
@@ -147,7 +151,10 @@ def _about_numbers(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Tur
 
 
 def _about_places(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[Turn]:
-    """Where two things are in one row or column, and no third is between or beyond them on that side."""
+    """Where one thing is; and of two in one row or column, with no third between or beyond them on that side, which."""
+    if single:
+        thing = rng.choice(list(single.values()))
+        yield ask("place", CELLS[thing.row][thing.column], thing.name)
     pairs = [(a, b, side) for a in single.values() for b in single.values() for side in SIDES if _is_at(a, b, side)]
     if not pairs:
         return

@@ -47,7 +47,7 @@ def answered(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def question_batches(
-    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 64
+    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 32
 ) -> Iterator[tuple[list[Turn], Batch]]:
     """Every conversation of `samples` in batches, and each one's last turn.
 

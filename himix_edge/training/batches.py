@@ -67,7 +67,7 @@ class BatchMaker(TorchDataset[list[Batch]]):
         data: sequences of samples. A step draws from one of them, so that its rows have similar lengths; the larger one
             has more steps. Samples come without replacement within an epoch, each epoch in its own order.
         seed: numbers that decide every choice.
-        own_texts: int64 (K, L), of which each step has the next ones.
+        own_texts: int64 (O, L), of which steps have the next ones, see Recipe.own_texts_every.
         share: (first part, number of parts taken, parts of a step): what `maker[step]` gives this process.
     """
 
@@ -99,10 +99,11 @@ class BatchMaker(TorchDataset[list[Batch]]):
                 images.append(augment(self.load(sample.image)[0], self.recipe, rng))
             rows += [encode_conversation(self.text, conversation) for conversation in conversations]
         batch = collate(images, rows, image_of_row)
-        if self.own_texts is None:
+        earlier, others = divmod(step, self.recipe.own_texts_every)
+        if self.own_texts is None or others:
             return batch
         count = self.recipe.own_texts_per_step
-        chosen = torch.arange(step * count + part, (step + 1) * count, parts) % len(self.own_texts)
+        chosen = torch.arange(earlier * count + part, (earlier + 1) * count, parts) % len(self.own_texts)
         return replace(batch, own_texts=self.own_texts[chosen])
 
     def draw(self, step: int, place: int) -> Sample:

@@ -1,5 +1,8 @@
 """Low-rank adapters of the decoder's linears (Hu et al., arXiv 2106.09685), by the peft package."""
 
+import contextlib
+from collections.abc import Iterator
+
 from himix_edge.errors import BackendMissing
 from himix_edge.model import VisionLanguageModel
 
@@ -26,6 +29,16 @@ def use_adapters(model: VisionLanguageModel, used: bool) -> None:
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(used)
+
+
+@contextlib.contextmanager
+def without_adapters(model: VisionLanguageModel) -> Iterator[None]:
+    """The model as it was before its adapters learned; they take part again behind the block."""
+    use_adapters(model, False)
+    try:
+        yield
+    finally:
+        use_adapters(model, True)
 
 
 def plain_name(parameter: str) -> str:

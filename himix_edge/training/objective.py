@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from himix_edge.evaluation.teacher_forced import answer_logits, answered, encode
 from himix_edge.model import VisionLanguageModel
 from himix_edge.training.batches import IGNORED, Batch
+from himix_edge.training.lora import without_adapters
 from himix_edge.training.recipe import Recipe, Stage
 
 
@@ -45,11 +46,13 @@ class Objective(nn.Module):
         return loss, (answers if stage.answer_loss else loss).detach(), right
 
     def _own_texts(self, ids: Tensor) -> Tensor | float:
-        """Cross-entropy of texts (K, L) that the model wrote before it began to learn."""
+        """KL divergence of the next tokens' distributions in texts (O, L) from those before the adapters learned."""
         if not len(ids):
             return 0.0
-        logits = self.model.decode(ids[:, :-1])[0]
-        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+        with torch.no_grad(), without_adapters(self.model):
+            before = self.model.decode(ids)[0].log_softmax(-1)
+        now = self.model.decode(ids)[0].log_softmax(-1)
+        return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), reduction="sum", log_target=True)
 
 
 def tower_loss(features: Tensor, head: nn.Linear, batch: Batch) -> Tensor:

@@ -19,8 +19,8 @@ SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
 MAX_RECIPE_BYTES = 1 << 16
 Part = Literal["tower", "injection", "decoder"]
 POSITIVE = (
-    "images_per_step", "conversations_per_image", "own_texts_per_step", "accumulate", "validation_images",
-    "evaluate_every", "checkpoint_every",
+    "images_per_step", "conversations_per_image", "own_texts_per_step", "own_texts_every", "accumulate",
+    "validation_images", "evaluate_every", "checkpoint_every",
 )  # fmt: skip
 STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
 
@@ -82,9 +82,11 @@ class Recipe:
         lora_rank: of the adapters that learn in place of the decoder's linears (Hu et al., arXiv 2106.09685); 0: the
             decoder's own weights learn.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
-        own_texts: texts of 48 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170).
-            Learning some of them beside the questions keeps its language as it was. 0: none.
-        own_texts_per_step: of them, in a stage where the decoder learns.
+        own_texts: texts of 192 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170). While
+            its adapters learn, its distributions over some of them are held to what they were (Li and Hoiem, arXiv
+            1606.09282), so that its language stays. 0: none.
+        own_texts_per_step, own_texts_every: so many of them in every so-manieth step of a stage where the decoder
+            learns; a pass of their own costs a small model as much as the questions do.
         accumulate: micro-batches that each process cuts its share of a step into.
         weight_decay: on matrices, not on norms and biases.
         gradient_clip: global norm.
@@ -110,6 +112,7 @@ class Recipe:
     lora_alpha: int = 32
     own_texts: int = 0
     own_texts_per_step: int = 8
+    own_texts_every: int = 4
     accumulate: int = 1
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
@@ -139,6 +142,8 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1")
         if self.lora_rank < 0 or self.own_texts < 0:
             raise ValueError("lora_rank and own_texts cannot be negative")
+        if self.own_texts and not self.lora_rank:
+            raise ValueError("own_texts: without adapters (lora_rank) no model is left to compare with; set it to 0")
 
     @property
     def steps(self) -> int:

@@ -26,7 +26,7 @@ from himix_edge.checkpoints import load_checkpoint, save_trained
 from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
-from himix_edge.files import disk_errors, staged_file
+from himix_edge.files import disk_errors, locked, staged_file
 from himix_edge.model import VisionLanguageModel, part_of
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, shares
@@ -48,7 +48,7 @@ from himix_edge.training.state import (
     save_state,
 )
 
-OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 48, 256
+OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 192, 128
 FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
 
 
@@ -112,8 +112,9 @@ def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict
     """
     trainer = Trainer(run, resume)
     end = run.recipe.steps if stop_after is None else min(run.recipe.steps, trainer.progress.step + stop_after)
-    trainer.run_to(end)
-    return trainer.finish() if end == run.recipe.steps else {}
+    with trainer.alone():
+        trainer.run_to(end)
+        return trainer.finish() if end == run.recipe.steps else {}
 
 
 class Trainer:
@@ -162,6 +163,12 @@ class Trainer:
         if run.compile:
             for layer in model.model.layers:
                 layer.compile(dynamic=True)
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the run folder; of several processes the first one does. Raises InputError if another run has it."""
+        if not self.accelerator.is_main_process:
+            return contextlib.nullcontext()
+        return locked(self.run.folder, f"{self.run.folder}: another training run is going on here")
 
     def run_to(self, end: int) -> None:
         """Train until `end` steps are done, from wherever the run is."""
