@@ -32,22 +32,26 @@ def spelled_out(module: GraphModule) -> GraphModule:
 def _replacement(node: Node, sizes: dict[str, Node]) -> Node | None:
     """What stands for a node; None if it may stay."""
     call: Any = node.graph.call_function
+    given: Any = node.args
     if node.target in (aten.flatten.using_ints, aten.unflatten.int):
-        return call(aten.view.default, (node.args[0], _shape(node, sizes)))
+        return call(aten.view.default, (given[0], _shape(node, sizes)))
     if node.target is aten.to.dtype:
-        return call(aten._to_copy.default, node.args[:1], {"dtype": node.args[1]})
+        return call(aten._to_copy.default, given[:1], {"dtype": given[1]})
     if node.target is aten.chunk.default:
-        source, count, axis = node.args
+        source, count, axis = given
         return call(aten.split.Tensor, (source, -(-source.meta["val"].shape[axis] // count), axis))
     if node.target is aten.conv2d.default:
-        x, weight, *rest = node.args
-        bias, stride, padding, dilation, groups = [*rest, *(None, [1, 1], [0, 0], [1, 1], 1)[len(rest) :]]
-        return call(aten.convolution.default, (x, weight, bias, stride, padding, dilation, False, [0, 0], groups))
+        *most, groups = _filled(node, None, None, None, [1, 1], [0, 0], [1, 1], 1)
+        return call(aten.convolution.default, (*most, False, [0, 0], groups))
     if node.target is aten.layer_norm.default:
-        x, shape, *rest = node.args
-        weight, bias, epsilon = [*rest, *(None, None, 1e-5)[len(rest) :]][:3]
-        return call(getitem, (call(aten.native_layer_norm.default, (x, shape, weight, bias, epsilon)), 0))
+        normed = call(aten.native_layer_norm.default, tuple(_filled(node, None, None, None, None, 1e-5)[:5]))
+        return call(getitem, (normed, 0))
     return None
+
+
+def _filled(node: Node, *defaults: Any) -> list[Any]:
+    """A node's arguments, with defaults for those at the end that were not given."""
+    return [*node.args, *defaults[len(node.args) :]]
 
 
 def _sizes(graph: Graph) -> dict[str, Node]:

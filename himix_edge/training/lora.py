@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from himix_edge.errors import BackendMissing
 from himix_edge.model import VisionLanguageModel
@@ -14,12 +15,13 @@ def add_adapters(model: VisionLanguageModel, rank: int, alpha: int) -> None:
     until it learns. Raises BackendMissing without peft."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
         raise BackendMissing("peft", "train") from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEARS, lora_dropout=0.0), model)
-    for module in model.modules():
-        if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False  # autocast would at once undo the cast to float32
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False  # autocast would at once undo the cast to float32
 
 
 def use_adapters(model: VisionLanguageModel, used: bool) -> None:
