@@ -14,61 +14,71 @@ from himix_edge.data.emoji_scenes import Scene, Thing, counts
 # skill -> wordings of training, and those that only tests use
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name": (
-        ("What is in the picture?", "What is this?", "What do you see?", "Name the thing in the image."),
+        ("What is in the picture?", "What is this?", "What do you see?", "Name the thing in the image.",
+         "What does the photo show?", "What am I looking at?"),
         ("Which thing is shown here?", "Tell me what this is."),
     ),
     "color": (
-        ("What color is the {}?", "Which color does the {} have?", "What is the color of the {}?"),
+        ("What color is the {}?", "Which color does the {} have?", "What is the color of the {}?",
+         "Name the {}'s color.", "In what color is the {} painted?", "Say which color the {} is."),
         ("Tell me the color of the {}.", "The {} has which color?"),
     ),
     "background": (
-        ("What color is the background?", "Which color is behind everything?", "What is the background color?"),
+        ("What color is the background?", "Which color is behind everything?", "What is the background color?",
+         "Name the color of the background.", "In front of which color does all this stand?"),
         ("Tell me the color of the background.",),
     ),
     "kind": (
-        ("What kind of thing is the {}?", "To which kind does the {} belong?"),
+        ("What kind of thing is the {}?", "To which kind does the {} belong?", "The {} is what kind of thing?",
+         "Name the kind of thing that the {} is."),
         ("What sort of thing is the {}?",),
     ),
     "count": (
-        ("How many {} are there?", "How many {} do you see?", "Count the {}.", "What is the number of {}?"),
+        ("How many {} are there?", "How many {} do you see?", "Count the {}.", "What is the number of {}?",
+         "How many {} does the image have?", "Give me the number of {} in the photo.", "Say how many {} are here."),
         ("How many {} are shown in this picture?", "Tell me how many {} you can find."),
     ),
     "compare": (
-        ("Are there more {} than {}?", "Do you see more {} than {}?", "Is the number of {} larger than that of {}?"),
+        ("Are there more {} than {}?", "Do you see more {} than {}?", "Is the number of {} larger than that of {}?",
+         "Can you see more {} than {} here?", "Does the image show more {} than {}?"),
         ("Does the picture have more {} than {}?",),
     ),
     "relation": (
-        ("What is {} the {}?", "Which thing is {} the {}?", "What do you see {} the {}?"),
+        ("What is {} the {}?", "Which thing is {} the {}?", "What do you see {} the {}?", "Name what is {} the {}.",
+         "Say which thing stands {} the {}."),
         ("Tell me what is {} the {}.",),
     ),
     "side": (
-        ("Is the {} {} the {}?", "Do you see the {} {} the {}?"),
+        ("Is the {} {} the {}?", "Do you see the {} {} the {}?", "Does the {} stand {} the {}?",
+         "Is it true that the {} is {} the {}?", "Can one see the {} {} the {}?"),
         ("Would you say that the {} is {} the {}?",),
     ),
     "place": (
-        ("Where is the {}?", "In which part of the picture is the {}?", "Where do you see the {}?"),
+        ("Where is the {}?", "In which part of the picture is the {}?", "Where do you see the {}?",
+         "Say where the {} is.", "Which part of the image has the {}?"),
         ("Tell me where the {} is.",),
     ),
     "read": (
-        ("What does the sign say?", "Which word is on the sign?", "Read the sign.", "What is written on the sign?"),
+        ("What does the sign say?", "Which word is on the sign?", "Read the sign.", "What is written on the sign?",
+         "What is the word on the board?", "Give me the text of the sign."),
         ("Tell me the word on the board.", "What can you read here?"),
     ),
     "exists": (
-        ("Is there {} in the picture?", "Do you see {}?", "Does the image show {}?", "Is there {}?"),
+        ("Is there {} in the picture?", "Do you see {}?", "Does the image show {}?", "Is there {}?",
+         "Can one see {} in this image?", "Does the photo have {} in it?", "Is {} to be seen?", "Did someone draw {}?",
+         "Would I find {} in this photo?", "Have you noticed {}?"),
         ("Can you find {} here?", "Does the picture contain {}?"),
     ),
     "statement": (
-        (
-            "The picture shows {} {}. Is that right? Answer yes or no.",
-            "Are there exactly {} {}? Please answer yes or no.",
-        ),
+        ("The picture shows {} {}. Is that right? Answer yes or no.",
+         "Are there exactly {} {}? Please answer yes or no.",
+         "There are {} {} in the image. Yes or no?", "Somebody says that {} {} are here. Is this so? Say yes or no."),
         ("Is it true that there are {} {} here? Answer yes or no.",),
     ),
     "choice": (
-        (
-            "Which of these is in the picture? {} Answer with the letter.",
-            "What does the image show? {} Give the letter.",
-        ),
+        ("Which of these is in the picture? {} Answer with the letter.", "What does the image show? {} Give the letter.",
+         "Which one do you see? {} Say its letter.", "{} Which of them is there? Answer with a letter.",
+         "What is shown? {} Letter, please."),
         ("Choose what can be seen. {} Answer with the letter only.",),
     ),
 }  # fmt: skip
