@@ -9,7 +9,7 @@ Quantisation itself is not judged here (it belongs in an accuracy table): the re
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.text import Message, TextProcessor
 
 Array = NDArray[np.float32]
+Encode = Callable[[Path, NDArray[np.uint8]], Array]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Gate:
         """Ask the reference. Raises InputError for a sample without an image or a prompt beyond `capacity` slots."""
         self.model, self.text, self.capacity = model, text, capacity
         self.results: list[ParityResult] = []
-        self.questions = [self._ask(sample, turns[0].question) for sample in samples for turns in sample.conversations]
+        engine = PytorchEngine(model.reference, model.reference.config.decoder.max_position_embeddings)
+        encode, asked = encoder(engine), [(s, turns[0].question) for s in samples for turns in s.conversations]
+        self.questions = [self._ask(engine, encode, sample, prompt) for sample, prompt in asked]
 
     def copy(self) -> "Gate":
         """The same questions and the results so far, for the next target's own."""
@@ -134,8 +137,8 @@ class Gate:
         """Stage "weights": what is stored in the exported files against what was quantised."""
         found = {name: digest(tensor) for name, tensor in stored}
         off = 0
-        for name, tensor in self.model.tensors.items():
-            if found.get(name) != digest(tensor):
+        for name, expected in self.model.digests.items():
+            if found.get(name) != expected:
                 off += 1
                 self._add("weights", name, "stored as quantised", 0.0, 1.0, False)
         self._at_most("weights", "all", f"tensors off, of {len(self.model.tensors)}", float(off), 0.0)
@@ -151,25 +154,27 @@ class Gate:
         other = (
             None if reference is None else PytorchEngine(reference, reference.config.decoder.max_position_embeddings)
         )
+        encode, encode_other = encoder(engine), None if other is None else encoder(other)
         worst = dict.fromkeys(("vision_encoder", *INJECTED, "decoder"), 0.0)
         rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in INJECTED}
         limits = dict.fromkeys(worst, allowed.limit)
         equal = decisive = decisive_equal = 0
         for question in self.questions:
             expected, margin = question.reference, allowed.margin
-            if other is not None:
-                expected = self._run(other, question.pixels, question.ids, None)
+            features = encode(question.image, question.pixels)
+            if other is not None and encode_other is not None:
+                expected = self._run(other, encode_other(question.image, question.pixels), question.ids, None)
                 for role, noise in _noise(question.reference, expected).items():
                     limits[role] = max(limits[role], min(NOISE * noise, TOLERANCE["int8 activations"].limit))
                 margin = max(margin, limits["decoder"] * margin / allowed.limit)
-            alone = self._run(engine, question.pixels, question.ids, expected)
+            alone = self._run(engine, features, question.ids, expected)
             pairs = _pairs(expected, alone)
             for role, pair in pairs.items():
                 worst[role] = max(worst[role], distance(*pair, rms=allowed.rms))
             for role, found in rows.items():
                 each = [distance(*row, rms=allowed.rms) for row in zip(*pairs[role], strict=False)]  # shapes may differ
                 rows[role] = np.maximum(found, each)
-            same = self._run(engine, question.pixels, question.ids, None).tokens == expected.tokens
+            same = self._run(engine, features, question.ids, None).tokens == expected.tokens
             equal += same
             if expected.margin > margin * float(expected.logits.std()):
                 decisive += 1
@@ -190,8 +195,8 @@ class Gate:
         """The question whose answer the reference is surest of: the one to check a device with."""
         return max(self.questions, key=lambda question: question.reference.margin)
 
-    def _ask(self, sample: Sample, prompt: str) -> Question:
-        reference, config = self.model.reference, self.model.reference.config
+    def _ask(self, engine: Engine, encode: Encode, sample: Sample, prompt: str) -> Question:
+        config = self.model.reference.config
         assert config.vision is not None
         if not isinstance(sample.image, Path):
             raise InputError(f"the gate's question {prompt!r} has no image file; every probe needs one")
@@ -202,15 +207,13 @@ class Gate:
             raise InputError(
                 f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
             )
-        engine = PytorchEngine(reference, config.decoder.max_position_embeddings)
-        return Question(sample.image, prompt, pixels, ids, self._run(engine, pixels, ids, None))
+        return Question(sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None))
 
-    def _run(self, engine: Engine, pixels: NDArray[np.uint8], ids: list[int], forced: Trace | None) -> Trace:
-        """A greedy answer of at most 12 tokens, stop token included.
+    def _run(self, engine: Engine, features: Array, ids: list[int], forced: Trace | None) -> Trace:
+        """A greedy answer of at most 12 tokens, stop token included, to a question about what `engine` encoded.
 
         With `forced`, each role gets that trace's inputs and the decoder its tokens; without, the roles are chained.
         """
-        features = engine.encode(pixels)
         key, value = engine.inject(forced.features if forced else features)
         vision = (forced.key, forced.value) if forced else (key, value)
         engine.start(*vision, self.model.reference.config.first_text_position(key.shape[2]))
@@ -233,6 +236,18 @@ class Gate:
         self.results.append(
             ParityResult(stage=stage, role=role, metric=metric, value=value, limit=limit, passed=passed)
         )
+
+
+def encoder(engine: Engine) -> Encode:
+    """An engine's features of images, each encoded once, however many questions there are about it."""
+    seen: dict[Path, Array] = {}
+
+    def encode(image: Path, pixels: NDArray[np.uint8]) -> Array:
+        if image not in seen:
+            seen[image] = engine.encode(pixels)
+        return seen[image]
+
+    return encode
 
 
 def _pairs(expected: Trace, found: Trace) -> dict[str, tuple[Array, Array]]:

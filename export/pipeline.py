@@ -43,7 +43,7 @@ from himix_edge.export.graphs import release_memory
 from himix_edge.export.parity import Gate, Question
 from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import QuantizedModel, check_groups, digest
+from himix_edge.export.quantisation import QuantizedModel, check_groups
 from himix_edge.export.report import table
 from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
@@ -374,7 +374,7 @@ def _manifest(
         image_kv_id=image_kv_id(model.reference),
         tools=plan.tools,
         provenance=provenance,
-        weights={name: digest(tensor) for name, tensor in model.tensors.items()},
+        weights=model.digests,
         parity=parity,
         selftest=selftest,
     )

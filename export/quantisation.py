@@ -6,8 +6,9 @@ exactly. The model with the dequantised weights is the reference for every runti
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,12 @@ class QuantizedTensor:
     def dequantise(self) -> Tensor:
         """float32 (rows, columns), exactly what every target's weights mean."""
         return self.values.float().unflatten(1, (-1, self.group_size)).mul_(self.scale[..., None]).flatten(1)
+
+    def split(self) -> Iterator["QuantizedTensor"]:
+        """Some rows at a time, few enough that a processor's cache holds what is computed of them."""
+        count = rows_at_a_time(self.values.shape[1])
+        for values, scale in zip(self.values.split(count), self.scale.split(count), strict=True):
+            yield QuantizedTensor(values, scale, self.bits)
 
 
 class QuantizedModule(nn.Module):
@@ -84,6 +91,10 @@ class QuantizedEmbedding(QuantizedModule):
         rows = QuantizedTensor(self.values[ids.flatten()], self.scale[ids.flatten()], self.bits)
         return rows.dequantise().unflatten(0, ids.shape)
 
+    def project(self, states: Tensor) -> Tensor:
+        """See `TokenEmbedding`."""
+        return torch.cat([F.linear(states, rows.dequantise()) for rows in self.quantised.split()], dim=-1)
+
 
 @dataclass(frozen=True)
 class QuantizedModel:
@@ -95,6 +106,11 @@ class QuantizedModel:
     reference: VisionLanguageModel
     tensors: dict[str, QuantizedTensor]
     deviation: dict[str, "Deviation"]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """`digest` of every tensor."""
+        return {name: digest(tensor) for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -126,18 +142,19 @@ def quantise_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTens
 
 
 def _round_rows(weight: Tensor, bits: int, group_size: int) -> tuple[Tensor, Tensor]:
-    if not torch.isfinite(weight).all():
-        raise ValueError("a weight is not finite")
     groups = weight.float().unflatten(1, (-1, group_size or weight.shape[1]))
     low, high = (-8, 7) if bits == 4 else (-127, 127)
-    scale = representable_scale(groups.abs().amax(dim=2) / high)
-    values = (groups / scale[..., None]).round().clamp(low, high)
+    largest = groups.abs().amax(dim=2)
+    if not torch.isfinite(largest).all():
+        raise ValueError("a weight is not finite")
+    scale = representable_scale(largest / high)
+    values = (groups / scale[..., None]).round_().clamp_(low, high)
     return values.flatten(1).to(torch.int8), scale
 
 
 def rows_at_a_time(columns: int) -> int:
-    """Rows of a matrix that make up some 64 MB of float32: what is worked on at once."""
-    return max(1, (1 << 24) // columns)
+    """Rows of a matrix that make up some 8 MB of float32: what is worked on at once."""
+    return max(1, (1 << 21) // columns)
 
 
 def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedTensor] | None = None) -> QuantizedModel:
@@ -196,12 +213,8 @@ def check_groups(config: ModelConfig, policy: Policy) -> None:
 def deviation(weight: Tensor, quantised: QuantizedTensor, calibrated: bool) -> Deviation:
     """How far a quantised weight is from the one it stands for."""
     worst = squares = 0.0
-    count = rows_at_a_time(weight.shape[1])
-    for rows, values, scale in zip(
-        weight.split(count), quantised.values.split(count), quantised.scale.split(count), strict=True
-    ):
-        part = QuantizedTensor(values, scale, quantised.bits)
-        off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / scale[..., None]
+    for rows, part in zip(weight.split(rows_at_a_time(weight.shape[1])), quantised.split(), strict=True):
+        off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / part.scale[..., None]
         worst = max(worst, float(off.abs().max()))
         squares += float(off.square().sum())
     if calibrated:

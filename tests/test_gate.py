@@ -5,6 +5,7 @@ A fault is planted in what the target traces or writes, while the gate keeps the
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from himix_edge.errors import GateRefused
 from himix_edge.export import graphs
-from himix_edge.export.parity import Trace, _noise, distance
+from himix_edge.export.parity import Trace, _noise, distance, encoder
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model.decoder import rope_tables
 from tests.conftest import TINY
@@ -149,6 +150,21 @@ def test_a_planted_fault_is_refused(tmp_path, tiny_checkpoint, monkeypatch, faul
         assert f" {role} " in str(refusal.value)
         assert "FAILED" in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_is_encoded_once_however_many_questions_there_are():
+    asked = []
+
+    class Eye:
+        def encode(self, pixels):
+            asked.append(pixels)
+            return pixels + 0.5
+
+    encode = encoder(Eye())
+    one, other = np.zeros((1, 2, 2, 3), np.uint8), np.ones((1, 2, 2, 3), np.uint8)
+    found = [float(encode(Path(name), pixels).mean()) for name, pixels in (("a", one), ("b", other), ("a", one))]
+    assert found == [0.5, 1.5, 0.5]
+    assert len(asked) == 2
 
 
 def test_distance_knows_shapes_and_nan():

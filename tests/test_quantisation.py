@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.source import random_source
 from himix_edge.errors import InputError
+from himix_edge.export import quantisation
 from himix_edge.export.policy import POLICIES
 from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
 from himix_edge.export.targets.onnx import pack_blocks
@@ -33,8 +35,11 @@ def test_ranges_shapes_and_scales(bits, group, low, high):
 
 def test_zero_and_non_finite_weights():
     assert float(quantise_tensor(torch.zeros(2, 32), 4, 32).dequantise().abs().max()) == 0
-    with pytest.raises(ValueError, match="finite"):
-        quantise_tensor(torch.full((1, 32), torch.nan), 8, 0)
+    for wrong in (torch.nan, torch.inf):
+        weight = torch.ones(3, 32)
+        weight[1, 7] = wrong
+        with pytest.raises(ValueError, match="finite"):
+            quantise_tensor(weight, 8, 0)
 
 
 @pytest.mark.parametrize(("bits", "group", "columns"), [(4, 32, 128), (8, 0, 96), (8, 0, 100)])
@@ -72,6 +77,20 @@ def test_the_reference_computes_with_the_dequantised_weights():
     plain.load_state_dict(state, strict=False)
     ids, pixels = torch.randint(400, (1, 7)), torch.randint(256, (1, 32, 32, 3), dtype=torch.uint8)
     assert torch.equal(quantised.reference(ids, pixel_values=pixels), plain(ids, pixel_values=pixels))
+
+
+def test_working_on_some_rows_at_a_time_changes_nothing(monkeypatch):
+    weight, states = torch.randn(50, 64), torch.randn(2, 3, 64)
+    whole = quantise_tensor(weight, 4, 32)
+    steps = deviation(weight, whole, True).steps
+    monkeypatch.setattr(quantisation, "rows_at_a_time", lambda columns: 16)
+    parts = quantise_tensor(weight, 4, 32)
+    assert torch.equal(parts.values, whole.values)
+    assert torch.equal(parts.scale, whole.scale)
+    assert [len(rows.values) for rows in whole.split()] == [16, 16, 16, 2]
+    assert deviation(weight, whole, True).steps == pytest.approx(steps, rel=1e-5)
+    expected = F.linear(states, whole.dequantise())
+    assert torch.allclose(quantisation.QuantizedEmbedding(whole).project(states), expected, atol=1e-6)
 
 
 def test_the_deviation_is_measured_not_assumed():

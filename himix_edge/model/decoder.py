@@ -162,6 +162,14 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x)), key, value
 
 
+class TokenEmbedding(nn.Embedding):
+    """Token ids -> embeddings, and where the head is tied also states -> logits."""
+
+    def project(self, states: Tensor) -> Tensor:
+        """(..., d) -> (..., V)."""
+        return F.linear(states, self.weight)
+
+
 class DecoderStack(nn.Module):
     """Embedding, layers and final norm: what Hugging Face calls `model`."""
 
@@ -171,7 +179,7 @@ class DecoderStack(nn.Module):
         """Layers in `injected` own a projection of the image's features, `vision_size` wide."""
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens: Any = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             [DecoderLayer(config, vision_size if i in injected else None) for i in range(config.num_hidden_layers)]
         )

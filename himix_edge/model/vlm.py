@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.model.decoder import DecoderStack, KVCache
@@ -38,9 +37,8 @@ class VisionLanguageModel(nn.Module):
 
     def project_out(self, states: Tensor) -> Tensor:
         """Final normed states (..., d) -> logits (..., V), by the tied embedding or `lm_head`."""
-        if self.config.decoder.tie_word_embeddings:
-            return F.linear(states, self.model.embed_tokens.weight)
-        logits: Tensor = self.lm_head(states)
+        head = self.model.embed_tokens.project if self.config.decoder.tie_word_embeddings else self.lm_head
+        logits: Tensor = head(states)
         return logits
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
