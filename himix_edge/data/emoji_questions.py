@@ -76,7 +76,8 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("Is it true that there are {} {} here? Answer yes or no.",),
     ),
     "choice": (
-        ("Which of these is in the picture? {} Answer with the letter.", "What does the image show? {} Give the letter.",
+        ("Which of these is in the picture? {} Answer with the letter.",
+         "What does the image show? {} Give the letter.",
          "Which one do you see? {} Say its letter.", "{} Which of them is there? Answer with a letter.",
          "What is shown? {} Letter, please."),
         ("Choose what can be seen. {} Answer with the letter only.",),
