@@ -100,6 +100,7 @@ def main() -> None:
                     bundle.manifest.target, precision, f"{bundle.bytes / 1e6:.1f}", accuracy, f"{same:.2%}",
                     worst(bundle, "packed"), worst(bundle, "runtime"), seconds,
                 ))  # fmt: skip
+                progress_console.print(*rows[-1])  # what is known if the rest is cut off
     columns = ("runtime", "weights", "MB", "accuracy", "tokens equal", "exact: worst", "as it ships: worst", "export s")
     print_table(f"{arguments.questions} questions, {psutil.cpu_count(logical=False)} cores", columns, rows)
 
