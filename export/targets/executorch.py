@@ -19,6 +19,7 @@ from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.export.executorch_file import write_shared
+from himix_edge.export.executorch_passes import needed_passes_only
 from himix_edge.export.executorch_weights import (
     FILE,
     PackedEmbedding,
@@ -226,11 +227,12 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
         from executorch.exir.passes import MemoryPlanningPass
 
-        edge = to_edge_transform_and_lower(
-            _trace(model, capacity),
-            partitioner=[XnnpackPartitioner()],
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        )
+        with needed_passes_only():
+            edge = to_edge_transform_and_lower(
+                _trace(model, capacity),
+                partitioner=[XnnpackPartitioner()],
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            )
         # without a shared plan every method would have a cache of its own
         planning = MemoryPlanningPass(alloc_graph_input=False, share_mutable_buffers=True)
         program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))

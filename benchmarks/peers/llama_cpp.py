@@ -1,5 +1,6 @@
 """llama.cpp as a peer: a preset's decoder with random weights as GGUF, and its timings through llama-cpp-python."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import gguf
 import numpy as np
 import psutil
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
 from himix_edge.checkpoints.source import random_source
 from himix_edge.presets import preset
 
@@ -93,3 +94,7 @@ def timings(path: Path) -> Timings:
         "prefill 792": lambda: prefill(VISION + TEXT),
         "token at 792": decode,
     }
+
+
+if __name__ == "__main__":
+    report(timings(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Other runtimes with the same decoder and weights; each module says how one is made and timed."""
