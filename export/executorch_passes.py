@@ -32,19 +32,19 @@ REWRITES = {  # pass -> the operators, by the start of their names; passes that 
 @contextlib.contextmanager
 def needed_passes_only() -> Iterator[None]:
     """Lower to XNNPACK inside of this."""
-    from executorch.backends.xnnpack import xnnpack_preprocess
+    from executorch.backends.xnnpack._passes import XNNPACKPassManager
 
-    class Needed(xnnpack_preprocess.XNNPACKPassManager):  # type: ignore[misc]  # executorch has no types
-        def transform(self) -> Any:
-            every = self.passes
-            for each in every:
-                graph = self._exported_program.graph
-                if is_needed(each.__name__, graph):
-                    self.passes = [each]
-                    self._exported_program = super().transform()
-            return self._exported_program
+    manager: Any = XNNPACKPassManager
+    run = manager.transform
 
-    with mock.patch.object(xnnpack_preprocess, "XNNPACKPassManager", Needed):
+    def run_needed(self: Any) -> Any:
+        for each in list(self.passes):
+            if is_needed(each.__name__, self.exported_program.graph):
+                self.passes = [each]
+                self._exported_program = run(self)
+        return self.exported_program
+
+    with mock.patch.object(manager, "transform", run_needed):
         yield
 
 
