@@ -67,7 +67,8 @@ def balance(
 def powers(ranges: Tensor, users: list[QuantizedTensor]) -> Tensor:
     """What each group (groups,) of an input is divided by: the powers of two with the smallest error found.
 
-    No scale of `users` falls below MIN_SCALE by them.
+    A factor common to all groups leaves that error as it is: they are as small as the scales of `users` allow, which
+    don't fall below MIN_SCALE, and at most 1 unless those scales need more.
     """
     groups = ranges.shape[2]
     energy = torch.stack([u.dequantise().square().sum(dim=0).unflatten(0, (groups, -1)).sum(dim=1) for u in users])
@@ -86,6 +87,7 @@ def powers(ranges: Tensor, users: list[QuantizedTensor]) -> Tensor:
             tried = (exponent + change).maximum(lowest)
             if (left := error(tried)) < GAIN * least:
                 exponent, least, better = tried, left, True
+    exponent -= min(exponent.amax(), (exponent - lowest).amin())  # larger inputs stay clear of float16's subnormals
     return torch.ldexp(torch.ones(groups), exponent.int())
 
 

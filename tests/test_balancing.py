@@ -98,6 +98,15 @@ def test_no_scale_falls_below_what_every_runtime_holds():
     assert float((scale * found).min()) >= MIN_SCALE
 
 
+def test_no_input_is_divided_by_more_than_it_needs():
+    """What all groups are divided by together costs float16 its small numbers and gains nothing."""
+    user = QuantizedTensor(torch.ones(2, 96, dtype=torch.int8), torch.ones(2, 3), 4)
+    sizes = torch.tensor([1.0, 8.0, 64.0])
+    found = powers(torch.stack([-sizes, sizes])[:, None], [user])
+    assert float(found.max()) == 1.0
+    assert found[0] < found[2]
+
+
 def test_the_error_is_what_rounding_costs():
     """Uniform rounding errors of a step / sqrt(12), in groups of any size."""
     torch.manual_seed(0)
