@@ -11,12 +11,10 @@ from himix_edge.bundle import Bundle, open_verified
 from himix_edge.runtimes.engine import load_engine
 
 
-def build(name: str, target: str, out: Path, *options: str) -> Path:
-    """`himix export` of the preset in int4, unless it is there already."""
-    if not out.exists():
-        command = [sys.executable, "-m", "himix_edge", "export", "--random-weights", "--model", name, "--quant", "int4"]
-        subprocess.run([*command, "--target", target, "--capacity", "1024", "--out", str(out), *options], check=True)
-    return out
+def build(name: str, target: str, out: Path) -> None:
+    """`himix export` of the preset in int4."""
+    command = [sys.executable, "-m", "himix_edge", "export", "--random-weights", "--model", name, "--quant", "int4"]
+    subprocess.run([*command, "--target", target, "--capacity", "1024", "--out", str(out)], check=True)
 
 
 def timings(bundle: Bundle) -> Timings:
