@@ -21,6 +21,15 @@ def milliseconds(call: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
+def llava_style(prefill: Callable[[int], float], decode: Callable[[], float]) -> Timings:
+    """A peer's cases: `prefill` takes a number of tokens, `decode` gives the time of one behind all of them."""
+    return {
+        "prefill 64": lambda: prefill(TEXT),
+        "prefill 792": lambda: prefill(VISION + TEXT),
+        "token at 792": decode,
+    }
+
+
 def report(cases: Timings) -> None:
     """Run every case and print its times as JSON: what `timed_apart` reads."""
     print(json.dumps({case: [run() for _ in range(WARM_UPS + RUNS)][WARM_UPS:] for case, run in cases.items()}))

@@ -47,6 +47,19 @@ def test_the_same_program(case: str) -> None:
     assert lowered(traced, needed_passes_only()) == lowered(traced, contextlib.nullcontext())
 
 
+def test_a_pass_with_nothing_to_do_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from executorch.backends.xnnpack._passes import FuseBatchNormPass
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it ran")
+
+    monkeypatch.setattr(FuseBatchNormPass, "call", refuse)
+    traced = torch.export.export(Attention().eval(), (torch.ones(1, 5, 16),), strict=True)
+    lowered(traced, needed_passes_only())
+    with pytest.raises(Exception, match="FuseBatchNormPass"):
+        lowered(traced, contextlib.nullcontext())
+
+
 def lowered(traced: torch.export.ExportedProgram, passes: contextlib.AbstractContextManager[None]) -> bytes:
     with quiet(), torch.no_grad(), passes:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

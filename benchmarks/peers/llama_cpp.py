@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import psutil
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
 from himix_edge.checkpoints.source import random_source
 from himix_edge.presets import preset
 
@@ -89,11 +89,7 @@ def timings(path: Path) -> Timings:
         feed: Any = model.eval
         return milliseconds(lambda: [feed(tokens[i : i + 1]) for i in range(DECODED)]) / DECODED
 
-    return {
-        "prefill 64": lambda: prefill(TEXT),
-        "prefill 792": lambda: prefill(VISION + TEXT),
-        "token at 792": decode,
-    }
+    return llava_style(prefill, decode)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ This module imports nothing of this project but `benchmarks.timing`.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
 
 PACKAGES = ("onnxruntime-genai==0.18.0", "torch==2.13.0", "onnx-ir", "transformers>=5,<6", "onnx", "numpy")
 
@@ -30,12 +29,14 @@ def install(folder: Path) -> str:
 
 def build(model: Path, out: Path, python: str) -> Path:
     """The model builder's export of a Hugging Face folder."""
+    import psutil
+
     command = [python, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(out)]
     command += ["-p", "int4", "-e", "cpu", "--extra_options", "block_size=32", "accuracy_level=4"]
     subprocess.run(command, check=True, capture_output=True)
     settings = out / "genai_config.json"  # left alone, onnxruntime-genai 0.18 took one thread of two
     content = json.loads(settings.read_text())
-    content["model"]["decoder"]["session_options"]["intra_op_num_threads"] = os.cpu_count()
+    content["model"]["decoder"]["session_options"]["intra_op_num_threads"] = psutil.cpu_count(logical=False)
     settings.write_text(json.dumps(content))
     return out
 
@@ -64,11 +65,7 @@ def timings(folder: Path) -> Timings:
         fresh.generate_next_token()
         return milliseconds(lambda: [fresh.generate_next_token() for _ in range(DECODED)]) / DECODED
 
-    return {
-        "prefill 64": lambda: prefill(TEXT),
-        "prefill 792": lambda: prefill(VISION + TEXT),
-        "token at 792": decode,
-    }
+    return llava_style(prefill, decode)
 
 
 if __name__ == "__main__":

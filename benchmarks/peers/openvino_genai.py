@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, report
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, report
 
 
 def timings(folder: Path) -> Timings:
@@ -25,11 +25,10 @@ def timings(folder: Path) -> Timings:
         )
         return pipeline.generate(prompt, max_new_tokens=new_tokens, ignore_eos=True).perf_metrics
 
-    return {
-        "prefill 64": lambda: measured(TEXT, 1).get_ttft().mean,
-        "prefill 792": lambda: measured(VISION + TEXT, 1).get_ttft().mean,
-        "token at 792": lambda: measured(VISION + TEXT, DECODED + 1).get_tpot().mean,
-    }
+    return llava_style(
+        lambda count: measured(count, 1).get_ttft().mean,
+        lambda: measured(VISION + TEXT, DECODED + 1).get_tpot().mean,
+    )
 
 
 if __name__ == "__main__":

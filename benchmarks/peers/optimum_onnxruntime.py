@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
 
 
 def build(model: Path, out: Path) -> Path:
@@ -45,11 +45,7 @@ def timings(folder: Path) -> Timings:
 
         return milliseconds(run) / DECODED
 
-    return {
-        "prefill 64": lambda: milliseconds(lambda: feed(tokens[:, :TEXT], None, 0)),
-        "prefill 792": lambda: milliseconds(lambda: feed(tokens, None, 0)),
-        "token at 792": decode,
-    }
+    return llava_style(lambda count: milliseconds(lambda: feed(tokens[:, :count], None, 0)), decode)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
+from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
 
 
 def build(model: Path, out: Path) -> Path:
@@ -48,11 +48,7 @@ def timings(folder: Path) -> Timings:
         prefill(VISION + TEXT)
         return milliseconds(lambda: [step(tokens[i : i + 1], VISION + TEXT + i) for i in range(DECODED)]) / DECODED
 
-    return {
-        "prefill 64": lambda: prefill(TEXT),
-        "prefill 792": lambda: prefill(VISION + TEXT),
-        "token at 792": decode,
-    }
+    return llava_style(prefill, decode)
 
 
 if __name__ == "__main__":
