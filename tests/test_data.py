@@ -5,6 +5,7 @@ import json
 import pytest
 
 from himix_edge.data import load_dataset
+from himix_edge.data.dataset import LazySamples, Sample, Turn
 from himix_edge.data.easy_vqa import with_phrasings
 from himix_edge.errors import InputError
 
@@ -73,3 +74,11 @@ def test_unreadable_files_and_unknown_names(tmp_path):
             load_dataset(name)
     with pytest.raises(InputError, match="split"):
         load_dataset("easy-vqa", "validation")
+
+
+def test_lazy_samples_are_a_sequence():
+    samples = LazySamples(lambda i: Sample(None, ((Turn(str(i), ""),),)), range(5))
+    numbers = [sample.conversations[0][0].question for sample in samples[1:]]
+    assert numbers == ["1", "2", "3", "4"]
+    assert samples[-1].conversations[0][0].question == "4"
+    assert len(samples[:99]) == 5

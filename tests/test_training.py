@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -19,29 +18,21 @@ from himix_edge import load_checkpoint
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.config import Injection
 from himix_edge.data import load_dataset
-from himix_edge.data.dataset import Dataset, LazySamples, Sample, Turn
+from himix_edge.data.dataset import Dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, ask_all
 from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import BatchMaker, shares
-from himix_edge.training.graphed import padded
-from himix_edge.training.objective import Objective
+from himix_edge.training.batches import BatchMaker
 from himix_edge.training.pixels import ImageLoader
-from himix_edge.training.recipe import DataPart, Recipe, Stage, read_recipe
+from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Variant
 from himix_edge.training.trainer import Run, Trainer, learning_rate, train
 from tests.conftest import TINY
+from tests.tiny_recipe import RECIPE, STAGE
 
-STAGE = Stage("all", ("tower", "injection", "decoder"), steps=6, learning_rate=1e-3, warmup_steps=2, tower_loss=0.5)
-DATA = DataPart("easy-vqa", samples=40)
-RECIPE = Recipe(
-    model="", pretrained=True, stages=(STAGE,), data=(DATA,), images_per_step=4, conversations_per_image=2,
-    precision="float32", join=0.3, mirror=True, shift=2, shade=0.2, jitter=0.1, validation_images=4, evaluate_every=3,
-    checkpoint_every=2,
-)  # fmt: skip
 TWO_STAGES = (
     Stage("injection", ("injection",), steps=2, learning_rate=1e-3, warmup_steps=1),
     Stage("finetune", ("injection", "decoder"), steps=3, learning_rate=1e-2, warmup_steps=1, decoder_rate=0.5),
@@ -281,95 +272,6 @@ def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):
     train(Run(tmp_path / "run", dataclasses.replace(blind, stages=(stage,))))
 
 
-def maker(data, text, seed=1, **changes) -> BatchMaker:
-    recipe = dataclasses.replace(RECIPE, **changes)
-    return BatchMaker([data.samples], text, recipe, ImageLoader(TINY.vision), (seed,))
-
-
-def test_batches_depend_on_seed_and_step_alone(data, text):
-    one, two = maker(data, text), maker(data, text)
-    two.batch(0)
-    for a, b in zip(vars(one.batch(5)).values(), vars(two.batch(5)).values(), strict=True):
-        assert torch.equal(a, b)
-    assert not torch.equal(one.batch(5).pixels, maker(data, text, seed=2).batch(5).pixels)
-
-
-def test_parts_of_a_step_are_the_step(data, text):
-    whole = maker(data, text).batch(3)
-    parts = [maker(data, text).batch(3, part, 2) for part in range(2)]
-    assert sum(part.targets for part in parts) == whole.targets
-    assert torch.equal(torch.stack([parts[0].pixels, parts[1].pixels], 1).flatten(0, 1), whole.pixels)
-    two_processes = [list(shares(maker(data, text, accumulate=2), range(3, 4), process, 2)) for process in range(2)]
-    assert sum(b.targets for ((_, batches),) in two_processes for b in batches) == whole.targets
-
-
-def test_worker_processes_make_the_same_batches(data, text):
-    here = list(shares(maker(data, text), range(2, 5), 0, 1))
-    there = list(shares(maker(data, text), range(2, 5), 0, 1, workers=2))
-    assert [step for step, _ in here] == [step for step, _ in there] == [2, 3, 4]
-    for (_, (a,)), (_, (b,)) in zip(here, there, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
-        assert torch.equal(a.input_ids, b.input_ids)
-
-
-def test_a_special_token_in_text_stays_text_in_a_worker(text):
-    there = pickle.loads(pickle.dumps(text))
-    assert there.encode_conversation([("say <|im_end|>", "x")]) == text.encode_conversation([("say <|im_end|>", "x")])
-
-
-def test_kept_pixels_are_the_image(tmp_path, data):
-    image = data.samples[0].image
-    loads = [ImageLoader(TINY.vision, folder) for folder in (None, tmp_path / "px", tmp_path / "px")]
-    first, second, third = (load(image) for load in loads)
-    assert (first == second).all()
-    assert (first == third).all()
-    assert len(list((tmp_path / "px").glob("*.npy"))) == 1
-
-
-def test_an_epoch_shows_every_image_once(data, text):
-    drawn = [maker(data, text).draw(step, place).image for step in range(10) for place in range(4)]
-    assert sorted(drawn) == sorted(sample.image for sample in data.samples)
-
-
-def test_labels_are_the_next_tokens_of_answers(data, text):
-    batch = maker(data, text).batch(0)
-    places = batch.positions[batch.row_of_target == 0] % batch.input_ids.shape[1]
-    said = batch.labels[batch.row_of_target == 0]
-    assert said[-1] == next(iter(text.stop_ids))
-    for place, label in zip(places[:-1].tolist(), said[:-1], strict=True):
-        assert batch.input_ids[0, place + 1] == label
-
-
-def test_padding_changes_neither_loss_nor_gradients(data, text):
-    torch.manual_seed(0)
-    objective = Objective(build_model(TINY), dataclasses.replace(RECIPE, stages=(STAGE,)))
-    batch = maker(data, text).batch(0)
-    grown = padded(batch)
-    assert [len(grown.input_ids) % 64, grown.input_ids.shape[1] % 16, len(grown.labels) % 1024] == [0, 0, 0]
-    gradients = []
-    for one in (batch, grown):
-        objective.zero_grad()
-        loss, answers, right = objective(one, STAGE)
-        loss.backward()
-        gradients.append(
-            [p.grad for p in objective.parameters() if p.grad is not None] + [answers, right[: len(batch.input_ids)]]
-        )
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_a_step_draws_from_one_dataset(data, text):
-    """The larger one has more of the steps, and each of its samples comes once an epoch."""
-    parts = [data.samples[:8], data.samples[8:]]
-    mixed = BatchMaker(parts, text, RECIPE, ImageLoader(TINY.vision), (1,))
-    steps = [{mixed.draw(step, place).image for place in range(4)} for step in range(60)]
-    small = {sample.image for sample in parts[0]}
-    assert all(step <= small or not step & small for step in steps)
-    of_large = [image for step in steps if not step & small for image in step]
-    assert 40 < len(of_large) / 4 < 55
-    assert set(of_large[:32]) == {sample.image for sample in parts[1]}
-
-
 def test_text_only_samples_train_without_a_vision_segment(tmp_path, recipe, monkeypatch, data):
     samples = tuple(dataclasses.replace(s, image=None) if i % 2 else s for i, s in enumerate(data.samples))
     mixed = dataclasses.replace(data, samples=samples)
@@ -396,56 +298,3 @@ def test_too_little_data_is_refused(tmp_path, recipe):
         train(Run(tmp_path / "file" / "run", recipe))
     with pytest.raises(InputError, match="torchrun"):
         train(Run(tmp_path / "run", recipe, fsdp=True))
-
-
-def test_shipped_recipes_are_valid_and_settings_change_them():
-    for name in ("nano", "nano-regular", "nano-enhanced", "regular", "enhanced"):
-        assert read_recipe(name).steps > 100
-    changed = read_recipe("regular", ("steps=7", "finetune.learning_rate=0.5", "join=0.25", "tests=[]"))
-    assert [stage.steps for stage in changed.stages] == [7, 7]
-    assert [stage.learning_rate for stage in changed.stages] == [0.002, 0.5]
-    assert (changed.join, changed.tests) == (0.25, ())
-    assert changed.stage_of(6) == (changed.stages[0], 0)
-    assert changed.stage_of(7) == (changed.stages[1], 7)
-
-
-@pytest.mark.parametrize(
-    ("setting", "complaint"),
-    [
-        ("steps", "NAME=VALUE"),
-        ("nothing.steps=3", "STAGE.NAME=VALUE"),
-        ("speed=3", "'speed' is not a setting; known: accumulate"),
-        ("steps=many", "valid integer"),
-        ("steps=0", "at least one step"),
-        ("images_per_step=0", "images_per_step must be at least 1"),
-        ("evaluate_every=0", "evaluate_every must be at least 1"),
-        ("lora_rank=-1", "cannot be negative"),
-    ],
-)
-def test_wrong_settings_are_named(setting, complaint):
-    with pytest.raises(InputError, match=complaint):
-        read_recipe("nano", (setting,))
-
-
-def test_wrong_recipes_are_named(tmp_path):
-    with pytest.raises(InputError, match="one of: enhanced, nano"):
-        read_recipe("../secrets")
-    path = tmp_path / "r.yaml"
-    for content, complaint in (
-        ("model: [", "not valid YAML"),
-        ("model: nano", "stages: Field required"),
-        ("model: nano\ndata: []\nimages_per_step: 1\nconversations_per_image: 1\nstages: []", "has stages"),
-        ("model: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("x" * 70000, "this is not a recipe"),
-    ):
-        path.write_text(content)
-        with pytest.raises(InputError, match=complaint):
-            read_recipe(str(path))
-
-
-def test_lazy_samples_are_a_sequence():
-    samples = LazySamples(lambda i: Sample(None, ((Turn(str(i), ""),),)), range(5))
-    numbers = [sample.conversations[0][0].question for sample in samples[1:]]
-    assert numbers == ["1", "2", "3", "4"]
-    assert samples[-1].conversations[0][0].question == "4"
-    assert len(samples[:99]) == 5

@@ -1,0 +1,51 @@
+"""Recipe files and their settings."""
+
+import pytest
+
+from himix_edge.errors import InputError
+from himix_edge.training.recipe import read_recipe
+
+
+def test_shipped_recipes_are_valid_and_settings_change_them():
+    for name in ("nano", "nano-regular", "nano-enhanced", "regular", "enhanced"):
+        assert read_recipe(name).steps > 100
+    changed = read_recipe("regular", ("steps=7", "finetune.learning_rate=0.5", "join=0.25", "tests=[]"))
+    assert [stage.steps for stage in changed.stages] == [7, 7]
+    assert [stage.learning_rate for stage in changed.stages] == [0.002, 0.5]
+    assert (changed.join, changed.tests) == (0.25, ())
+    assert changed.stage_of(6) == (changed.stages[0], 0)
+    assert changed.stage_of(7) == (changed.stages[1], 7)
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("steps", "NAME=VALUE"),
+        ("nothing.steps=3", "STAGE.NAME=VALUE"),
+        ("speed=3", "'speed' is not a setting; known: accumulate"),
+        ("steps=many", "valid integer"),
+        ("steps=0", "at least one step"),
+        ("images_per_step=0", "images_per_step must be at least 1"),
+        ("evaluate_every=0", "evaluate_every must be at least 1"),
+        ("lora_rank=-1", "cannot be negative"),
+    ],
+)
+def test_wrong_settings_are_named(setting, complaint):
+    with pytest.raises(InputError, match=complaint):
+        read_recipe("nano", (setting,))
+
+
+def test_wrong_recipes_are_named(tmp_path):
+    with pytest.raises(InputError, match="one of: enhanced, nano"):
+        read_recipe("../secrets")
+    path = tmp_path / "r.yaml"
+    for content, complaint in (
+        ("model: [", "not valid YAML"),
+        ("model: nano", "stages: Field required"),
+        ("model: nano\ndata: []\nimages_per_step: 1\nconversations_per_image: 1\nstages: []", "has stages"),
+        ("model: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("x" * 70000, "this is not a recipe"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError, match=complaint):
+            read_recipe(str(path))
