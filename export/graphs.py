@@ -24,15 +24,32 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class VisionInjector(nn.Module):
-    """vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `ModelConfig.vision_rows`."""
+    """vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `ModelConfig.vision_rows`.
 
-    def __init__(self, model: VisionLanguageModel):
+    Layers whose norms are equal, as `fold_image_norms` makes them, have one.
+    """
+
+    def __init__(self, model: Any):
         super().__init__()
+        config = model.config
         self.model = model
+        own = config.architecture == "himix" and config.injection.sharing == "none"
+        layers = [model.model.layers[i] for i in config.injected_layers] if own else []
+        norms = [layer.input_layernorm_img for layer in layers]
+        self.norm = norms[0] if norms and all(torch.equal(norm.weight, norms[0].weight) for norm in norms) else None
+        self.attentions = [layer.self_attn for layer in layers]
+
+    def projections(self, normed: Tensor) -> list[Tensor]:
+        """Key and value (1, N, G*h) of each layer in turn."""
+        return [project(normed) for a in self.attentions for project in (a.k_proj_img, a.v_proj_img)]
 
     def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.model.project_image(vision_features)
-        return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
+        if self.norm is None:
+            rows = [new for row in self.model.project_image(vision_features) for new in row]
+        else:
+            attention = self.attentions[0]
+            rows = [attention.split(new, attention.kv_heads) for new in self.projections(self.norm(vision_features))]
+        return torch.cat(rows[::2]), torch.cat(rows[1::2])
 
 
 class RotaryTable(nn.Module):

@@ -11,6 +11,7 @@ from himix_edge.data import Sample
 from himix_edge.errors import InputError
 from himix_edge.export.balancing import balance, group_ranges
 from himix_edge.export.calibration import calibrate
+from himix_edge.export.folding import fold_image_norms
 from himix_edge.export.passages import WRITTEN, as_passages, conversations, writes_text
 from himix_edge.export.policy import Policy, role_bits
 from himix_edge.export.preflight import float_bytes
@@ -61,6 +62,7 @@ def round_weights(
     Raises:
         InputError: as `quantise`.
     """
+    source = replace(source, weights=fold_image_norms(source.weights))
     if rounding == "nearest":
         report("reading and quantising")
         return quantise(source, policy)

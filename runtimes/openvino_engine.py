@@ -1,4 +1,4 @@
-"""OpenVINO: the cache is state inside the decoder; an image's keys and values are put there as its first slots."""
+"""OpenVINO: paged attention over blocks of slots, into the first of which an image's keys and values are written."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,36 +10,33 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.openvino_paging import PagedCache, paged
+from himix_edge.runtimes.signal_stack import signal_stack_kept
 
-# the CPU plugin's own defaults are an 8-bit cache, int8 activations and, where the CPU has it, bfloat16
-FLOAT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+# the CPU plugin's own default is int8 activations
+FLOAT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+# and where the CPU has it bfloat16
+DECODER = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
 
 class OpenVinoEngine:
-    """See `Engine`; stateful, the cache grows by what it is given."""
+    """See `Engine`."""
 
     def __init__(
         self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
     ):
-        self.capacity = capacity
+        self.capacity, self._rows = capacity, config.vision_rows
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        self._rows = config.vision_rows
+        plain = {layer for layer, row in enumerate(self._rows) if row is None}
         self._encoder, self._injector, self._decoder = (
-            _open(files[role], settings) for role in ("vision_encoder", "vision_injector", "decoder")
+            _open(files[role], settings, plain if role == "decoder" else None)
+            for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._request = self._decoder.create_infer_request()
-        self._states = {}
-        for state in self._request.query_state():
-            _, layer, kind = state.name.split("present")[0].split(".")
-            self._states[int(layer), kind == "value"] = state
-        expected = 2 * config.decoder.num_hidden_layers
-        if len(self._states) != expected:
-            raise InputError(
-                f"{files['decoder']}: {len(self._states)} cache states, the manifest's model has {expected}"
-            )
-        self._position = 0
+        self._cache = PagedCache(self._decoder, self._request, config.decoder, capacity, files["decoder"])
+        self._used = self._position = 0
 
     @property
     def layer_types(self) -> Counter[str]:
@@ -56,24 +53,19 @@ class OpenVinoEngine:
         return result["vision_key"].copy(), result["vision_value"].copy()
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
-        import openvino
-
-        self._position = position
-        self._request.reset_state()
-        if not key.shape[2]:
-            return
+        self._used, self._position = key.shape[2], position
         for layer, row in enumerate(self._rows):
             if row is not None:
-                for is_value, tensor in enumerate((key, value)):
-                    self._states[layer, bool(is_value)].state = openvino.Tensor(np.ascontiguousarray(tensor[row][None]))
+                self._cache.write(layer, key[row], value[row])
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
         count = len(token_ids)
         inputs = {
-            "input_ids": token_ids[None],
-            "position_ids": np.arange(self._position, self._position + count, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
+            "input_ids": token_ids,
+            "position_ids": np.arange(self._position, self._position + count, dtype=np.int64),
+            **self._cache.inputs(self._used, self._position, count),
         }
+        self._used += count
         self._position += count
         logits: Floats = self._request.infer(inputs)["logits"][0].copy()
         return logits
@@ -86,12 +78,19 @@ def load(
     return OpenVinoEngine(files, config, capacity, threads, activations)
 
 
-def _open(path: Path, settings: dict[str, str]) -> Any:
+def _open(path: Path, settings: dict[str, str], plain: set[int] | None) -> Any:
+    """Compile a graph; `plain` are a decoder's layers without the image."""
     try:
         import openvino
     except ImportError:
         raise BackendMissing("openvino", "openvino") from None
+    core = openvino.Core()
     try:
-        return openvino.Core().compile_model(path, "CPU", settings)
+        graph = core.read_model(path)
+        if plain is not None:
+            paged(graph, plain)
+            settings = settings | DECODER
+        with signal_stack_kept():
+            return core.compile_model(graph, "CPU", settings)
     except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
         raise InputError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}") from None

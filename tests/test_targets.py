@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from importlib import import_module
 
 import numpy as np
@@ -96,9 +98,26 @@ def test_a_long_prompt_and_two_images(four):
         assert np.sqrt(np.mean((found - logits["onnx"]) ** 2)) < 0.1 * logits["onnx"].std(), target
 
 
-def test_openvino_fuses_attention_with_its_cache(four):
+def test_openvinos_attention_is_paged(four):
     types = open_bundle(four["openvino"]).engine.layer_types
-    assert types["ScaledDotProductAttention"] == TINY.decoder.num_hidden_layers
+    assert types["PagedAttention"] == TINY.decoder.num_hidden_layers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stack is kept on Linux only")
+def test_a_signal_after_openvino_is_handled(four):
+    """In a process of its own: without `signal_stack_kept` it is a segmentation fault."""
+    code = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+from himix_edge.runtimes import open_bundle
+faulthandler.enable()
+for _ in range(2):
+    open_bundle(Path(sys.argv[1]))
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", code, str(four["openvino"])]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "handled\n"
 
 
 def test_coreml_functions_share_their_weights_and_states_fit_the_neural_engine(four):

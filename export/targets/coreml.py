@@ -39,19 +39,25 @@ from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.mil_interpreter import load_program
 
 
-class ScaledRMSNorm(nn.Module):
-    """RMSNorm whose squares stay inside float16: the largest magnitude is divided out first."""
+class MirroredNorm(nn.Module):
+    """RMSNorm as Core ML's layer_norm, one operator whose sums are not rounded to float16 on the way.
+
+    The mean of x and -x is zero, so their variance is the mean square of x. The largest magnitude is divided out first,
+    which keeps squares inside float16; epsilon, divided by its square, is the square of one more channel, mirrored too.
+    """
 
     def __init__(self, norm: RMSNorm):
         super().__init__()
-        self.weight, self.root_eps = norm.weight, math.sqrt(norm.eps)
+        (size,) = norm.weight.shape
+        self.size, self.root_eps = size, math.sqrt(norm.eps)
+        scale = torch.cat([norm.weight, norm.weight.new_zeros(1)]) * math.sqrt(size / (size + 1))
+        self.weight = nn.Parameter(scale.repeat(2), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(self.root_eps)
-        scaled = x / largest
-        eps = self.root_eps / largest
-        mean = (scaled * scaled).mean(dim=-1, keepdim=True) + eps * eps
-        return scaled * torch.rsqrt(mean) * self.weight
+        half = torch.cat([x / largest, math.sqrt(self.size) * self.root_eps / largest], dim=-1)
+        both = torch.cat([half, -half], dim=-1)
+        return F.layer_norm(both, (2 * self.size + 2,), self.weight, None, 0.0)[..., : self.size]
 
 
 class Encoder(nn.Module):
@@ -254,7 +260,7 @@ def _swap(module: nn.Module) -> Any:
 
     for name, child in list(module.named_modules()):
         if isinstance(child, RMSNorm):
-            replace_module(module, name, ScaledRMSNorm(child))
+            replace_module(module, name, MirroredNorm(child))
     return swap_linears(module, make)
 
 

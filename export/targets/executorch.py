@@ -80,6 +80,22 @@ class Norm(nn.Module):
         return x * torch.rsqrt(self.mean(x * x)) * self.weight
 
 
+class Injector(VisionInjector):
+    """The injection, with one norm in what XNNPACK computes and one rounding to int8."""
+
+    def __init__(self, model: Any):
+        super().__init__(model)
+        if self.norm is None:
+            swap_linears(model, lambda linear: multiplied(linear, model.config))
+        else:
+            self.norm = Norm(self.norm)
+            self.linears = SideBySide([p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)])
+
+    def projections(self, normed: Tensor) -> list[Tensor]:
+        made: list[Tensor] = self.linears(normed)
+        return made
+
+
 class Rotary(nn.Module):
     """Rotary embeddings (1, T, heads, h) in what XNNPACK computes: the halves change places by a matrix of -1, 0, 1."""
 
@@ -250,7 +266,7 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     vision, decoder = config.vision, config.decoder
     assert vision is not None
     own = owned(model.reference)
-    swapped = swap_linears(owned(model.reference), lambda linear: multiplied(linear, model.reference.config))
+    tower = swap_linears(owned(model.reference).vision_tower, lambda linear: multiplied(linear, config))
     heads, size, rows = decoder.num_key_value_heads, decoder.head_dim, config.num_vision_rows
     cache = Cache(decoder.num_hidden_layers, capacity, heads, size)
     image = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
@@ -260,8 +276,8 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
     methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], Any]] = {
-        "vision_encoder": (spell_out_gelu(swapped.vision_tower), (image,), None),
-        "vision_injector": (VisionInjector(swapped), (features,), None),
+        "vision_encoder": (spell_out_gelu(tower), (image,), None),
+        "vision_injector": (Injector(owned(model.reference)), (features,), None),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),
         "decoder": (Decoder(own, cache), text, (time, None, time)),
     }

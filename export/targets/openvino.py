@@ -1,4 +1,4 @@
-"""OpenVINO: a stateful decoder whose cache is fused into attention, integers stored as i4 and i8 constants.
+"""OpenVINO: a stateful decoder, whose attention is paged when it is opened; integers stored as i4 and i8 constants.
 
 The graphs are traced from the model's own modules by torch.export. Integers pass the converter as int8 and 4-bit ones
 are narrowed behind it; scales are float16, which holds them exactly.
@@ -77,8 +77,10 @@ class FloatWeight(nn.Module):
 
 
 class Decoder(nn.Module):
-    """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h) -> logits (B, V) of the last
-    position and the grown K/V. OpenVINO fuses the cache only where `beam_idx` gathers it."""
+    """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h) -> logits (1, V) of the
+    last position of the last sequence and the grown K/V. OpenVINO knows the cache only where `beam_idx` gathers it.
+
+    Paged attention has the tokens of all sequences on one axis, hence the logits of one only."""
 
     def __init__(self, model: Any, capacity: int):
         super().__init__()
@@ -108,7 +110,7 @@ class Decoder(nn.Module):
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
         x = run_layers(self.stack, F.embedding(input_ids, self.table()), cos, sin, attend)
-        return (F.linear(self.stack.norm(x[:, -1]), self.head()), *present)
+        return (F.linear(self.stack.norm(x.flatten(0, 1)[-1:]), self.head()), *present)
 
 
 class OpenVinoTarget:
@@ -136,11 +138,11 @@ class OpenVinoTarget:
         return model.reference
 
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
-        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not fused."""
+        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not paged."""
         engine: Any = load_engine(bundle, activations="float")
-        layers, fused = bundle.config.decoder.num_hidden_layers, engine.layer_types["ScaledDotProductAttention"]
-        if fused != layers:
-            raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
+        layers, paged = bundle.config.decoder.num_hidden_layers, engine.layer_types["PagedAttention"]
+        if paged != layers:
+            raise GateRefused(f"decoder: OpenVINO made {paged} of {layers} attention layers paged")
         return engine
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
