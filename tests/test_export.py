@@ -267,4 +267,4 @@ def test_a_decoder_without_a_tower_is_refused(tmp_path):
 
 
 def test_blocks_divide_the_columns():
-    assert [row_block(n) for n in (1024, 192, 96, 588)] == [64, 64, 32, 16]
+    assert [row_block(n) for n in (1024, 192, 96, 588)] == [128, 64, 32, 16]
