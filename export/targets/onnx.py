@@ -34,6 +34,7 @@ from himix_edge.runtimes.engine import Engine, load_engine
 
 OPSET = 23
 PACKED, SCALE = ".packed", ".scale"
+JOINT = "+"  # between the names of weights that are stored as one
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
 
 
@@ -149,6 +150,22 @@ class VanillaInjector(nn.Module):
         return torch.cat(present[::2]), torch.cat(present[1::2])
 
 
+class Injector(VisionInjector):
+    """The injection; where the layers share a norm, one matmul, which rounds an image to int8 once for all of them."""
+
+    def __init__(self, model: Any, options: ExportOptions):
+        super().__init__(model)
+        linears = [p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)]
+        joined = None if self.norm is None else join(linears)
+        self.joined = None if joined is None else _matmul(joined, options)
+        _swap(model, options)
+
+    def projections(self, normed: Tensor) -> list[Tensor]:
+        if self.joined is None:
+            return super().projections(normed)
+        return list(self.joined(normed).chunk(2 * len(self.attentions), dim=-1))
+
+
 class Decoder(nn.Module):
     """input_ids, position_ids (1, T) int64; seqlens_k (1,) and total_sequence_length () int32; K/V (1, G, C, h)
     -> logits (1, V) of the last position, present K/V in the same buffers."""
@@ -244,7 +261,8 @@ class OnnxTarget:
                     integers = onnx.numpy_helper.to_array(stored[packed])
                     scales = onnx.numpy_helper.to_array(stored[cast.input[0]])  # equal scales are one tensor
                     shape = {a.name: a.i for a in node.attribute}
-                    yield packed.removesuffix(PACKED), unpack_blocks(integers, scales, shape["K"], shape["bits"])
+                    tensor = unpack_blocks(integers, scales, shape["K"], shape["bits"])
+                    yield from parted(packed.removesuffix(PACKED), tensor)
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
@@ -259,10 +277,11 @@ class OnnxTarget:
     def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
-        own = _swap(owned(model.reference), options)
+        own = owned(model.reference)
         if config.architecture == "himix":
-            injector: nn.Module = VisionInjector(own)
+            injector: nn.Module = Injector(own, options)
         else:
+            _swap(own, options)
             stack = FusedStack(own.model, options.capacity)
             injector = VanillaInjector(own.connector, stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
@@ -291,6 +310,29 @@ class OnnxTarget:
 
 
 TARGET = OnnxTarget()
+
+
+def join(linears: list[Any]) -> QuantizedLinear | None:
+    """Linears with as many rows each, one below the other under all their names; None if they are not of one kind."""
+    if not all(isinstance(linear, QuantizedLinear) for linear in linears):
+        return None
+    if len({(linear.bits, linear.values.shape, linear.scale.shape, linear.bias is None) for linear in linears}) > 1:
+        return None
+    tensor = QuantizedTensor(
+        torch.cat([linear.values for linear in linears]), torch.cat([linear.scale for linear in linears]),
+        linears[0].bits,
+    )  # fmt: skip
+    joined = QuantizedLinear(tensor, None if linears[0].bias is None else torch.cat([each.bias for each in linears]))
+    joined.name = JOINT.join(linear.name for linear in linears)
+    return joined
+
+
+def parted(name: str, tensor: QuantizedTensor) -> Iterator[tuple[str, QuantizedTensor]]:
+    """What `join` joined, by name."""
+    names = name.split(JOINT)
+    parts = zip(tensor.values.chunk(len(names)), tensor.scale.chunk(len(names)), strict=True)
+    for each, (values, scale) in zip(names, parts, strict=True):
+        yield each, QuantizedTensor(values, scale, tensor.bits)
 
 
 def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:
