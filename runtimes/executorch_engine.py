@@ -62,7 +62,7 @@ class ExecuTorchEngine:
         return logits
 
     def _run(self, method: str, *arrays: NDArray[Any]) -> list[Floats]:
-        inputs = [self._torch.from_numpy(np.require(array, requirements="CW")) for array in arrays]
+        inputs = [self._torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays]
         with self._one_blas_thread():
             return [output.numpy().copy() for output in self._methods[method].execute(inputs)]
 
