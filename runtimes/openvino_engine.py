@@ -1,4 +1,4 @@
-"""OpenVINO: paged attention over blocks of slots, into the first of which an image's keys and values are written."""
+"""OpenVINO: three graphs; an image's keys and values are written into the first slots of the decoder's cache."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
-from himix_edge.runtimes.openvino_paging import PagedCache, paged
+from himix_edge.runtimes.openvino_cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.signal_stack import signal_stack_kept
 
 # the CPU plugin's own defaults are int8 activations, 32 of them with a scale, and bfloat16 where the CPU has it
@@ -25,17 +25,28 @@ class OpenVinoEngine:
     def __init__(
         self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
     ):
-        self.capacity, self._rows = capacity, config.vision_rows
+        self.capacity = capacity
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        plain = {layer for layer, row in enumerate(self._rows) if row is None}
-        self._encoder, self._injector, self._decoder = (
-            _open(files[role], settings, plain if role == "decoder" else None)
-            for role in ("vision_encoder", "vision_injector", "decoder")
+        graphs = {role: _read(path) for role, path in files.items()}
+        self._encoder, self._injector = (
+            _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role])
+            for role in ("vision_encoder", "vision_injector")
         )
+        where, settings = files["decoder"], settings | DECODER
+        plain = [layer for layer, row in enumerate(config.vision_rows) if row is None]
+        try:
+            paged(graphs["decoder"], plain)
+            self._decoder = _compile(graphs["decoder"], settings, where)
+        except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
+            self._decoder = _compile(_read(where), settings, where)
         self._request = self._decoder.create_infer_request()
-        self._cache = PagedCache(self._decoder, self._request, config.decoder, capacity, files["decoder"])
+        self._cache: Cache = (
+            PagedCache(self._decoder, self._request, config, capacity, where)
+            if self.layer_types["PagedAttention"]
+            else StateCache(self._request, config, where)
+        )
         self._used = self._position = 0
 
     @property
@@ -54,19 +65,12 @@ class OpenVinoEngine:
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._used, self._position = key.shape[2], position
-        for layer, row in enumerate(self._rows):
-            if row is not None:
-                self._cache.write(layer, key[row], value[row])
+        self._cache.fill(key, value)
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
-        count = len(token_ids)
-        inputs = {
-            "input_ids": token_ids,
-            "position_ids": np.arange(self._position, self._position + count, dtype=np.int64),
-            **self._cache.inputs(self._used, self._position, count),
-        }
-        self._used += count
-        self._position += count
+        inputs = self._cache.inputs(token_ids, self._used, self._position)
+        self._used += len(token_ids)
+        self._position += len(token_ids)
         logits: Floats = self._request.infer(inputs)["logits"][0].copy()
         return logits
 
@@ -78,24 +82,29 @@ def load(
     return OpenVinoEngine(files, config, capacity, threads, activations)
 
 
-def _open(path: Path, settings: dict[str, str], plain: set[int] | None) -> Any:
-    """Compile a graph; `plain` are a decoder's layers without the image."""
+def _read(path: Path) -> Any:
     try:
         import openvino
     except ImportError:
         raise BackendMissing("openvino", "openvino") from None
-    core = openvino.Core()
     try:
-        graph = core.read_model(path)
-        if plain is None:
-            settings = {PRECISION: "f32", GROUP: str(_group(graph))} | settings
-        else:
-            paged(graph, plain)
-            settings = settings | DECODER
-        with signal_stack_kept():
-            return core.compile_model(graph, "CPU", settings)
+        return openvino.Core().read_model(path)
     except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
-        raise InputError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}") from None
+        raise _refused(path, error) from None
+
+
+def _compile(graph: Any, settings: dict[str, str], path: Path) -> Any:
+    import openvino
+
+    try:
+        with signal_stack_kept():
+            return openvino.Core().compile_model(graph, "CPU", settings)
+    except Exception as error:
+        raise _refused(path, error) from None
+
+
+def _refused(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}")
 
 
 def _group(graph: Any) -> int:

@@ -21,7 +21,8 @@ from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
 from himix_edge.model import build_model
-from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes import open_bundle, openvino_engine
+from himix_edge.runtimes.engine import load_engine
 from tests.conftest import TINY
 
 TARGETS = ("onnx", "openvino", "executorch", "coreml")
@@ -103,13 +104,32 @@ def test_openvinos_attention_is_paged(four):
     assert types["PagedAttention"] == TINY.decoder.num_hidden_layers
 
 
+def test_openvinos_states_serve_where_there_is_no_paged_attention(four, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("AttentionExecutor creation fails")
+
+    bundle = open_verified(four["openvino"])
+    pages = load_engine(bundle, activations="float")
+    monkeypatch.setattr(openvino_engine, "paged", refuse)
+    states = load_engine(bundle, activations="float")
+    assert states.layer_types["PagedAttention"] == 0
+    shape = (2, TINY.num_vision_rows, TINY.decoder.num_key_value_heads, 37, TINY.decoder.head_dim)
+    key, value = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for image in (slice(None), slice(0)):  # behind 37 slots, which fill no whole number of blocks, and alone
+        for engine in (pages, states):
+            engine.start(key[:, :, image], value[:, :, image], 0)
+        for ids in (np.arange(5), np.arange(1), np.arange(3)):
+            np.testing.assert_allclose(pages.step(ids), states.step(ids), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the stack is kept on Linux only")
 def test_a_signal_after_openvino_is_handled(four):
     """In a process of its own: without `signal_stack_kept` it is a segmentation fault."""
     code = """
 import faulthandler, os, signal, sys
 from pathlib import Path
-from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes import open_bundle, openvino_engine
+from himix_edge.runtimes.engine import load_engine
 faulthandler.enable()
 for _ in range(2):
     open_bundle(Path(sys.argv[1]))

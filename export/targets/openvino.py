@@ -138,11 +138,12 @@ class OpenVinoTarget:
         return model.reference
 
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
-        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not paged."""
+        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not fused."""
         engine: Any = load_engine(bundle, activations="float")
-        layers, paged = bundle.config.decoder.num_hidden_layers, engine.layer_types["PagedAttention"]
-        if paged != layers:
-            raise GateRefused(f"decoder: OpenVINO made {paged} of {layers} attention layers paged")
+        layers, types = bundle.config.decoder.num_hidden_layers, engine.layer_types
+        fused = types["PagedAttention"] or types["ScaledDotProductAttention"]
+        if fused != layers:
+            raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
         return engine
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:

@@ -1,0 +1,143 @@
+"""The two forms that a decoder's cache has in OpenVINO: paged attention, and states where a CPU has none.
+
+Attention fused with a state takes the tokens behind a filled state one by one (the CPU plugin's scaled_attn.cpp,
+`use_one_token`), so a prompt behind an image takes three times as long as by itself. Paged attention takes them
+together, and an image's keys and values are written straight into its blocks, which belong to the caller. The plugin
+has it on x86-64, and on arm64 with SVE.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himix_edge.config import ModelConfig
+from himix_edge.errors import InputError
+from himix_edge.runtimes.engine import Floats
+
+PLAIN = "plain_past_lens"  # slots filled in layers without the image
+KEY_CACHE, PAST_LENS = 3, 5  # inputs of PagedAttentionExtension
+
+
+class Cache(Protocol):
+    """One sequence, in the order of its slots."""
+
+    def fill(self, key: Floats, value: Floats) -> None:
+        """Empty the cache and fill its first slots with vision key and value (I, G, n, h)."""
+        ...
+
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+        """What the decoder takes of tokens (T,) behind `filled` slots, the first at rotary position `position`.
+
+        HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled.
+        """
+        ...
+
+
+def paged(graph: Any, plain: Collection[int]) -> None:
+    """Turn the states of a stateful decoder into inputs key_cache.I and value_cache.I, in place.
+
+    Layers in `plain` get a length of their own: without the image their cache is shorter.
+    """
+    import openvino
+    from openvino._offline_transformations import paged_attention_transformation
+
+    paged_attention_transformation(graph)
+    if not plain:
+        return
+    length = openvino.opset13.parameter([-1], np.int32, name=PLAIN)
+    length.output(0).set_names({PLAIN})
+    caches = {f"key_cache.{layer}" for layer in plain}
+    for node in graph.get_ops():
+        if node.get_type_name() == "PagedAttentionExtension" and caches & node.input_value(KEY_CACHE).names:
+            node.input(PAST_LENS).replace_source_output(length.output(0))
+    graph.add_parameters([length])
+    graph.validate_nodes_and_infer_types()
+
+
+class PagedCache:
+    """See `Cache`: the blocks of a decoder whose graph went through `paged`."""
+
+    def __init__(self, compiled: Any, request: Any, config: ModelConfig, capacity: int, where: Path):
+        """Allocate `capacity` slots and hand them to the request.
+
+        Raises:
+            InputError: the caches of the graph, which is at `where`, are not those of `config`.
+        """
+        import openvino
+
+        self._rows, decoder = config.vision_rows, config.decoder
+        caches = {name: port for port in compiled.inputs for name in port.names if "_cache." in name}
+        self._plain = any(PLAIN in port.names for port in compiled.inputs)
+        self._layers: list[list[Any]] = []  # of each layer keys and values (blocks, G, slots of a block, h)
+        for layer in range(decoder.num_hidden_layers):
+            self._layers.append([])
+            for name in (f"key_cache.{layer}", f"value_cache.{layer}"):
+                if name not in caches:
+                    raise InputError(f"{where}: no {name}, the manifest's model has one")
+                port = caches.pop(name)
+                heads, self._block, size = (length.get_length() for length in list(port.partial_shape)[1:])
+                if (heads, size) != (decoder.num_key_value_heads, decoder.head_dim):
+                    raise InputError(f"{where}: {name} has {heads} heads of {size}, not what the manifest says")
+                blocks = openvino.Tensor(port.element_type, [-(-capacity // self._block), heads, self._block, size])
+                request.set_tensor(port, blocks)
+                self._layers[layer].append(blocks)
+        if caches:
+            raise InputError(f"{where}: {min(caches)}, which the manifest's model has not")
+        self._indices = np.arange(-(-capacity // self._block), dtype=np.int32)
+
+    def fill(self, key: Floats, value: Floats) -> None:
+        heads, slots, size = key.shape[1:]
+        whole, rest = divmod(slots, self._block)
+        for tensors, row in zip(self._layers, self._rows, strict=True):
+            for tensor, rows in zip(tensors, (key, value), strict=True) if row is not None else ():
+                blocks, new = tensor.data, rows[row]
+                full = new[:, : slots - rest].reshape(heads, whole, self._block, size)
+                blocks[:whole] = full.transpose(1, 0, 2, 3)
+                if rest:
+                    blocks[whole, :, :rest] = new[:, slots - rest :]
+
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+        new = len(token_ids)
+        used = -(-(filled + new) // self._block)
+        numbers = {
+            "past_lens": [filled], "subsequence_begins": [0, new],
+            "block_indices_begins": [0, used], "max_context_len": filled + new,
+        }  # fmt: skip
+        if self._plain:
+            numbers[PLAIN] = [position]
+        arrays = {name: np.array(number, np.int32) for name, number in numbers.items()}
+        positions = np.arange(position, position + new, dtype=np.int64)
+        return arrays | {"input_ids": token_ids, "position_ids": positions, "block_indices": self._indices[:used]}
+
+
+class StateCache:
+    """See `Cache`: the states of a stateful decoder, which grow by what they are given."""
+
+    def __init__(self, request: Any, config: ModelConfig, where: Path):
+        """Raises InputError where the states of the graph, which is at `where`, are not those of `config`."""
+        self._rows, self._request = config.vision_rows, request
+        self._states = {}
+        for state in request.query_state():
+            _, layer, kind = state.name.split("present")[0].split(".")
+            self._states[int(layer), kind == "value"] = state
+        expected = 2 * config.decoder.num_hidden_layers
+        if len(self._states) != expected:
+            raise InputError(f"{where}: {len(self._states)} cache states, the manifest's model has {expected}")
+
+    def fill(self, key: Floats, value: Floats) -> None:
+        import openvino
+
+        self._request.reset_state()
+        for layer, row in enumerate(self._rows):
+            if row is not None and key.shape[2]:
+                for is_value, tensor in enumerate((key, value)):
+                    self._states[layer, bool(is_value)].state = openvino.Tensor(np.ascontiguousarray(tensor[row][None]))
+
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+        positions = np.arange(position, position + len(token_ids), dtype=np.int64)
+        return {
+            "input_ids": token_ids[None], "position_ids": positions[None], "beam_idx": np.zeros(1, np.int32),
+        }  # fmt: skip
