@@ -31,7 +31,7 @@ from himix_edge.runtimes.devices import open_device
 from himix_edge.runtimes.devices.board_job import board_job
 from himix_edge.runtimes.devices.link import LinkLost, Result
 from himix_edge.runtimes.devices.pushing import push
-from himix_edge.runtimes.devices.runner import build_runner
+from himix_edge.runtimes.devices.runner import TARGETS, build_runner
 from tests.fake_adbd import FakeDevice
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
@@ -76,6 +76,13 @@ def test_the_runner_measures_with_nothing_but_numpy_and_the_runtime(tiny_bundle,
     (there / "decoder.onnx").write_bytes(b"other")
     refused = subprocess.run(command, cwd=there, capture_output=True, text=True, check=False).stdout
     assert "changed on the board" in json.loads(refused.splitlines()[-1])["error"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_runner_has_all_that_an_engine_imports(target, board_python, tmp_path):
+    build_runner(tmp_path / "runner.pyz")
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import himix_edge.runtimes.{target}_engine"
+    subprocess.run([board_python, "-I", "-c", code, tmp_path / "runner.pyz"], check=True)
 
 
 class ShellLink:

@@ -8,6 +8,7 @@ from himix_edge.runtimes.bench import bandwidth, digest, host, job, measuring, p
 from himix_edge.runtimes.devices import board
 
 TARGETS = ("onnx", "onnx_portable", "openvino")
+ENGINES = (*(f"{target}_engine.py" for target in TARGETS), "openvino_cache.py", "signal_stack.py")
 BENCH = (bandwidth, digest, host, job, measuring, probes)
 
 
@@ -19,7 +20,7 @@ def build_runner(path: Path) -> None:
         "himix_edge/errors.py": Path(himix_edge.errors.__file__),
         "himix_edge/config.py": own / "config.py",
         "himix_edge/runtimes/engine.py": own / "engine.py",
-        **{f"himix_edge/runtimes/{target}_engine.py": bench.parent / f"{target}_engine.py" for target in TARGETS},
+        **{f"himix_edge/runtimes/{name}": bench.parent / name for name in ENGINES},
         **{f"himix_edge/runtimes/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
     }
     content = {name: source.read_bytes() for name, source in sources.items()}
