@@ -4,7 +4,7 @@ Stages, each on real images and prompts:
   subgraphs   the three roles chained with a KV cache against one full forward pass of the model
   quantised   the dequantised weights against the original ones: no weight is off by more than a rounding step
   packed      the exported files with float activations against the dequantised reference: tight
-  runtime     the exported files as they ship against the same reference: looser where activations are int8
+  runtime     the bundle as it is opened, against the same reference: looser where activations are int8
 Quantisation itself is not judged here (it belongs in an accuracy table): the reference has the dequantised weights.
 """
 

@@ -36,8 +36,8 @@ class Cache(Protocol):
         ...
 
 
-def paged(graph: Any, plain: Collection[int]) -> None:
-    """Turn the states of a stateful decoder into inputs key_cache.I and value_cache.I, in place.
+def paged(graph: Any, plain: Collection[int]) -> Any:
+    """A stateful decoder, changed in place: its states are inputs key_cache.I and value_cache.I.
 
     Layers in `plain` get a length of their own: without the image their cache is shorter.
     """
@@ -46,7 +46,7 @@ def paged(graph: Any, plain: Collection[int]) -> None:
 
     paged_attention_transformation(graph)
     if not plain:
-        return
+        return graph
     length = openvino.opset13.parameter([-1], np.int32, name=PLAIN)
     length.output(0).set_names({PLAIN})
     caches = {f"key_cache.{layer}" for layer in plain}
@@ -55,6 +55,7 @@ def paged(graph: Any, plain: Collection[int]) -> None:
             node.input(PAST_LENS).replace_source_output(length.output(0))
     graph.add_parameters([length])
     graph.validate_nodes_and_infer_types()
+    return graph
 
 
 class PagedCache:

@@ -23,8 +23,15 @@ class OpenVinoEngine:
     """See `Engine`."""
 
     def __init__(
-        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+        self,
+        files: dict[str, Path],
+        config: ModelConfig,
+        capacity: int,
+        threads: int | None,
+        activations: str,
+        paging: bool = True,
     ):
+        """Without `paging` the decoder runs as it is stored, on states."""
         self.capacity = capacity
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
@@ -34,11 +41,10 @@ class OpenVinoEngine:
             _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role])
             for role in ("vision_encoder", "vision_injector")
         )
-        where, settings = files["decoder"], settings | DECODER
+        where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
         plain = [layer for layer, row in enumerate(config.vision_rows) if row is None]
         try:
-            paged(graphs["decoder"], plain)
-            self._decoder = _compile(graphs["decoder"], settings, where)
+            self._decoder = _compile(paged(graph, plain) if paging else graph, settings, where)
         except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
             self._decoder = _compile(_read(where), settings, where)
         self._request = self._decoder.create_infer_request()

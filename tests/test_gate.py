@@ -49,8 +49,9 @@ def double_one_scale(model):
 
 
 def swap_key_and_value(model):
-    project = model.project_image
-    model.project_image = lambda features: [(value, key) for key, value in project(features)]
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        attention.k_proj_img, attention.v_proj_img = attention.v_proj_img, attention.k_proj_img
 
 
 def transpose_image(model):

@@ -31,7 +31,8 @@ from himix_edge.export.openvino_operators import spelled_out
 from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
-from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.openvino_engine import OpenVinoEngine
 
 QUANTISED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantised weight looks in a graph
 
@@ -138,10 +139,14 @@ class OpenVinoTarget:
         return model.reference
 
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
-        """The same files, compiled for float32 throughout. Raises GateRefused if attention is not fused."""
-        engine: Any = load_engine(bundle, activations="float")
-        layers, types = bundle.config.decoder.num_hidden_layers, engine.layer_types
-        fused = types["PagedAttention"] or types["ScaledDotProductAttention"]
+        """The same files on states, compiled for float32 throughout. Raises GateRefused if attention is not fused.
+
+        The states are what a CPU without paged attention has, and what reads the mask.
+        """
+        files = {role: bundle.role_path(role) for role in bundle.manifest.roles}
+        capacity = bundle.manifest.context_capacity
+        engine = OpenVinoEngine(files, bundle.config, capacity, None, "float", paging=False)
+        layers, fused = bundle.config.decoder.num_hidden_layers, engine.layer_types["ScaledDotProductAttention"]
         if fused != layers:
             raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
         return engine
