@@ -13,14 +13,14 @@ NORM, PROJECTIONS = "input_layernorm_img.weight", ("self_attn.k_proj_img.weight"
 
 
 def fold_image_norms(weights: Weights) -> Weights:
-    """The same model whose `input_layernorm_img` have the weight 1; each tensor is still read when it is asked for.
+    """The same model, `input_layernorm_img` of its layers 1; each tensor is still read when it is asked for.
 
     Args:
-        weights: every parameter of a model; one without such norms stays as it is.
+        weights: every parameter of a model; one whose layers share their injection, or have none, stays as it is.
     """
     folded = dict(weights)
     for name, tensor in weights.items():
-        if name.endswith(NORM):
+        if name.startswith("model.layers.") and name.endswith(NORM):
             columns = tensor.read().float()
             folded |= as_weights({name: torch.ones_like(columns)})
             for projection in PROJECTIONS:

@@ -7,6 +7,7 @@ import torch
 
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.lazy import as_weights
+from himix_edge.config import Injection
 from himix_edge.export.folding import fold_image_norms
 from himix_edge.export.graphs import VisionInjector
 from himix_edge.model import build_model
@@ -35,7 +36,8 @@ def test_an_image_is_normed_once_and_its_keys_and_values_are_the_same(uneven):
             torch.testing.assert_close(found, torch.cat([row[kind] for row in expected]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_without_vision_norms_stays_as_it_is():
-    model = build_model(dataclasses.replace(TINY, architecture="vanilla"))
+@pytest.mark.parametrize("other", [{"architecture": "vanilla"}, {"injection": Injection(sharing="uniform")}])
+def test_a_model_whose_layers_have_no_such_norms_stays_as_it_is(other):
+    model = build_model(dataclasses.replace(TINY, **other))
     weights = as_weights(model.state_dict())
     assert fold_image_norms(weights) == dict(weights)
