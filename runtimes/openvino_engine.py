@@ -105,7 +105,7 @@ def _compile(graph: Any, settings: dict[str, str], path: Path) -> Any:
     try:
         with signal_stack_kept():
             return openvino.Core().compile_model(graph, "CPU", settings)
-    except Exception as error:
+    except Exception as error:  # as above; what it says goes on to the user
         raise _refused(path, error) from None
 
 

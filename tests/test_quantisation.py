@@ -11,9 +11,9 @@ from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.source import random_source
 from himix_edge.errors import InputError
 from himix_edge.export import quantisation
+from himix_edge.export.onnx_blocks import pack_blocks
 from himix_edge.export.policy import POLICIES
 from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
-from himix_edge.export.targets.onnx import pack_blocks
 from tests.conftest import TINY
 
 WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-7, 1, 24)[:, None]
