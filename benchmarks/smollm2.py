@@ -3,11 +3,11 @@
     himix convert smollm2-135m --out models/smollm2
     python -m benchmarks.smollm2 [--model DIR] [--tokens N] [--keep DIR] [--only TABLE]
 
-Perplexity is that of the first N tokens of this project's LICENSE, a token at a time, as a bundle computes it. The
-methods of rounding are compared in PyTorch on dequantised weights, and on a second text too: eight passages of 512
-tokens of Python's own help topics, which the model knows less well than a licence. The peers quantise the same float
-decoder: ONNX Runtime's and NNCF's quantisers our float exports, torchao the PyTorch model (pip install
-'himix-edge[peers]').
+Perplexity is that of the first N tokens of this project's LICENSE and that of eight passages of 512 tokens of Python's
+own help topics, which the model knows less well than a licence: enough that runtimes which round differently don't
+differ by chance. Bundles compute them a token at a time; those in --keep are made only where they are missing. The
+methods of rounding are compared in PyTorch on dequantised weights. The peers quantise the same float decoder: ONNX
+Runtime's and NNCF's quantisers our float exports, torchao the PyTorch model (pip install 'himix-edge[peers]').
 """
 
 import argparse
@@ -15,20 +15,21 @@ import math
 import pydoc_data.topics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from himix_edge.bundle import Bundle, GenerationDefaults
+from himix_edge.bundle import Bundle, GenerationDefaults, open_verified
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import GateRefused
-from himix_edge.evaluation.perplexity import perplexity, read_text
-from himix_edge.export.pipeline import ExportRequest, export_all, plan, quantised
+from himix_edge.evaluation.perplexity import read_text, surprise
+from himix_edge.export.pipeline import ExportRequest, Plan, export_all, plan, quantised
 from himix_edge.export.targets import find_targets
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes import Session, open_bundle
@@ -55,25 +56,34 @@ class Benchmark:
     def __init__(self, model: str, tokens: int, folder: Path, targets: str = "all"):
         self.model, self.tokens, self.folder, self.targets = model, tokens, folder, targets
         self.source = open_source(model)
-        self.content = read_text(TEXT)
+        encode = self.source.load_text().tokenizer.encode
+        ids = encode(topics()[: 10 * PASSAGES * EVERY], add_special_tokens=False).ids
+        starts = range(0, PASSAGES * EVERY, EVERY)
+        self.texts = (
+            [encode(read_text(TEXT), add_special_tokens=False).ids[:tokens]],
+            [ids[start : start + LENGTH] for start in starts],
+        )
 
-    def measure(self, engine: Engine) -> float:
-        """Perplexity of LICENSE in an engine."""
+    def perplexities(self, surprise_of: Callable[[list[int]], float]) -> tuple[float, float]:
+        """Of LICENSE and of the help topics; `surprise_of` a passage is its negative log-likelihood."""
+        licence, topics = (
+            math.exp(sum(map(surprise_of, passages)) / sum(len(ids) - 1 for ids in passages)) for passages in self.texts
+        )
+        return licence, topics
+
+    def measure(self, engine: Engine) -> tuple[float, float]:
+        """Perplexities in an engine, a token at a time."""
         session = Session(engine, self.source.load_text(), self.source.config, "", GenerationDefaults())
-        return perplexity(session, self.content, self.tokens)[0]
+        return self.perplexities(lambda ids: surprise(session, ids))
 
     @torch.inference_mode()
     def pytorch(self, model: VisionLanguageModel) -> tuple[float, float]:
-        """Perplexity of LICENSE and of the help topics in PyTorch, a passage in one pass."""
-        encode = self.source.load_text().tokenizer.encode
-        licence = encode(self.content, add_special_tokens=False).ids[: self.tokens]
-        ids = encode(topics()[: 10 * PASSAGES * EVERY], add_special_tokens=False).ids
-        starts = range(0, PASSAGES * EVERY, EVERY)
-        found = []
-        for passages in ([licence], [ids[start : start + LENGTH] for start in starts]):
-            losses = [F.cross_entropy(model(torch.tensor([p]))[0, :-1], torch.tensor(p[1:])) for p in passages]
-            found.append(math.exp(float(sum(losses)) / len(losses)))
-        return found[0], found[1]
+        """Perplexities in PyTorch, a passage in one pass."""
+        return self.perplexities(
+            lambda ids: float(
+                F.cross_entropy(model(torch.tensor([ids]))[0, :-1], torch.tensor(ids[1:]), reduction="sum")
+            )
+        )
 
     def float_model(self) -> VisionLanguageModel:
         """The model as it is."""
@@ -94,20 +104,28 @@ class Benchmark:
             yield "PyTorch", f"{precision} {rounding or ''}", NONE, *self.pytorch(model), seconds
 
     def bundles(self) -> Iterator[Row]:
-        """Every target in int8 and int4, as it ships."""
+        """Every target in int8 and int4, as it ships; seconds are those to make it, if it was."""
         for precision in ("int8", "int4"):
             plans = [plan(self.request(target, precision)) for target in find_targets(self.targets)]
-            began = time.monotonic()
-            for bundle in export_all(plans, progress_console.print):
-                seconds = time.monotonic() - began
-                if isinstance(bundle, GateRefused):
-                    raise SystemExit(str(bundle))
-                session = open_bundle(bundle.folder)
+            seconds = self.make([plan for plan in plans if not plan.request.out.exists()])
+            for made in plans:
+                folder = made.request.out
+                session = open_bundle(folder)
                 answer = session.answer("What is the capital of France?", max_new_tokens=12)
-                progress_console.print(f"{bundle.folder.name}: {answer}")
-                value = perplexity(session, self.content, self.tokens)[0]
-                yield bundle.manifest.target, precision, decoder_megabytes(bundle), value, NONE, seconds
-                began = time.monotonic()
+                progress_console.print(f"{folder.name}: {answer}")
+                values = self.perplexities(partial(surprise, session))
+                size = decoder_megabytes(open_verified(folder))
+                yield made.target.name, precision, size, *values, seconds.get(made.target.name, NONE)
+
+    def make(self, plans: list[Plan]) -> dict[str, float]:
+        """Export what plans ask for -> seconds by target; the first one's include quantising."""
+        seconds, began = {}, time.monotonic()
+        for bundle in export_all(plans, progress_console.print):
+            if isinstance(bundle, GateRefused):
+                raise SystemExit(str(bundle))
+            now = time.monotonic()
+            seconds[bundle.manifest.target], began = now - began, now
+        return seconds
 
     def peers(self) -> Iterator[Row]:
         """Others' 4-bit rounding, groups of 32, of the same decoder."""
@@ -125,8 +143,8 @@ class Benchmark:
             path = quantise(bundle.role_path("decoder"), self.folder / name.replace(" ", "-"))
             seconds = time.monotonic() - began
             size = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
-            value = self.measure(load_engine(bundle, role_files={"decoder": path}, activations="int8"))
-            yield name, "int4", size, value, NONE, seconds
+            values = self.measure(load_engine(bundle, role_files={"decoder": path}, activations="int8"))
+            yield name, "int4", size, *values, seconds
         began = time.monotonic()
         model = torchao_nearest(self.float_model())
         seconds = time.monotonic() - began

@@ -63,7 +63,7 @@ class Dequantised:
 
 
 class Interpreter:
-    """One function of a program. States are kept by the caller and changed in place."""
+    """One function of a program. States are kept by the caller; an update puts a new tensor in the place of the old."""
 
     def __init__(
         self, program: Any, function: str, where: Path, rounding: bool = True, weights: Dequantised | None = None
@@ -111,10 +111,10 @@ class Interpreter:
     def _results(self, operation: Any, values: dict[Any, Any], states: dict[str, Tensor]) -> tuple[Tensor, ...]:
         kind = operation.op_type
         if kind == "read_state":
-            return (states[operation.input.name].clone(),)
+            return (states[operation.input.name],)
         arguments = {name: self._value(values, given) for name, given in operation.inputs.items()}
         if kind == "coreml_update_state":
-            states[operation.state.name].copy_(arguments["value"])
+            states[operation.state.name] = arguments["value"]
             return (arguments["value"],)
         made = OPERATORS[kind](arguments)
         results = made if isinstance(made, tuple) else (made,)

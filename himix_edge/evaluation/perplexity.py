@@ -45,6 +45,12 @@ def perplexity(session: Session, text: str, max_tokens: int, progress: Progress 
     ids = session.text.tokenizer.encode(text, add_special_tokens=False).ids[: min(max_tokens, session.engine.capacity)]
     if len(ids) < 2:
         raise InputError("the text has fewer than two tokens")
+    count = len(ids) - 1
+    return math.exp(surprise(session, ids, progress) / count), count
+
+
+def surprise(session: Session, ids: list[int], progress: Progress = iter) -> float:
+    """Negative log-likelihood in nats of all tokens but the first, given those before them."""
     nothing = session.no_image()
     session.engine.start(nothing.key, nothing.value, 0)
     total = 0.0
@@ -52,4 +58,4 @@ def perplexity(session: Session, text: str, max_tokens: int, progress: Progress 
         logits = session.engine.step(np.array([ids[position]], np.int64)).astype(np.float64)
         best = logits.max()
         total += best + math.log(np.exp(logits - best).sum()) - logits[ids[position + 1]]
-    return math.exp(total / (len(ids) - 1)), len(ids) - 1
+    return total
