@@ -70,11 +70,13 @@ class RotaryTable(nn.Module):
         return cos, sin
 
 
-def run_layers(stack: Any, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+def run_layers(
+    stack: Any, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, rotate: Callable[..., Tensor] = rotate
+) -> Tensor:
     """Embeddings (B, T, d) through all layers -> states (B, T, d) before the final norm.
 
     `attend(layer, query (B, H, T, h), key, value (B, G, T, h)) -> (B, H, T, h)` is the target's attention behind its
-    cache; query and key are rotated already.
+    cache; query and key are rotated already, by `rotate(x, cos, sin)`.
     """
     for i, layer in enumerate(stack.layers):
         attn, normed = layer.self_attn, layer.input_layernorm(x)

@@ -99,9 +99,9 @@ def test_a_long_prompt_and_two_images(four):
         assert np.sqrt(np.mean((found - logits["onnx"]) ** 2)) < 0.1 * logits["onnx"].std(), target
 
 
-def test_openvinos_attention_is_paged(four):
-    types = open_bundle(four["openvino"]).engine.layer_types
-    assert types["PagedAttention"] == TINY.decoder.num_hidden_layers
+def test_openvinos_attention_is_paged_and_its_rotary_embeddings_fused(four):
+    types, layers = open_bundle(four["openvino"]).engine.layer_types, TINY.decoder.num_hidden_layers
+    assert (types["PagedAttention"], types["RoPE"]) == (layers, 2 * layers)
 
 
 def test_openvinos_states_serve_where_there_is_no_paged_attention(four, monkeypatch):

@@ -77,6 +77,12 @@ class FloatWeight(nn.Module):
         return self.weight
 
 
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embeddings (B, heads, T, h) with cos, sin (B, 1, T, h), in the form that OpenVINO fuses."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
+
+
 class Decoder(nn.Module):
     """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h) -> logits (1, V) of the
     last position of the last sequence and the grown K/V. OpenVINO knows the cache only where `beam_idx` gathers it.
@@ -96,7 +102,7 @@ class Decoder(nn.Module):
         self, input_ids: Tensor, position_ids: Tensor, beam_idx: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
         new = input_ids.shape[1]
-        cos, sin = self.rotary(position_ids)
+        cos, sin = (torch.cat([half, half], dim=-1) for half in self.rotary(position_ids))
         present: list[Tensor] = []
         kinds = [self.first_injected, *self.plain[:1]]  # layers without the image have a shorter past, and one mask
         masks = [causal_mask(new, past[2 * layer].shape[2])[None, None] for layer in kinds]
@@ -110,7 +116,7 @@ class Decoder(nn.Module):
             mask = masks[i in self.plain]
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
-        x = run_layers(self.stack, F.embedding(input_ids, self.table()), cos, sin, attend)
+        x = run_layers(self.stack, F.embedding(input_ids, self.table()), cos, sin, attend, rotate)
         return (F.linear(self.stack.norm(x.flatten(0, 1)[-1:]), self.head()), *present)
 
 
