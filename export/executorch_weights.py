@@ -76,6 +76,11 @@ def pack_nibbles(values: Tensor) -> Tensor:
     return offset[:, 0::2] | offset[:, 1::2] << 4
 
 
+def unpack_nibbles(packed: Tensor) -> Tensor:
+    """The inverse of `pack_nibbles`."""
+    return (torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).to(torch.int16) - 8).to(torch.int8)
+
+
 def cut_columns(quantised: QuantizedTensor, count: int) -> list[QuantizedTensor]:
     """A weight as `count` equal parts of its columns, views of it."""
     values, scale = quantised.values, quantised.scale
@@ -188,11 +193,19 @@ def int8_per_token(x: Tensor) -> Tensor:
 def read_back(bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
     """Parameter names with integers and scales of every quantised weight in a bundle's program.
 
-    A weight stored whole is known by its digest. The decoder's others come in the order in which they are used: parts
-    of a weight's rows or columns, until they make up its shape. What is neither is "unknown".
+    A weight stored whole is known by its digest, and the embedding by its kind. The decoder's others come in the order
+    in which they are used: parts of a weight's rows or columns, until they make up its shape. What is neither is
+    "unknown".
     """
+    with quiet():
+        from executorch.exir._serialize._program import deserialize_pte_binary
+
     names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
-    yield from put_together(_read_program(bundle.role_path("decoder")), names, _shapes(bundle.config))
+    file = deserialize_pte_binary(bundle.role_path("decoder").read_bytes())
+    embedding = _read_embedding(file.program)
+    if embedding is not None:
+        yield names.get(digest(embedding), "unknown embedding"), embedding
+    yield from put_together(_read_matrices(file), names, _shapes(bundle.config))
 
 
 def put_together(
@@ -243,12 +256,35 @@ def _shapes(config: ModelConfig) -> list[tuple[str, tuple[int, int]]]:
     return [(name, shapes[name]) for name in [*names, head]]  # type: ignore[misc]
 
 
-def _read_program(path: Path) -> Iterator[QuantizedTensor]:
-    """Every quantised weight that XNNPACK gets, from the program's delegates and the buffers they name."""
-    with quiet():
-        from executorch.exir._serialize._program import deserialize_pte_binary
+def _read_embedding(program: Any) -> QuantizedTensor | None:
+    """What a PackedEmbedding holds: integers of every part, then scales of every part, constants of the decoder."""
+    from executorch.exir.scalar_type import ScalarType
+    from executorch.exir.schema import Tensor as Constant
 
-    file = deserialize_pte_binary(path.read_bytes())
+    types = {
+        ScalarType.BYTE: torch.uint8, ScalarType.CHAR: torch.int8,
+        ScalarType.FLOAT: torch.float32, ScalarType.BFLOAT16: torch.bfloat16,
+    }  # fmt: skip
+    decoder = next(plan for plan in program.execution_plan if plan.name == "decoder")
+    stored = [v.val for v in decoder.values if isinstance(v.val, Constant) and v.val.data_buffer_idx]
+    integers = [i for i, c in enumerate(stored) if c.scalar_type in (ScalarType.BYTE, ScalarType.CHAR)]
+    if not integers:
+        return None
+
+    def read(constant: Any) -> Tensor:
+        raw = bytearray(program.constant_buffer[constant.data_buffer_idx].storage)
+        rows, columns = constant.sizes
+        return torch.frombuffer(raw, dtype=types[constant.scalar_type])[: rows * columns].reshape(rows, columns)
+
+    first, count = integers[0], len(integers)
+    values = torch.cat([read(constant) for constant in stored[first : first + count]], dim=1)
+    scale = torch.cat([read(constant).float() for constant in stored[first + count : first + 2 * count]], dim=1)
+    four = values.dtype == torch.uint8
+    return QuantizedTensor(unpack_nibbles(values) if four else values, scale, 4 if four else 8)
+
+
+def _read_matrices(file: Any) -> Iterator[QuantizedTensor]:
+    """Every quantised weight that XNNPACK gets, from the program's delegates and the buffers they name."""
     data = {key: file.named_data.buffers[entry.buffer_index] for key, entry in file.named_data.pte_data.items()}
     for delegate in file.program.backend_delegate_data:
         graph = _xnnpack_graph(bytes(delegate.data))
@@ -278,8 +314,7 @@ def _unpack(tensor: Any, parameters: Any, buffers: list[Any]) -> QuantizedTensor
     raw = torch.frombuffer(bytearray(buffers[tensor["constant_buffer_idx"]]), dtype=torch.uint8)
     scales = bytearray(buffers[parameters["scale_buffer_idx"]])
     if tensor["datatype"] == "xnn_datatype_qbint4":
-        packed = raw[: rows * columns // 2].reshape(rows, columns // 2)
-        values = (torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).to(torch.int16) - 8).to(torch.int8)
+        values = unpack_nibbles(raw[: rows * columns // 2].reshape(rows, columns // 2))
         scale = torch.frombuffer(scales, dtype=torch.bfloat16)[: parameters["num_scales"]].float()
         return QuantizedTensor(values, scale.reshape(rows, -1), 4)
     values = raw[: rows * columns].view(torch.int8).reshape(rows, columns)

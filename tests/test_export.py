@@ -15,7 +15,7 @@ from himix_edge.checkpoints import load_checkpoint, open_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export import pipeline
-from himix_edge.export.onnx_blocks import row_block
+from himix_edge.export.onnx_matmul import row_block
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, is_current, plan
 from himix_edge.export.policy import POLICIES
 from himix_edge.export.quantisation import quantise

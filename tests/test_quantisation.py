@@ -11,7 +11,7 @@ from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.source import random_source
 from himix_edge.errors import InputError
 from himix_edge.export import quantisation
-from himix_edge.export.onnx_blocks import pack_blocks
+from himix_edge.export.onnx_matmul import pack_blocks
 from himix_edge.export.policy import POLICIES
 from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
 from tests.conftest import TINY

@@ -64,6 +64,19 @@ def test_the_same_integers_are_in_every_file(four):
     assert {comparison.tensors for comparison in found} == {len(open_verified(four["onnx"]).manifest.weights)}
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_head_of_its_own(target, tmp_path, text):
+    """The gate reads the embedding back, which no matmul uses then."""
+    torch.manual_seed(0)
+    decoder = dataclasses.replace(TINY.decoder, model_type="llama", tie_word_embeddings=False)
+    model = build_model(dataclasses.replace(TINY, decoder=decoder)).requires_grad_(False)
+    source = tmp_path / "checkpoint"
+    save_checkpoint(source, model, text)
+    asked = ExportRequest(str(source), target, "int4", tmp_path / "bundle", rounding="nearest")
+    bundle = export(plan(asked))
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= bundle.manifest.weights.keys()
+
+
 def test_answers_and_image_kv_are_those_of_the_other_targets(four):
     sample = load_llava(PROBE).samples[0]
     sessions = {target: open_bundle(bundle) for target, bundle in four.items()}

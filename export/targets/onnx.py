@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.onnx.ops import symbolic, symbolic_multi_out
+from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
 from himix_edge.errors import BackendMissing
 from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
-from himix_edge.export.onnx_blocks import join, pack_blocks, parted, unpack_blocks
+from himix_edge.export.onnx_matmul import PACKED, SCALE, MatMulNBits, contrib, join, parted, unpack_blocks
 from himix_edge.export.quantisation import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -34,34 +34,7 @@ from himix_edge.model.vit import VisionAttention
 from himix_edge.runtimes.engine import Engine, load_engine
 
 OPSET = 23
-PACKED, SCALE = ".packed", ".scale"
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
-
-
-class MatMulNBits(nn.Module):
-    """com.microsoft::MatMulNBits over the quantised integers; accuracy_level 4 is int8 activations, 0 float."""
-
-    packed: Tensor
-    scale: Tensor
-    bias: Tensor | None
-
-    def __init__(self, name: str, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
-        super().__init__()
-        self.name = name
-        packed, scale, self.block = pack_blocks(weight)
-        self.rows, self.columns = weight.values.shape
-        self.bits, self.accuracy_level = weight.bits, accuracy_level
-        self.register_buffer("packed", packed)
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        attributes = {
-            "K": self.columns, "N": self.rows, "bits": self.bits, "block_size": self.block,
-            "accuracy_level": self.accuracy_level,
-        }  # fmt: skip
-        inputs = [x, self.packed, self.scale] + ([None, None, self.bias] if self.bias is not None else [])
-        return _contrib("MatMulNBits", inputs, attributes, x.dtype, (*x.shape[:-1], self.rows))
 
 
 class GatherBlockQuantized(nn.Module):
@@ -75,11 +48,10 @@ class GatherBlockQuantized(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         head = self.head
-        table = head.packed.reshape(head.rows, -1)
-        attributes = {"bits": head.bits, "block_size": head.block, "gather_axis": 0, "quantize_axis": 1}
-        return _contrib(
-            "GatherBlockQuantized", [table, ids, head.scale], attributes, head.scale.dtype, (*ids.shape, head.columns)
-        )
+        rows, columns = head.quantised.values.shape
+        attributes = {"bits": head.quantised.bits, "block_size": head.block, "gather_axis": 0, "quantize_axis": 1}
+        inputs: list[Tensor | None] = [head.packed.reshape(rows, -1), ids, head.scale]
+        return contrib("GatherBlockQuantized", inputs, attributes, head.scale.dtype, (*ids.shape, columns))
 
 
 class FusedVisionAttention(nn.Module):
@@ -92,7 +64,7 @@ class FusedVisionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a = self.inner
         qkv = [a.q_proj(x), a.k_proj(x), a.v_proj(x)]
-        return a.out_proj(_contrib("MultiHeadAttention", qkv, {"num_heads": self.heads}, x.dtype, x.shape))
+        return a.out_proj(contrib("MultiHeadAttention", qkv, {"num_heads": self.heads}, x.dtype, x.shape))
 
 
 class FusedStack(nn.Module):
@@ -106,6 +78,9 @@ class FusedStack(nn.Module):
         """`rows` of rotary tables; layers in `without_image` have text alone in their cache."""
         super().__init__()
         self.layers, self.norm, self.config = stack.layers, stack.norm, stack.config
+        attentions = [layer.self_attn for layer in self.layers]
+        joined = [join([attn.q_proj, attn.k_proj, attn.v_proj]) for attn in attentions]
+        self.joined = nn.ModuleDict({str(i): matmul for i, matmul in enumerate(joined) if matmul is not None})
         self.without_image = frozenset(without_image)
         cos, sin = rope_tables(stack.config, torch.arange(rows))
         self.register_buffer("cos", cos)
@@ -120,7 +95,10 @@ class FusedStack(nn.Module):
         text_last, text_total = position_ids[:, -1].int(), (position_ids[0, -1] + 1).int()
         for i, layer in enumerate(self.layers):
             attn, normed = layer.self_attn, layer.input_layernorm(x)
-            qkv = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
+            if str(i) in self.joined:
+                qkv = [self.joined[str(i)](normed), None, None]
+            else:
+                qkv = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
             cache = [past[2 * i], past[2 * i + 1]] if past else [None, None]
             length = [text_last, text_total] if i in self.without_image else [seqlens_k, total]
             attended, key, value = group_query_attention(
@@ -154,11 +132,9 @@ class Injector(VisionInjector):
     """The injection; where the layers share a norm, one matmul, which rounds an image to int8 once for all of them."""
 
     def __init__(self, model: Any, options: ExportOptions):
-        super().__init__(model)
+        super().__init__(_swap(model, options))
         linears = [p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)]
-        joined = None if self.norm is None else join(linears)
-        self.joined = None if joined is None else _matmul(joined, options)
-        _swap(model, options)
+        self.joined = None if self.norm is None else join(linears)
 
     def projections(self, normed: Tensor) -> list[Tensor]:
         if self.joined is None:
@@ -187,18 +163,21 @@ class Decoder(nn.Module):
 
 
 def group_query_attention(config: DecoderConfig, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
-    """Emit the fused operator: attended (1, T, H*h) and present key and value (1, G, C, h)."""
-    query, key, past_key = inputs[0], inputs[1], inputs[3]
+    """Emit the fused operator: attended (1, T, H*h) and present key and value (1, G, C, h).
+
+    The first input is the query, or without the next two query, key and value side by side.
+    """
+    query, past_key = inputs[0], inputs[3]
     assert query is not None
-    assert key is not None
-    cache = past_key.shape if past_key is not None else (1, config.num_key_value_heads, key.shape[1], config.head_dim)
+    states = (*query.shape[:2], config.num_attention_heads * config.head_dim)
+    cache = past_key.shape if past_key is not None else (1, config.num_key_value_heads, query.shape[1], config.head_dim)
     attributes = {
         "num_heads": config.num_attention_heads, "kv_num_heads": config.num_key_value_heads,
         "do_rotary": 1, "rotary_interleaved": 0, "scale": config.head_dim**-0.5,
     }  # fmt: skip
     attended, present_key, present_value = symbolic_multi_out(
         "com.microsoft::GroupQueryAttention", inputs, attributes,
-        dtypes=[query.dtype] * 3, shapes=[query.shape, cache, cache], version=1,
+        dtypes=[query.dtype] * 3, shapes=[states, cache, cache], version=1,
     )  # fmt: skip
     return attended, present_key, present_value
 
@@ -256,13 +235,16 @@ class OnnxTarget:
             stored = {tensor.name: tensor for tensor in graph.initializer}
             made_by = {output: node for node in graph.node for output in node.output}
             for node in graph.node:
-                if node.op_type == "MatMulNBits":
-                    packed, cast = node.input[1], made_by[node.input[2]]
-                    integers = onnx.numpy_helper.to_array(stored[packed])
-                    scales = onnx.numpy_helper.to_array(stored[cast.input[0]])  # equal scales are one tensor
-                    shape = {a.name: a.i for a in node.attribute}
-                    tensor = unpack_blocks(integers, scales, shape["K"], shape["bits"])
-                    yield from parted(packed.removesuffix(PACKED), tensor)
+                if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
+                    continue
+                looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
+                packed = made_by[node.input[0]].input[0] if looked_up else node.input[1]
+                integers = onnx.numpy_helper.to_array(stored[packed])
+                half = made_by[node.input[2]].input[0]  # equal scales are one tensor
+                scales = onnx.numpy_helper.to_array(stored[half])
+                bits = next(a.i for a in node.attribute if a.name == "bits")
+                columns = next((a.i for a in node.attribute if a.name == "K"), bundle.config.decoder.hidden_size)
+                yield from parted(packed.removesuffix(PACKED), unpack_blocks(integers, scales, columns, bits))
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
@@ -310,10 +292,6 @@ class OnnxTarget:
 
 
 TARGET = OnnxTarget()
-
-
-def _contrib(op: str, inputs: list[Tensor | None], attributes: dict[str, Any], dtype: Any, shape: Any) -> Tensor:
-    return symbolic(f"com.microsoft::{op}", inputs, attributes, dtype=dtype, shape=shape, version=1)
 
 
 def _swap(module: nn.Module, options: ExportOptions) -> Any:

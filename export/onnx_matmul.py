@@ -1,0 +1,108 @@
+"""ONNX Runtime's MatMulNBits: quantised weights in its blocks, and back."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.onnx.ops import symbolic
+
+from himix_edge.export.quantisation import QuantizedTensor
+
+PACKED, SCALE = ".packed", ".scale"
+JOINT = "+"  # between the names of weights that are stored as one, each with its number of rows
+
+
+class MatMulNBits(nn.Module):
+    """com.microsoft::MatMulNBits over the quantised integers; accuracy_level 4 is int8 activations, 0 float."""
+
+    packed: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, name: str, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
+        super().__init__()
+        self.name, self.quantised, self.accuracy_level = name, weight, accuracy_level
+        packed, scale, self.block = pack_blocks(weight)
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.quantised.values.shape
+        attributes = {
+            "K": columns, "N": rows, "bits": self.quantised.bits, "block_size": self.block,
+            "accuracy_level": self.accuracy_level,
+        }  # fmt: skip
+        inputs = [x, self.packed, self.scale] + ([None, None, self.bias] if self.bias is not None else [])
+        return contrib("MatMulNBits", inputs, attributes, x.dtype, (*x.shape[:-1], rows))
+
+
+def join(linears: Sequence[nn.Module]) -> MatMulNBits | None:
+    """Linears that share an input as one, with their rows below each other; None if they are not of one kind.
+
+    The input is rounded to int8 once for all of them, and small ones don't wait for each other's threads.
+    """
+    matmuls = [linear for linear in linears if isinstance(linear, MatMulNBits)]
+    kinds = {(m.quantised.bits, m.quantised.scale.shape[1], m.block, m.bias is None) for m in matmuls}
+    if len(matmuls) < len(linears) or len(kinds) > 1:
+        return None
+    weights, biases = [m.quantised for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
+    values, scale = torch.cat([w.values for w in weights]), torch.cat([w.scale for w in weights])
+    name = JOINT.join(f"{m.name}:{len(m.quantised.values)}" for m in matmuls)
+    whole = QuantizedTensor(values, scale, weights[0].bits)
+    return MatMulNBits(name, whole, torch.cat(biases) if biases else None, matmuls[0].accuracy_level)
+
+
+def parted(name: str, tensor: QuantizedTensor) -> Iterator[tuple[str, QuantizedTensor]]:
+    """What `join` joined, by name."""
+    if JOINT not in name:
+        yield name, tensor
+        return
+    names, rows = zip(*(part.rsplit(":", 1) for part in name.split(JOINT)), strict=True)
+    sizes = [int(count) for count in rows]
+    parts = zip(tensor.values.split(sizes), tensor.scale.split(sizes), strict=True)
+    for each, (values, scale) in zip(names, parts, strict=True):
+        yield each, QuantizedTensor(values, scale, tensor.bits)
+
+
+def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:
+    """MatMulNBits' layout: uint8 (rows, blocks, block*bits/8), float32 scales (rows, blocks), and the block size.
+
+    Integers are stored with an offset of 8 (4 bit, even column in the low nibble) or 128 (8 bit). A scale that covers
+    a whole row is repeated for each block.
+    """
+    rows, columns = weight.values.shape
+    block = weight.group_size if weight.group_size < columns else row_block(columns)
+    offset = (weight.values.to(torch.int16) + (8 if weight.bits == 4 else 128)).to(torch.uint8)
+    blocks = -(-columns // block)
+    padded = torch.full((rows, blocks * block), 8 if weight.bits == 4 else 128, dtype=torch.uint8)
+    padded[:, :columns] = offset
+    packed = padded.reshape(rows, blocks, block)
+    if weight.bits == 4:
+        packed = packed[..., 0::2] | (packed[..., 1::2] << 4)
+    scale = weight.scale.repeat_interleave(blocks // weight.scale.shape[1], dim=1)
+    return packed.contiguous(), scale.contiguous(), block
+
+
+def unpack_blocks(packed: Any, scales: Any, columns: int, bits: int) -> QuantizedTensor:
+    """The inverse of `pack_blocks`; a scale that was repeated for a whole row stays repeated."""
+    integers = torch.from_numpy(packed.copy())
+    if bits == 4:
+        integers = torch.stack([integers & 15, integers >> 4], dim=-1).flatten(2)
+    values = (integers.to(torch.int16) - (8 if bits == 4 else 128)).to(torch.int8)
+    return QuantizedTensor(values.flatten(1)[:, :columns], torch.from_numpy(scales.astype("float32")), bits)
+
+
+def row_block(columns: int) -> int:
+    """MatMulNBits' block size for a row with one scale: the largest up to 128 that divides `columns`, 16 (with padding)
+    if none does.
+
+    Larger blocks would store fewer repeated scales, but ONNX Runtime 1.32 multiplies many rows more slowly beyond 128.
+    """
+    return next((block for block in (128, 64, 32, 16) if columns % block == 0), 16)
+
+
+def contrib(op: str, inputs: list[Tensor | None], attributes: dict[str, Any], dtype: Any, shape: Any) -> Tensor:
+    """An operator of com.microsoft with one output."""
+    return symbolic(f"com.microsoft::{op}", inputs, attributes, dtype=dtype, shape=shape, version=1)
