@@ -1,8 +1,10 @@
 """ExecuTorch: four methods of one program; `start` and `decoder` share the cache inside the runtime."""
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +65,44 @@ class ExecuTorchEngine:
 
     def _run(self, method: str, *arrays: NDArray[Any]) -> list[Floats]:
         inputs = [self._torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays]
-        with self._one_blas_thread():
+        with one_blas_thread():
             return [output.numpy().copy() for output in self._methods[method].execute(inputs)]
 
-    @contextlib.contextmanager
-    def _one_blas_thread(self) -> Iterator[None]:
-        """Attention runs on all cores, and on each of them calls the BLAS of PyTorch, which would start as many threads
-        again: a prompt behind an image takes a fifth longer then."""
-        usual = self._torch.get_num_threads()
-        self._torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            self._torch.set_num_threads(usual)
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """The BLAS that PyTorch brings works on one thread for each that calls it.
+
+    ExecuTorch's attention runs on all cores and calls it on each of them; it would start as many threads again, which
+    wait for each other by spinning: a prompt takes more than twice as long then.
+    """
+    import torch
+
+    usual = torch.get_num_threads()
+    _set_blas_threads(1)
+    try:
+        yield
+    finally:
+        _set_blas_threads(usual)
+
+
+def _set_blas_threads(count: int) -> None:
+    """For the calling thread (PyTorch's own function sets no more), and where the BLAS is MKL for all others."""
+    import torch
+
+    torch.set_num_threads(count)
+    library = _torch_library()
+    if library is not None and hasattr(library, "mkl_serv_set_num_threads"):
+        library.mkl_serv_set_num_threads(count)
+
+
+@cache
+def _torch_library() -> ctypes.CDLL | None:
+    import torch
+
+    with contextlib.suppress(OSError):  # not Linux
+        return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    return None
 
 
 def load(

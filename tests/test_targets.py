@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -21,7 +22,7 @@ from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
 from himix_edge.model import build_model
-from himix_edge.runtimes import open_bundle, openvino_engine
+from himix_edge.runtimes import executorch_engine, open_bundle, openvino_engine
 from himix_edge.runtimes.engine import load_engine
 from tests.conftest import TINY
 
@@ -135,13 +136,25 @@ def test_openvinos_states_serve_where_there_is_no_paged_attention(four, monkeypa
             np.testing.assert_allclose(pages.step(ids), states.step(ids), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch has another BLAS")
+def test_executorchs_attention_gets_one_blas_thread_on_every_thread():
+    def threads() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(executorch_engine._torch_library().mkl_serv_get_max_threads).result()
+
+    usual = torch.get_num_threads()
+    with executorch_engine.one_blas_thread():
+        assert (threads(), torch.get_num_threads()) == (1, 1)
+    assert (threads(), torch.get_num_threads()) == (usual, usual)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the stack is kept on Linux only")
 def test_a_signal_after_openvino_is_handled(four):
     """In a process of its own: without `signal_stack_kept` it is a segmentation fault."""
     code = """
 import faulthandler, os, signal, sys
 from pathlib import Path
-from himix_edge.runtimes import open_bundle, openvino_engine
+from himix_edge.runtimes import executorch_engine, open_bundle, openvino_engine
 from himix_edge.runtimes.engine import load_engine
 faulthandler.enable()
 for _ in range(2):
