@@ -100,6 +100,7 @@ class Gate:
         """Ask the reference. Raises InputError for a sample without an image or a prompt beyond `capacity` slots."""
         self.model, self.text, self.capacity = model, text, capacity
         self.results: list[ParityResult] = []
+        self.decisive: list[Question] = []  # whose answers are surer than what the last engine checked may differ by
         engine = PytorchEngine(model.reference, model.reference.config.decoder.max_position_embeddings)
         encode, asked = encoder(engine), [(s, turns[0].question) for s in samples for turns in s.conversations]
         self.questions = [self._ask(engine, encode, sample, prompt) for sample, prompt in asked]
@@ -158,7 +159,8 @@ class Gate:
         worst = dict.fromkeys(("vision_encoder", *INJECTED, "decoder"), 0.0)
         rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in INJECTED}
         limits = dict.fromkeys(worst, allowed.limit)
-        equal = decisive = decisive_equal = 0
+        equal = decisive_equal = 0
+        self.decisive = []
         for question in self.questions:
             expected, margin = question.reference, allowed.margin
             features = encode(question.image, question.pixels)
@@ -177,7 +179,7 @@ class Gate:
             same = self._run(engine, features, question.ids, None).tokens == expected.tokens
             equal += same
             if expected.margin > margin * float(expected.logits.std()):
-                decisive += 1
+                self.decisive.append(question)
                 decisive_equal += same
         for role, value in worst.items():
             self._at_most(stage, role, allowed.metric, value, limits[role])
@@ -187,6 +189,7 @@ class Gate:
                 self._at_most(
                     stage, f"{role}, layer {layer_of_row(int(row))}", allowed.metric, found[row], limits[role]
                 )
+        decisive = len(self.decisive)
         share = decisive_equal / decisive if decisive else 1.0
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)

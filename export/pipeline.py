@@ -245,7 +245,9 @@ def _publish(plan: Plan, model: QuantizedModel, gate: Gate, staging: Path, repor
     text.tokenizer.save(str(staging / TOKENIZER))
     manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
     _run_gate(plan, model, gate, Bundle(staging, manifest), report)
-    write_manifest(staging, manifest.model_copy(update={"parity": gate.results}))
+    decisive = any(question is gate.most_certain() for question in gate.decisive)
+    checked = {"parity": gate.results, "selftest": selftest.model_copy(update={"decisive": decisive})}
+    write_manifest(staging, manifest.model_copy(update=checked))
     (staging / STAGES).unlink()
     report("publishing")
     open_verified(staging)

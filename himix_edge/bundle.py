@@ -5,6 +5,7 @@ folder, and every file has to have the stated size and SHA-256 before a runtime 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -80,6 +81,11 @@ class SelfTest(Record):
     token_ids: list[int]
     text: str
     ends: bool = True  # whether the answer stops there; else it goes on
+    decisive: bool = True  # whether the model is surer of it than devices round differently; random weights are not
+
+    def accepts(self, token_ids: Sequence[int | None]) -> bool:
+        """Whether a device that answers so is right."""
+        return list(token_ids) == self.token_ids or not self.decisive
 
 
 class Manifest(Record):

@@ -14,7 +14,8 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
 
     Returns:
         pixels: "equal" or "differ" (the resized image against its digest); answer and expected: texts;
-        passed: whether pixels and token ids are exactly the expected ones.
+        passed: whether pixels and token ids are exactly the expected ones; of an answer that the model itself is not
+        sure of, the pixels alone.
 
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle`.
@@ -31,5 +32,5 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
         "pixels": "equal" if same_pixels else "differ",
         "answer": "".join(piece.text for piece in pieces),
         "expected": test.text,
-        "passed": same_pixels and tokens == test.token_ids,
+        "passed": same_pixels and test.accepts(tokens),
     }

@@ -348,7 +348,7 @@ def test_a_bundle_that_answers_wrongly_ends_with_3_and_is_reported(tiny_bundle, 
     folder = tmp_path / "wrong"
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["selftest"]["token_ids"] = [7, 7, 7]
+    manifest["selftest"].update(token_ids=[7, 7, 7], decisive=True)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     command = ["bench", str(folder), "--iterations", "2", "--warm-up", "0", "--new-tokens", "2"]
     result = CliRunner().invoke(himix, [*command, "--report", str(tmp_path / "r.html"), "--json"])

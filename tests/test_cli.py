@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from himix_edge.bundle import open_verified
 from himix_edge.export.pipeline import PROBE
 
 IMAGE = str(next(PROBE.parent.glob("*.png")))
@@ -125,17 +126,19 @@ def test_a_damaged_bundle_is_exit_code_3(tiny_bundle, tmp_path):
 def test_a_wrong_self_test_answer_is_exit_code_3(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["selftest"]["token_ids"] = [1, 2, 3]
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    result = himix("verify", bundle)
-    assert result.returncode == 3
-    assert "self-test failed" in result.stderr
+    for decisive, code in ((True, 3), (False, 0)):  # of what random weights answer only the pixels count
+        manifest["selftest"].update(token_ids=[1, 2, 3], decisive=decisive)
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        result = himix("verify", bundle)
+        assert result.returncode == code
+        assert ("self-test failed" in result.stderr) == decisive
 
 
 def test_verify_and_info_of_good_bundles(nano_bundles):
     result = himix("verify", *nano_bundles.values(), "--json")
     assert result.returncode == 0, result.stderr
     assert [row["passed"] for row in json.loads(result.stdout)] == [True] * 3
+    assert all(open_verified(bundle).manifest.selftest.decisive for bundle in nano_bundles.values())
     facts = json.loads(himix("info", nano_bundles["int4"], "--json").stdout)
     assert facts["weights"]["precision"] == "int4"
     assert json.loads(himix("info", "nano", "--json").stdout)["provenance"]["test"]["accuracy"] >= 0.98

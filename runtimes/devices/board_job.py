@@ -80,7 +80,7 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
         "hashes": {record.path: record.sha256 for record in all_files(manifest)},
         "stop_ids": sorted(text.stop_ids),
         "selftest": {"ids": text.encode_chat([Message("user", test.prompt)]), "token_ids": test.token_ids,
-                     "pixels": resized(str(folder / test.image))},
+                     "decisive": test.decisive, "pixels": resized(str(folder / test.image))},
     }  # fmt: skip
     (scratch / "job.json").write_text(json.dumps({"job": job.to_dict(), "board": board}), encoding="utf-8")
     files = {record.path: folder / record.path for record in all_files(manifest)}

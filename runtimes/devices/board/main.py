@@ -156,7 +156,7 @@ def self_test(engine: Any, job: Job, board: dict[str, Any]) -> bool:
             break
         tokens.append(token)
         logits = engine.step(np.array([token], np.int64))
-    return bool(tokens == test["token_ids"])
+    return bool(tokens == test["token_ids"] or not test["decisive"])
 
 
 def sha256(path: Path) -> str:
