@@ -34,7 +34,7 @@ from himix_edge.model.vit import VisionAttention
 from himix_edge.runtimes.engine import Engine, load_engine
 
 OPSET = 23
-EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
+EXTERNAL_DATA_BYTES = 1 << 26  # weights beyond this go to a file of their own, which is mapped and not parsed
 
 
 class GatherBlockQuantized(nn.Module):

@@ -25,11 +25,12 @@ from himix_edge.export.graphs import (
 )
 from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
-from himix_edge.export.targets.onnx import EXTERNAL_DATA_BYTES, OPSET, OnnxTarget
+from himix_edge.export.targets.onnx import OPSET, OnnxTarget
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
 
 VALUES, SCALE = ".values", ".scale"
+EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
 
 
 class DequantizedWeight(nn.Module):
