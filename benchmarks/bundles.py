@@ -12,9 +12,10 @@ from himix_edge.runtimes.engine import load_engine
 
 
 def build(name: str, target: str, out: Path) -> None:
-    """`himix export` of the preset in int4."""
-    command = [sys.executable, "-m", "himix_edge", "export", "--random-weights", "--model", name, "--quant", "int4"]
-    subprocess.run([*command, "--target", target, "--capacity", "1024", "--out", str(out)], check=True)
+    """`himix export` of the preset in int4, with a tower of 728 image tokens."""
+    options = ["--random-weights", "--model", name, "--tower", "siglip-so400m", "--quant", "int4", "--target", target]
+    command = [sys.executable, "-m", "himix_edge", "export", *options, "--capacity", "1024", "--out", str(out)]
+    subprocess.run(command, check=True)
 
 
 def timings(bundle: Bundle) -> Timings:
