@@ -11,9 +11,10 @@ from himix_edge.bundle import Bundle, open_verified
 from himix_edge.runtimes.engine import load_engine
 
 
-def build(name: str, target: str, out: Path) -> None:
+def build(name: str, target: str, out: Path, group_size: int) -> None:
     """`himix export` of the preset in int4, with a tower of 728 image tokens."""
     options = ["--random-weights", "--model", name, "--tower", "siglip-so400m", "--quant", "int4", "--target", target]
+    options += ["--group-size", str(group_size)]
     command = [sys.executable, "-m", "himix_edge", "export", *options, "--capacity", "1024", "--out", str(out)]
     subprocess.run(command, check=True)
 

@@ -1,10 +1,11 @@
 """Our bundles against other runtimes: the same decoder shape and random weights, in one run.
 
-    python -m benchmarks.peers [PRESET] [--keep DIR] [--rounds N] [--targets LIST] [--peers LIST]
+    python -m benchmarks.peers [PRESET] [--group-size G] [--keep DIR] [--rounds N] [--targets LIST] [--peers LIST]
 
 The peers run LLaVA-style: 728 image tokens and 64 of text all pass through the decoder. Ours inject the image, then
 prefill 64; their vanilla model is the same decoder graph given all 792. Each runtime is timed in processes of its own,
-all of them in turn, N times; the tables have medians, and the ratio to llama.cpp's Q4_0. Needs pip install
+all of them in turn, N times; the tables have medians, and the ratio to llama.cpp's Q4_0. 4-bit weights share a scale in
+groups of G columns, but llama.cpp's always of 32. Needs pip install
 'himix-edge[peers]' (it compiles llama.cpp); onnxruntime-genai is installed in an environment of its own. Run it on an
 idle machine.
 """
@@ -22,6 +23,7 @@ from benchmarks import bundles
 from benchmarks.peers import huggingface, llama_cpp, onnxruntime_genai, optimum_onnxruntime, optimum_openvino
 from benchmarks.timing import timed_apart
 from himix_edge.cli.console import print_table
+from himix_edge.export.policy import GROUP_SIZES
 
 BASE = "llama.cpp q4_0"
 OURS, VANILLA = "injection + prefill 64", "prefill 792"
@@ -44,14 +46,18 @@ class Timed:
 class Files:
     """What the runtimes read, in one folder; files that are there already are taken as they are."""
 
-    def __init__(self, preset: str, folder: Path):
-        self.preset, self.folder = preset, folder
+    def __init__(self, preset: str, folder: Path, group_size: int):
+        self.preset, self.folder, self.group_size = preset, folder, group_size
 
     def made(self, name: str, make: Callable[[Path], object]) -> Path:
         path = self.folder / f"{self.preset}-{name}"
         if not path.exists():
             make(path)
         return path
+
+    def in_groups(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Files whose 4-bit weights come in groups of this run's size."""
+        return self.made(name if self.group_size == 32 else f"{name}-g{self.group_size}", make)
 
     def model(self) -> Path:
         """A Hugging Face folder, what the other exporters start from."""
@@ -63,11 +69,13 @@ class Files:
 
     def genai(self) -> Timed:
         python = onnxruntime_genai.install(self.folder / "genai-environment")
-        path = self.made("genai", lambda out: onnxruntime_genai.build(self.model(), out, python))
+        path = self.in_groups("genai", lambda out: onnxruntime_genai.build(self.model(), out, self.group_size, python))
         return Timed("peers.onnxruntime_genai", path, (python,))
 
     def openvino(self, module: str) -> Timed:
-        path = self.made("optimum-openvino", lambda out: optimum_openvino.build(self.model(), out))
+        path = self.in_groups(
+            "optimum-openvino", lambda out: optimum_openvino.build(self.model(), out, self.group_size)
+        )
         return Timed(f"peers.{module}", path)
 
     def optimum(self) -> Timed:
@@ -75,7 +83,8 @@ class Files:
         return Timed("peers.optimum_onnxruntime", path)
 
     def bundle(self, target: str) -> Timed:
-        return Timed("bundles", self.made(f"{target}-int4", lambda out: bundles.build(self.preset, target, out)))
+        path = self.in_groups(f"{target}-int4", lambda out: bundles.build(self.preset, target, out, self.group_size))
+        return Timed("bundles", path)
 
 
 PEERS: dict[str, Callable[[Files], Timed]] = {
@@ -119,13 +128,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", nargs="?", default="qwen2-0.5b")
+    parser.add_argument("--group-size", type=int, choices=GROUP_SIZES, default=32)
     parser.add_argument("--keep", type=Path, help="folder for bundles and files; those already there are used")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--targets", default="onnx,openvino,executorch")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of: {', '.join(PEERS)}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        files = Files(arguments.preset, arguments.keep or Path(scratch))
+        files = Files(arguments.preset, arguments.keep or Path(scratch), arguments.group_size)
         files.folder.mkdir(parents=True, exist_ok=True)
         runs = {name: PEERS[name](files) for name in arguments.peers.split(",")}
         runs |= {f"himix {target}": files.bundle(target) for target in arguments.targets.split(",")}
@@ -139,7 +149,11 @@ def main() -> None:
         "injection + prefill",
         "vanilla / HiMix",
     )
-    print_table(f"{arguments.preset}: median ms (times faster than {BASE})", columns, table(found))
+    print_table(
+        f"{arguments.preset}, groups of {arguments.group_size}: median ms (times faster than {BASE})",
+        columns,
+        table(found),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""onnxruntime-genai: its own int4 export (block 32, int8 activations) and its own generation loop.
+"""onnxruntime-genai: its own int4 export (int8 activations) and its own generation loop.
 
 It needs transformers 5 and this project transformers 4, so it lives in an environment of its own: `install` makes it.
 This module imports nothing of this project but `benchmarks.timing`.
@@ -27,12 +27,12 @@ def install(folder: Path) -> str:
     return str(python)
 
 
-def build(model: Path, out: Path, python: str) -> Path:
+def build(model: Path, out: Path, group_size: int, python: str) -> Path:
     """The model builder's export of a Hugging Face folder."""
     import psutil
 
     command = [python, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(out)]
-    command += ["-p", "int4", "-e", "cpu", "--extra_options", "block_size=32", "accuracy_level=4"]
+    command += ["-p", "int4", "-e", "cpu", "--extra_options", f"block_size={group_size}", "accuracy_level=4"]
     subprocess.run(command, check=True, capture_output=True)
     settings = out / "genai_config.json"  # left alone, onnxruntime-genai 0.18 took one thread of two
     content = json.loads(settings.read_text())

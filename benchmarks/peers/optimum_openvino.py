@@ -1,4 +1,4 @@
-"""OpenVINO as optimum-intel exports it: symmetric 4 bits in groups of 32, embedding and head in 8.
+"""OpenVINO as optimum-intel exports it: symmetric 4 bits in groups, embedding and head in 8.
 
 `timings` runs the exported graph in OpenVINO itself, without optimum's Python around each token;
 `benchmarks.peers.openvino_genai` runs the same files in OpenVINO's generation library.
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
 
 
-def build(model: Path, out: Path) -> Path:
+def build(model: Path, out: Path, group_size: int) -> Path:
     """`optimum-cli export openvino` of a Hugging Face folder."""
     cli = str(Path(sys.executable).with_name("optimum-cli"))
     command = [cli, "export", "openvino", "--model", str(model), "--task", "text-generation-with-past"]
-    command += ["--weight-format", "int4", "--sym", "--group-size", "32", "--ratio", "1.0", str(out)]
+    command += ["--weight-format", "int4", "--sym", "--group-size", str(group_size), "--ratio", "1.0", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     return out
 
