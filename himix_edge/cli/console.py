@@ -8,6 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+UNFOLDED = 1000  # columns
+
 progress_console = Console(stderr=True)
 
 
@@ -25,7 +27,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to fit
+        console.width = UNFOLDED
+    console.print(table)
 
 
 def size(count: int) -> str:

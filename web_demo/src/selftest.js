@@ -16,7 +16,8 @@ export async function selfTest(session, bundle, loadPixels) {
   for await (const piece of session.chat(image).send(test.prompt, options)) pieces.push(piece);
   const tokens = pieces.map((piece) => piece.tokenId);
   return {
-    passed: samePixels && tokens.join() === test.token_ids.join(),
+    // random weights are not surer of an answer than devices round differently
+    passed: samePixels && (tokens.join() === test.token_ids.join() || test.decisive === false),
     pixels: samePixels ? "equal" : "differ",
     tokens,
     answer: pieces.map((piece) => piece.text).join(""),

@@ -5,11 +5,12 @@ import { openAsBlob, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { openVerified, parseManifest } from "../src/bundle.js";
+import { openVerified, parseManifest, sha256 } from "../src/bundle.js";
 import { describe as line, InputError } from "../src/errors.js";
 import { concat } from "../src/image_kv.js";
 import { visionRows } from "../src/model.js";
 import { probabilities, sampler } from "../src/sampling.js";
+import { selfTest } from "../src/selftest.js";
 import { Session } from "../src/session.js";
 import { zipSource } from "../src/sources.js";
 import { TextProcessor } from "../src/text.js";
@@ -136,6 +137,24 @@ test("a conversation adds to the cache, and another one on the same session puts
   await collect(chat.send("so", { maxNewTokens: 1, temperature: 0 }));
   assert.deepEqual(engine.log[0], ["start", 0]);
   assert.deepEqual(engine.log[1].slice(0, prompt.length + 2 + next.length), [...prompt, ...first, ...next]);
+});
+
+test("another answer fails the self-test unless the model is not sure of its own", async () => {
+  const pixels = new Uint8Array(12);
+  const of = (decisive, pixels_sha256) => ({
+    files: new Map([["image", new Uint8Array()]]),
+    manifest: { preprocessing: {}, selftest: { image: "image", prompt: "?", pixels_sha256, token_ids: [1, 2], text: "", decisive } },
+  }); // prettier-ignore
+  async function* answer() {
+    yield { tokenId: 3, text: "" };
+  }
+  const session = { encodeImage: async (load) => load(), chat: () => ({ send: answer }) };
+  const passed = async (test) => (await selfTest(session, test, async () => pixels)).passed;
+  const right = await sha256(pixels);
+  assert.deepEqual(
+    [await passed(of(true, right)), await passed(of(undefined, right)), await passed(of(false, right)), await passed(of(false, "00"))],
+    [false, false, true, false],
+  ); // prettier-ignore
 });
 
 test("what does not fit into the cache is refused, and an answer ends where the cache does", async () => {

@@ -78,6 +78,8 @@ public struct SelfTestQuestion: Decodable, Sendable {
     public let text: String
     /// Whether the answer stops there; else it goes on. Older bundles leave it out and do stop.
     public let ends: Bool?
+    /// Whether the model is surer of it than devices round differently; random weights are not. Left out: it is.
+    public let decisive: Bool?
 }
 
 /// The sizes of a model that a session and its cache depend on.

@@ -39,6 +39,7 @@ public final class Bundle {
         public final int[] tokenIds;
         public final String text;
         public final boolean ends; // whether the answer stops there; else it goes on
+        public final boolean decisive; // whether the model is surer of it than devices round differently
 
         SelfTestCase(Fields test) {
             image = test.string("image");
@@ -47,6 +48,7 @@ public final class Bundle {
             tokenIds = test.integers("token_ids", 0, Integer.MAX_VALUE);
             text = test.string("text");
             ends = test.flag("ends", true);
+            decisive = test.flag("decisive", true);
         }
     }
 
