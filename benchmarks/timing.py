@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 VISION, TEXT, DECODED = 728, 64, 32  # image tokens, prompt tokens, and tokens timed behind both
-RUNS, WARM_UPS = 3, 2  # of each case in one process
+WARM_UPS, RUNS, SECONDS = 2, 3, 2.0  # each case's in one process; quick ones run for the seconds
 Timings = dict[str, Callable[[], float]]
 
 
@@ -32,7 +32,18 @@ def llava_style(prefill: Callable[[int], float], decode: Callable[[], float]) ->
 
 def report(cases: Timings) -> None:
     """Run every case and print its times as JSON: what `timed_apart` reads."""
-    print(json.dumps({case: [run() for _ in range(WARM_UPS + RUNS)][WARM_UPS:] for case, run in cases.items()}))
+    print(json.dumps({case: repeated(run) for case, run in cases.items()}))
+
+
+def repeated(run: Callable[[], float]) -> list[float]:
+    """What a case's runs give, without the first ones."""
+    for _ in range(WARM_UPS):
+        run()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < RUNS or time.perf_counter() - began < SECONDS:
+        times.append(run())
+    return times
 
 
 def timed_apart(module: str, path: Path, python: str = sys.executable) -> dict[str, list[float]]:
