@@ -6,6 +6,8 @@ folder, and every file has to have the stated size and SHA-256 before a runtime 
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -139,8 +141,8 @@ def open_verified(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    for record in all_files(manifest):
-        _check_file(folder, record)
+    with ThreadPoolExecutor() as pool:  # hashing a large file keeps one core busy
+        list(pool.map(partial(_check_file, folder), all_files(manifest)))
     return Bundle(folder, manifest)
 
 
