@@ -39,13 +39,13 @@ class MatMulNBits(nn.Module):
 
 
 def join(linears: Sequence[nn.Module]) -> MatMulNBits | None:
-    """Linears that share an input as one, with their rows below each other; None if they are not of one kind.
+    """Linears that share an input as one, with their rows below each other; None if there are none, or not of one kind.
 
     The input is rounded to int8 once for all of them, and small ones don't wait for each other's threads.
     """
     matmuls = [linear for linear in linears if isinstance(linear, MatMulNBits)]
     kinds = {(m.quantised.bits, m.quantised.scale.shape[1], m.block, m.bias is None) for m in matmuls}
-    if len(matmuls) < len(linears) or len(kinds) > 1:
+    if len(matmuls) < len(linears) or len(kinds) != 1:
         return None
     weights, biases = [m.quantised for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
     values, scale = torch.cat([w.values for w in weights]), torch.cat([w.scale for w in weights])

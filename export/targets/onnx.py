@@ -129,17 +129,21 @@ class VanillaInjector(nn.Module):
 
 
 class Injector(VisionInjector):
-    """The injection; where the layers share a norm, one matmul, which rounds an image to int8 once for all of them."""
+    """The injection; where the layers share a norm, all keys are one matmul, and all values."""
 
     def __init__(self, model: Any, options: ExportOptions):
         super().__init__(_swap(model, options))
-        linears = [p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)]
-        self.joined = None if self.norm is None else join(linears)
+        shared = [] if self.norm is None else self.attentions
+        self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
 
-    def projections(self, normed: Tensor) -> list[Tensor]:
-        if self.joined is None:
-            return super().projections(normed)
-        return list(self.joined(normed).chunk(2 * len(self.attentions), dim=-1))
+    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+        if self.norm is None or self.keys is None or self.values is None:
+            return super().forward(vision_features)
+        normed, shape = self.norm(vision_features), (len(self.attentions), self.attentions[0].kv_heads, -1)
+        key, value = (
+            made(normed).flatten(0, 1).unflatten(1, shape).permute(1, 2, 0, 3) for made in (self.keys, self.values)
+        )
+        return key, value
 
 
 class Decoder(nn.Module):
