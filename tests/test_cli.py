@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from himix_edge.bundle import open_verified
+from himix_edge.cli.console import print_table
 from himix_edge.export.pipeline import PROBE
 
 IMAGE = str(next(PROBE.parent.glob("*.png")))
@@ -19,6 +20,12 @@ def himix(*arguments, cwd=None, stdin=None):
         [sys.executable, "-m", "himix_edge", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
         input=stdin, check=False, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
+
+
+def test_a_table_in_a_pipe_is_not_folded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("", ("bundle", "value"), [("x" * 200, 1)])
+    assert "x" * 200 in capsys.readouterr().out
 
 
 def refused(result, code, *words):

@@ -6,11 +6,11 @@ Writes into OUT: questions-<precision>.json for each bundle, pixels.json, text.j
 bad/ with damaged copies of the first bundle, as folders and one as a zip.
 """
 
+import argparse
 import base64
 import hashlib
 import json
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -228,4 +228,8 @@ def write(path: Path, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("bundles", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    main(arguments.out, arguments.bundles)
