@@ -1,15 +1,16 @@
-"""Bundles on CPUs that this machine is not: the same tokens on arm64, and in C++, as in Python here.
+"""Bundles on CPUs that this machine is not: the same tokens on arm64, older x86-64, and in C++, as in Python here.
 
     python -m benchmarks.other_cpus BUNDLE ... [--cpu MODEL ...]
 
 Every bundle answers its self-test and three questions about real images. The answers have to be, token by token, those
 that the bundle gives here in its own runtime, and the self-test's those in its manifest:
 
-    ONNX, OpenVINO    this project's runtimes on arm64: the runtime's arm64 wheel under an arm64 Python
+    ONNX, OpenVINO    this project's runtimes on arm64 (the runtime's arm64 wheel under an arm64 Python) and on x86-64
+                      without VNNI
     ExecuTorch        the C++ runner (runtimes/executorch_runner), on x86-64 and on arm64
 
-The arm64 CPUs are emulated (qemu-user): what is proven is that the arm64 kernels that these CPU models select compute
-the same answers; the seconds say how long the proof takes and nothing about a device. The first run fetches 0.6 GB of
+These CPUs are emulated (qemu-user): what is proven is that the kernels that these CPU models select compute the same
+answers; the seconds say how long the proof takes and nothing about a device. The first run fetches 0.6 GB of
 packages into build/other_cpus; as root it installs Debian's compilers, otherwise it prints the line that does.
 Exit codes: 0 all equal, 1 a row differs, 2 bad input or a missing tool.
 """
@@ -19,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,7 @@ from himix_edge.bundle import open_verified
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import HimixError, InputError
 
+OLDER = "Haswell"  # of 2013: AVX2, no VNNI
 CROSS = "aarch64-linux-gnu-g++"
 RUNNERS = {"onnx": "ONNX Runtime", "onnx_portable": "ONNX Runtime", "openvino": "OpenVINO", "executorch": "C++ runner"}
 Answer = Callable[[], list[list[int]]]
@@ -64,14 +67,21 @@ class Row:
         return f"self-test {'equal' if self.equal[0] else 'DIFFERS'}, {sum(self.equal)} of {len(self.equal)} equal"
 
 
-def on_arm64(system: Arm64, bundle: Path, cpu: str) -> list[list[int]]:
-    """The answers of an ONNX or OpenVINO bundle in this project's runtimes on an emulated CPU.
+def on_x86_64(system: Arm64, *arguments: str | Path) -> list[str]:
+    """A command line that runs this Python on an emulated x86-64 CPU without the instructions for int8 sums (VNNI)."""
+    path = f"PYTHONPATH={system.project}:{sysconfig.get_path('purelib')}"
+    qemu = [str(system.qemu.with_name("qemu-x86_64")), "-cpu", OLDER, "-E", path, "-E", "PYTHONDONTWRITEBYTECODE=1"]
+    return [*qemu, os.path.realpath(sys.executable), *map(str, arguments)]
+
+
+def in_python(command: Callable[..., list[str]], bundle: Path) -> list[list[int]]:
+    """The answers of an ONNX or OpenVINO bundle in this project's runtimes, in the Python that `command` starts.
 
     Raises:
         InputError: it ended otherwise; the text is the last line it said.
     """
     script = Path(__file__).with_name("answers.py")
-    done = subprocess.run(system.python(cpu, "-P", script, bundle), check=False, capture_output=True, text=True)
+    done = subprocess.run(command("-P", script, bundle), check=False, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(said[-1])
@@ -139,7 +149,8 @@ def _runs(bundle: Path, target: str, system: Arm64, cpus: Sequence[str]) -> Iter
         yield "x86-64 here", partial(in_cpp, [str(native())], bundle)
         yield from ((f"arm64 {cpu}", partial(in_cpp, system.command(cpu, cross), bundle)) for cpu in cpus)
     else:
-        yield from ((f"arm64 {cpu}", partial(on_arm64, system, bundle, cpu)) for cpu in cpus)
+        yield from ((f"arm64 {cpu}", partial(in_python, partial(system.python, cpu), bundle)) for cpu in cpus)
+        yield f"x86-64 {OLDER}", partial(in_python, partial(on_x86_64, system), bundle)
 
 
 def main() -> None:
@@ -155,7 +166,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     columns = ("bundle", "runner", "CPU", "answers", "seconds")
     print_table("", columns, [(row.bundle, row.runner, row.cpu, row.tokens, row.seconds) for row in rows])
-    print("arm64 is emulated: its instructions are proven, the seconds are no device's.")
+    print("Other CPUs are emulated: their instructions are proven, the seconds are no device's.")
     wrong = [f"{row.bundle} on {row.cpu}: {row.tokens}" for row in rows if not row.passed]
     if wrong:
         print("error: " + "; ".join(wrong), file=sys.stderr)

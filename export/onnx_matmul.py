@@ -1,6 +1,5 @@
 """ONNX Runtime's MatMulNBits: quantised weights in its blocks, and back."""
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch.onnx.ops import symbolic
 from himix_edge.export.quantisation import QuantizedTensor
 
 PACKED, SCALE = ".packed", ".scale"
-JOINT = "+"  # between the names of weights that are stored as one, each with its number of rows
 
 
 class MatMulNBits(nn.Module):
@@ -28,6 +26,10 @@ class MatMulNBits(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
+    def like(self, name: str, weight: QuantizedTensor, bias: Tensor | None) -> "MatMulNBits":
+        """Other weights of the same kind."""
+        return MatMulNBits(name, weight, bias, self.accuracy_level)
+
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.quantised.values.shape
         attributes = {
@@ -36,34 +38,6 @@ class MatMulNBits(nn.Module):
         }  # fmt: skip
         inputs = [x, self.packed, self.scale] + ([None, None, self.bias] if self.bias is not None else [])
         return contrib("MatMulNBits", inputs, attributes, x.dtype, (*x.shape[:-1], rows))
-
-
-def join(linears: Sequence[nn.Module]) -> MatMulNBits | None:
-    """Linears that share an input as one, with their rows below each other; None if there are none, or not of one kind.
-
-    The input is rounded to int8 once for all of them, and small ones don't wait for each other's threads.
-    """
-    matmuls = [linear for linear in linears if isinstance(linear, MatMulNBits)]
-    kinds = {(m.quantised.bits, m.quantised.scale.shape[1], m.block, m.bias is None) for m in matmuls}
-    if len(matmuls) < len(linears) or len(kinds) != 1:
-        return None
-    weights, biases = [m.quantised for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
-    values, scale = torch.cat([w.values for w in weights]), torch.cat([w.scale for w in weights])
-    name = JOINT.join(f"{m.name}:{len(m.quantised.values)}" for m in matmuls)
-    whole = QuantizedTensor(values, scale, weights[0].bits)
-    return MatMulNBits(name, whole, torch.cat(biases) if biases else None, matmuls[0].accuracy_level)
-
-
-def parted(name: str, tensor: QuantizedTensor) -> Iterator[tuple[str, QuantizedTensor]]:
-    """What `join` joined, by name."""
-    if JOINT not in name:
-        yield name, tensor
-        return
-    names, rows = zip(*(part.rsplit(":", 1) for part in name.split(JOINT)), strict=True)
-    sizes = [int(count) for count in rows]
-    parts = zip(tensor.values.split(sizes), tensor.scale.split(sizes), strict=True)
-    for each, (values, scale) in zip(names, parts, strict=True):
-        yield each, QuantizedTensor(values, scale, tensor.bits)
 
 
 def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:

@@ -10,6 +10,12 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
 
+EXACT = {  # session options, without which ONNX Runtime's own rewriting of a graph costs precision
+    "x64quantprecision": "1",  # int8 sums overflow on x86 without VNNI
+    "qdqisint8allowed": "1",  # no other zero point for int8 weights that are made float
+    "qdq_matmulnbits_accuracy_level": "0",  # nor int8 activations for them
+}
+
 
 class OnnxEngine:
     """See `Engine`. The cache is one float32 array (2, L, G, C, h) that the graph reads and writes in place."""
@@ -97,6 +103,8 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
         raise BackendMissing("onnxruntime", "onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    for key, value in EXACT.items():
+        options.add_session_config_entry(f"session.{key}", value)
     if optimisation is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimisation)
     if threads:

@@ -18,8 +18,11 @@ from torch.onnx.ops import symbolic_multi_out
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
 from himix_edge.errors import BackendMissing
+from himix_edge.export import onnx_int8
 from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
-from himix_edge.export.onnx_matmul import PACKED, SCALE, MatMulNBits, contrib, join, parted, unpack_blocks
+from himix_edge.export.onnx_int8 import Int8Linear
+from himix_edge.export.onnx_joined import join, parted
+from himix_edge.export.onnx_matmul import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
 from himix_edge.export.quantisation import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -132,7 +135,7 @@ class Injector(VisionInjector):
     """The injection; where the layers share a norm, all keys are one matmul, and all values."""
 
     def __init__(self, model: Any, options: ExportOptions):
-        super().__init__(_swap(model, options))
+        super().__init__(_swap_int8(model, options))
         shared = [] if self.norm is None else self.attentions
         self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
 
@@ -214,8 +217,9 @@ class OnnxTarget:
         return model.reference
 
     def exact_engine(self, model: QuantizedModel, bundle: Bundle, scratch: Path) -> Engine:
-        """The same files with MatMulNBits' accuracy_level set to 0: an attribute, no weight is touched."""
+        """The same files with MatMulNBits' accuracy_level 0 and Int8Linear's other body: no weight is touched."""
         import onnx
+        import onnx_ir
 
         paths = {}
         for role, records in bundle.manifest.roles.items():
@@ -225,6 +229,9 @@ class OnnxTarget:
                 for attribute in node.attribute:
                     if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
                         attribute.i = 0
+            for function in graph.functions:
+                if function.name == onnx_int8.NAME:
+                    function.CopyFrom(onnx_ir.to_proto(onnx_int8.function(OPSET, int8_activations=False)))
             for extra in files[1:]:
                 os.link(extra, scratch / extra.name)  # ONNX Runtime refuses data behind a link that leaves the folder
             paths[role] = scratch / files[0].name
@@ -239,6 +246,9 @@ class OnnxTarget:
             stored = {tensor.name: tensor for tensor in graph.initializer}
             made_by = {output: node for node in graph.node for output in node.output}
             for node in graph.node:
+                if node.op_type == onnx_int8.NAME:
+                    packed, scale = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:3])
+                    yield from parted(node.input[1].removesuffix(PACKED), onnx_int8.unpack(packed, scale))
                 if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
                     continue
                 looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
@@ -253,7 +263,7 @@ class OnnxTarget:
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
         assert vision is not None
-        tower = _swap(owned(model.reference).vision_tower, options)
+        tower = _swap_int8(owned(model.reference).vision_tower, options)
         for name, child in list(tower.named_modules()):
             if isinstance(child, VisionAttention):
                 replace_module(tower, name, FusedVisionAttention(child))
@@ -267,7 +277,7 @@ class OnnxTarget:
         if config.architecture == "himix":
             injector: nn.Module = Injector(own, options)
         else:
-            _swap(own, options)
+            _swap_int8(own, options)
             stack = FusedStack(own.model, options.capacity)
             injector = VanillaInjector(own.connector, stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
@@ -302,6 +312,17 @@ def _swap(module: nn.Module, options: ExportOptions) -> Any:
     return swap_linears(module, lambda linear: _matmul(linear, options))
 
 
+def _swap_int8(module: nn.Module, options: ExportOptions) -> Any:
+    """For a graph that always sees many rows; see `export.onnx_int8`."""
+
+    def matmul(linear: QuantizedLinear) -> MatMulNBits | Int8Linear:
+        if options.int8_activations and Int8Linear.fits(linear.quantised):
+            return Int8Linear(linear.name, linear.quantised, linear.bias)
+        return _matmul(linear, options)
+
+    return swap_linears(module, matmul)
+
+
 def _matmul(linear: QuantizedModule, options: ExportOptions) -> MatMulNBits:
     bias = linear.bias if isinstance(linear, QuantizedLinear) else None
     return MatMulNBits(linear.name, linear.quantised, bias, 4 if options.int8_activations else 0)
@@ -332,6 +353,9 @@ def _export(
         assert program is not None
         _halve_scales(program.model.graph)
         _name_weights(program.model.graph, module)
+        if any(node.op_type == onnx_int8.NAME for node in program.model.graph):
+            function = onnx_int8.function(OPSET, int8_activations=True)
+            program.model.functions[function.identifier()] = function
         initializers: Any = program.model.graph.initializers.values()
         size = sum(value.const_value.nbytes for value in initializers)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
@@ -366,7 +390,7 @@ def _halve_scales(graph: Any) -> None:
 def _name_weights(graph: Any, module: nn.Module) -> None:
     """Call integers and scales by their parameter instead of by their place in the traced module."""
     for place, child in module.named_modules(remove_duplicate=False):  # a tied head has two places
-        if isinstance(child, MatMulNBits):
+        if isinstance(child, MatMulNBits | Int8Linear):
             for kind in (PACKED, SCALE):
                 if place + kind in graph.initializers:
                     value = graph.initializers.pop(place + kind)
