@@ -17,11 +17,14 @@ demo: $(VENV)/demo.stamp
 	@echo; echo "The bundle: bundles/nano-onnx-int8 (manifest.json says what is in it). The images: $(IMAGES)."
 	@echo "Ask your own: $(BIN)/himix run --bundle bundles/nano-onnx-int8 --image PHOTO.png --chat"
 
+# two processes, each of one thread: two that take all cores would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/dev.stamp lint
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/dev.stamp lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(VENV)/dev.stamp types
 	$(BIN)/ruff check .

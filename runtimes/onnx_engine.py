@@ -1,5 +1,6 @@
 """ONNX Runtime: past and present of every layer are bound to the same memory, so a step copies no cache."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
 
-EXACT = {  # session options, without which ONNX Runtime's own rewriting of a graph costs precision
-    "x64quantprecision": "1",  # int8 sums overflow on x86 without VNNI
-    "qdqisint8allowed": "1",  # no other zero point for int8 weights that are made float
-    "qdq_matmulnbits_accuracy_level": "0",  # nor int8 activations for them
+EXACT = {  # session options, without which int8 weights that are dequantised would be multiplied by int8 activations
+    "session.disable_quant_qdq": "1",
+    "session.disable_qdq_constant_folding": "1",  # nor are they all held in float
 }
+OVERFLOWS = {"session.x64quantprecision": "1"}  # the slower kernel, for a CPU whose int8 sums overflow
+# an ONNX file: a (1, 4) uint8 by four 127 of int8 -> y (1, 1) int32, with MatMulInteger
+LARGEST_SUM = (
+    b'\x08\x08:X\n\x18\n\x01a\n\x01b\x12\x01y"\rMatMulInteger\x12\x01g*\x0f\x08\x04\x08\x01\x10\x03B\x01bJ\x04\x7f\x7f\x7f\x7f'
+    b"Z\x13\n\x01a\x12\x0e\n\x0c\x08\x02\x12\x08\n\x02\x08\x01\n\x02\x08\x04b\x13\n\x01y\x12\x0e\n\x0c\x08\x06\x12\x08\n\x02\x08\x01\n\x02\x08\x01B\x04\n\x00\x10\n"
+)
 
 
 class OnnxEngine:
@@ -103,8 +109,8 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
         raise BackendMissing("onnxruntime", "onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    for key, value in EXACT.items():
-        options.add_session_config_entry(f"session.{key}", value)
+    for key, value in (EXACT | (OVERFLOWS if int8_sums_overflow() else {})).items():
+        options.add_session_config_entry(key, value)
     if optimisation is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimisation)
     if threads:
@@ -113,3 +119,13 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise InputError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
+
+
+@cache
+def int8_sums_overflow() -> bool:
+    """Whether ONNX Runtime's usual int8 kernel is wrong for large numbers here, as it is on x86 without VNNI."""
+    import onnxruntime
+
+    graph = onnxruntime.InferenceSession(LARGEST_SUM, providers=["CPUExecutionProvider"])
+    (found,) = graph.run(None, {"a": np.full((1, 4), 255, np.uint8)})
+    return int(found[0, 0]) != 4 * 255 * 127

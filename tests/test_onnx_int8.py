@@ -1,5 +1,7 @@
 """The int8 linears of ONNX's towers and injectors, against NumPy."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir
@@ -8,7 +10,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from himix_edge.export import onnx_int8
-from himix_edge.runtimes.onnx_engine import open_graph
+from himix_edge.runtimes.onnx_engine import LARGEST_SUM, int8_sums_overflow, open_graph
 
 OPSET = 23
 
@@ -67,3 +69,16 @@ def test_the_integers_come_back(tmp_path):
     read = onnx_int8.unpack(linear.packed.numpy(), linear.scale.numpy())
     assert torch.equal(read.values, values)
     assert torch.equal(read.scale, weight.scale)
+
+
+def test_the_probe_for_overflow_is_what_it_says():
+    graph = onnx.load_from_string(LARGEST_SUM)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [node.op_type for node in graph.graph.node] == ["MatMulInteger"]
+    assert (numpy_helper.to_array(graph.graph.initializer[0]) == np.full((4, 1), 127, np.int8)).all()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux names the instructions")
+def test_sums_overflow_on_x86_without_vnni_only():
+    flags = Path("/proc/cpuinfo").read_text()
+    assert int8_sums_overflow() == ("avx2" in flags and "vnni" not in flags)

@@ -135,7 +135,9 @@ class Injector(VisionInjector):
     """The injection; where the layers share a norm, all keys are one matmul, and all values."""
 
     def __init__(self, model: Any, options: ExportOptions):
-        super().__init__(_swap_int8(model, options))
+        # ONNX Runtime cannot open a graph that uses the weights of an Int8Linear twice, on a CPU whose sums overflow
+        swap = _swap if model.config.injection.sharing == "levels" else _swap_int8
+        super().__init__(swap(model, options))
         shared = [] if self.norm is None else self.attentions
         self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
 

@@ -24,9 +24,11 @@ def grown_bytes(record: Record) -> int | None:
 
 
 def label(record: Record) -> str:
-    """The bundle, and the image tokens in front of its text."""
+    """The bundle, the image tokens in front of its text, and whether they were kept from before."""
     tokens = record.settings.vision_tokens
-    return record.bundle.name if tokens is None else f"{record.bundle.name} N={tokens}"
+    if tokens is None:
+        return record.bundle.name
+    return f"{record.bundle.name} N={tokens}{' kept' if record.settings.mode == 'warm-image' else ''}"
 
 
 def times(record: Record) -> tuple[str, ...]:
