@@ -11,8 +11,9 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
 
-EXACT = {  # session options, without which int8 weights that are dequantised would be multiplied by int8 activations
-    "session.disable_quant_qdq": "1",
+SETTINGS = {
+    "session.force_spinning_stop": "1",  # threads of the tower would spin beside those of the decoder
+    "session.disable_quant_qdq": "1",  # int8 weights that are dequantised would be multiplied by int8 activations
     "session.disable_qdq_constant_folding": "1",  # nor are they all held in float
 }
 OVERFLOWS = {"session.x64quantprecision": "1"}  # the slower kernel, for a CPU whose int8 sums overflow
@@ -109,7 +110,7 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
         raise BackendMissing("onnxruntime", "onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    for key, value in (EXACT | (OVERFLOWS if int8_sums_overflow() else {})).items():
+    for key, value in (SETTINGS | (OVERFLOWS if int8_sums_overflow() else {})).items():
         options.add_session_config_entry(key, value)
     if optimisation is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimisation)

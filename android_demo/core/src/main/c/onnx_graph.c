@@ -82,8 +82,9 @@ JNIEXPORT jlong JNICALL Java_dev_himix_edge_OnnxGraph_open(JNIEnv *env, jclass s
     const char *path = (*env)->GetStringUTFChars(env, file, NULL);
     if (!path) return 0;
     if (ok(env, ort->CreateSessionOptions(&options)) && ok(env, ort->SetSessionLogSeverityLevel(options, 3)) &&
-        // or int8 sums overflow on x86 without VNNI
+        // or int8 sums overflow on x86 without VNNI, and the tower's threads spin beside the decoder's
         ok(env, ort->AddSessionConfigEntry(options, "session.x64quantprecision", "1")) &&
+        ok(env, ort->AddSessionConfigEntry(options, "session.force_spinning_stop", "1")) &&
         (!threads || ok(env, ort->SetIntraOpNumThreads(options, threads))))
         ok(env, ort->CreateSession(environment, path, options, &session));
     if (options) ort->ReleaseSessionOptions(options);
