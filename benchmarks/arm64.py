@@ -23,6 +23,7 @@ from himix_edge.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 QEMU = ("trixie", "amd64", ("qemu-user",))  # bookworm's qemu, 7.2, is too old
+EMULATORS = ("qemu-aarch64", "qemu-x86_64")  # the package has one for every architecture, half a gigabyte
 PYTHON = ("bookworm", "arm64", ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6"))
 RUNTIMES = ("onnxruntime", "openvino")
 GLIBC = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")  # what wheels may ask of bookworm's 2.36
@@ -79,7 +80,7 @@ def prepare(work: Path) -> Arm64:
     """
     install({"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg"})
     qemu, root, site = work / "qemu", work / "arm64", work / "arm64-wheels"
-    _once(qemu, _words(QEMU), _unpack_qemu)
+    _once(qemu, [*_words(QEMU), *EMULATORS], _unpack_qemu)
     _once(root, _words(PYTHON), lambda to: _unpack(to, *PYTHON))
     torch = [f"{name}=={version(name)}" for name in ("executorch", "torch")]
     torch = [name.partition("+")[0] for name in torch]
@@ -88,7 +89,7 @@ def prepare(work: Path) -> Arm64:
     _once(site, [*needs, *torch, *constraints], lambda to: _unpack_wheels(to, needs, torch))
     project = work / "project"
     _link_project(project)
-    return Arm64(qemu / "usr/bin/qemu-aarch64", root, site, project)
+    return Arm64(qemu / "usr/bin" / EMULATORS[0], root, site, project)
 
 
 def _once(folder: Path, made_of: Sequence[str], make: Callable[[Path], None]) -> None:
@@ -112,10 +113,9 @@ def _words(packages: tuple[str, str, tuple[str, ...]]) -> list[str]:
 
 
 def _unpack_qemu(folder: Path) -> None:
-    """qemu for arm64 alone; the package has one for every architecture, half a gigabyte."""
     _unpack(folder, *QEMU)
     for program in (folder / "usr/bin").iterdir():
-        if program.name != "qemu-aarch64":
+        if program.name not in EMULATORS:
             program.unlink()
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import executorch_runner
 from benchmarks.answers import MAX_NEW_TOKENS, answers, questions
-from benchmarks.arm64 import CPU_MODELS, Arm64, install, prepare
+from benchmarks.arm64 import CPU_MODELS, EMULATORS, Arm64, install, prepare
 from benchmarks.executorch_runner import WORK, arguments_for, ask, native
 from himix_edge.bundle import open_verified
 from himix_edge.cli.console import print_table, progress_console
@@ -70,7 +70,7 @@ class Row:
 def on_x86_64(system: Arm64, *arguments: str | Path) -> list[str]:
     """A command line that runs this Python on an emulated x86-64 CPU without the instructions for int8 sums (VNNI)."""
     path = f"PYTHONPATH={system.project}:{sysconfig.get_path('purelib')}"
-    qemu = [str(system.qemu.with_name("qemu-x86_64")), "-cpu", OLDER, "-E", path, "-E", "PYTHONDONTWRITEBYTECODE=1"]
+    qemu = [str(system.qemu.with_name(EMULATORS[1])), "-cpu", OLDER, "-E", path, "-E", "PYTHONDONTWRITEBYTECODE=1"]
     return [*qemu, os.path.realpath(sys.executable), *map(str, arguments)]
 
 

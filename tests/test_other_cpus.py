@@ -72,7 +72,7 @@ def test_int8_sums_do_not_overflow_without_vnni(tmp_path):
         "graph, x = open_graph(Path(sys.argv[1], 'graph.onnx'), 1), np.load(Path(sys.argv[1], 'x.npy'))\n"
         "np.save(Path(sys.argv[1], 'y.npy'), graph.run(None, {'x': x})[0])"
     )
-    subprocess.run(on_x86_64(prepare(WORK), "-c", script, tmp_path), check=True)
+    subprocess.run(on_x86_64(prepare(WORK), "-P", "-c", script, tmp_path), check=True)
     assert np.load(tmp_path / "y.npy") == pytest.approx(2 * 127 * 64, rel=1e-5)
 
 
