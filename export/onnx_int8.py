@@ -68,7 +68,9 @@ def function(opset: int, int8_activations: bool) -> Any:
         rounded = tape.op("Round", [tape.op("Div", [x, row_scale])])
         shifted = tape.op("Add", [rounded, constant(torch.tensor(float(OFFSET)))])
         integers = tape.op("Cast", [shifted], {"to": ir.DataType.UINT8})
-        product = tape.op("Cast", [tape.op("MatMulInteger", [integers, packed, offset])], {"to": ir.DataType.FLOAT})
+        # the zero is no default: ONNX Runtime's rewriting for CPUs whose sums overflow reads past the inputs without it
+        sums = tape.op("MatMulInteger", [integers, packed, offset, constant(torch.tensor(0, dtype=torch.int8))])
+        product = tape.op("Cast", [sums], {"to": ir.DataType.FLOAT})
         out = tape.op("Mul", [tape.op("Mul", [product, row_scale]), scale])
     else:
         out = tape.op("MatMul", [x, tape.op("DequantizeLinear", [packed, scale], {"axis": 1})])
