@@ -28,6 +28,7 @@ from himix_edge.runtimes.bench.report import markdown
 from himix_edge.runtimes.bench.running import measure_here
 from himix_edge.runtimes.bench.session_subject import exactly
 from himix_edge.runtimes.bench.statistics import mann_whitney, ratio_interval
+from himix_edge.runtimes.bench.summary import label
 from himix_edge.runtimes.bench.verdict import judge, spread
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
@@ -54,6 +55,13 @@ def test_a_record_survives_its_file_and_a_single_object_is_a_record_too(tmp_path
     assert read_records(tmp_path / "two.json") == [record(), record("other")]
     (tmp_path / "one.json").write_text(json.dumps(record().model_dump(mode="json")))
     assert read_records(tmp_path / "one.json") == [record()]
+
+
+def test_a_table_tells_kept_images_from_new_ones():
+    assert label(record("nano")) == "nano N=64"
+    assert label(record("nano", settings={"warm_up": 3, "timed": 20, "vision_tokens": 64, "mode": "warm-image"})) == (
+        "nano N=64 kept"
+    )
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ def test_graphs_are_fused(nano_bundles, precision):
         assert "MatMulNBits" not in names
         return
     assert names.count("MatMulNBits") == 5 * layers + 1  # query, key and value are one
+    injector, _ = operators(nano_bundles[precision] / "vision_injector.onnx")
+    assert injector.count("Int8Linear") == 2  # keys and values
+    assert "Int8Linear" in tower
+    assert "MatMulNBits" not in tower + injector
     assert names.count("GatherBlockQuantized") == 1
     assert "MatMul" not in names
     heads = [

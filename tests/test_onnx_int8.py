@@ -10,6 +10,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from himix_edge.export import onnx_int8
+from himix_edge.export.quantisation import QuantizedTensor
 from himix_edge.runtimes.onnx_engine import LARGEST_SUM, int8_sums_overflow, open_graph
 
 OPSET = 23
@@ -64,7 +65,7 @@ def test_int8_activations_have_a_scale_for_each_row(tmp_path, case):
 
 def test_the_integers_come_back(tmp_path):
     values = torch.randint(-127, 128, (40, 48), dtype=torch.int8)
-    weight = onnx_int8.QuantizedTensor(values, torch.rand(40, 1), 8)
+    weight = QuantizedTensor(values, torch.rand(40, 1), 8)
     linear = onnx_int8.Int8Linear("name", weight, None)
     read = onnx_int8.unpack(linear.packed.numpy(), linear.scale.numpy())
     assert torch.equal(read.values, values)
@@ -78,7 +79,12 @@ def test_the_probe_for_overflow_is_what_it_says():
     assert (numpy_helper.to_array(graph.graph.initializer[0]) == np.full((4, 1), 127, np.int8)).all()
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux names the instructions")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="only Linux has this list of the CPU's instructions")
 def test_sums_overflow_on_x86_without_vnni_only():
     flags = Path("/proc/cpuinfo").read_text()
     assert int8_sums_overflow() == ("avx2" in flags and "vnni" not in flags)
+
+
+def test_the_largest_sums_are_right_on_any_cpu(tmp_path):
+    x, packed, scale = np.full((1, 8, 64), 2, np.float32), np.full((64, 32), 127, np.int8), np.ones(32, np.float32)
+    assert computed(tmp_path, x, packed, scale, True) == pytest.approx(2 * 127 * 64, rel=1e-5)
