@@ -33,6 +33,7 @@ TESTS = {
     "emoji-scenes test": "as trained",
     "emoji-scenes test-style": "unseen style",
     "emoji-scenes test-unseen": "unseen things",
+    "emoji-scenes test-wordings": "unseen wordings",
 }
 SEED = re.compile(r"-(\d+)$")
 TEXT_TOKENS = 24  # of a question in its template

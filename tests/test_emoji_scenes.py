@@ -9,7 +9,8 @@ from PIL import Image
 
 from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
-from himix_edge.data.emoji_questions import WORDINGS, caption, questions
+from himix_edge.data.emoji_lists import caption, lists
+from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, questions
 from himix_edge.data.emoji_scenes import COUNT, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
@@ -18,8 +19,8 @@ from himix_edge.preprocess import load_image
 SCENES = {split: [scene(split, number) for number in range(300)] for split in COUNT}
 
 
-def asked(shown, test=False, seed=0):
-    return list(questions(shown, Random(seed), test))
+def asked(shown, unseen=False, seed=0):
+    return list(questions(shown, Random(seed), unseen))
 
 
 @pytest.fixture
@@ -40,23 +41,33 @@ def test_a_scene_depends_on_its_number_alone(drawn):
     assert first.shape == (1, 96, 96, 3)
 
 
-def test_training_shows_nothing_that_is_held_out():
-    for split in ("train", "test", "test-style"):
+def test_each_test_holds_one_thing_out():
+    for split in ("train", "test", "test-style", "test-wordings"):
         names = {thing.name for shown in SCENES[split] for thing in shown.things}
         assert not names & UNSEEN
         assert len(names) > 130
     assert {thing.name for shown in SCENES["test-unseen"] for thing in shown.things} <= UNSEEN
     assert {shown.style for shown in SCENES["test-style"]} == {UNSEEN_STYLE}
-    for split in ("train", "test", "test-unseen"):
+    for split in ("train", "test", "test-unseen", "test-wordings"):
         assert UNSEEN_STYLE not in {shown.style for shown in SCENES[split]}
-    assert {shown.sign for shown in SCENES["train"]} <= {None, *WORDS}
-    assert {shown.sign for shown in SCENES["test"]} & set(UNSEEN_WORDS)
-    trained = " ".join(turn.question for shown in SCENES["train"] for turn in asked(shown))
-    tested = " ".join(turn.question for shown in SCENES["test"] for turn in asked(shown, test=True))
+    for split in COUNT:
+        signs = {shown.sign for shown in SCENES[split]} - {None}
+        assert signs
+        assert signs <= set(UNSEEN_WORDS if split == "test-unseen" else WORDS)
+    said = {
+        split: " ".join(
+            f"{turn.question} {turn.answer}"
+            for name in ("emoji-scenes", "emoji-captions", "emoji-lists")
+            for sample in load_dataset(name, split).samples[:300]
+            for ((turn,)) in sample.conversations
+        )
+        for split in COUNT
+    }
     for name in UNSEEN:
-        assert f" {name} " not in trained
-    assert "Tell me" not in trained
-    assert "Tell me" in tested
+        assert f" {name} " not in said["train"]
+        assert f" {name} " in said["test-unseen"]
+    for split in COUNT:
+        assert ("Tell me" in said[split]) == (split == "test-wordings"), split
 
 
 def test_every_skill_is_asked_for_and_yes_is_as_frequent_as_no():
@@ -120,7 +131,7 @@ def test_names_are_unambiguous():
 
 def test_scores_are_by_skill_with_wilsons_interval():
     score = Score()
-    turns = [turn for shown in SCENES["test"][:20] for turn in asked(shown, test=True)]
+    turns = [turn for shown in SCENES["test"][:20] for turn in asked(shown)]
     for turn in turns:
         score.add(turn, turn.answer.upper() + "." if turn.skill == "count" else "no idea")
     assert score.right.total() == score.right["count"] == score.asked["count"] > 0
@@ -159,3 +170,36 @@ def test_a_caption_tells_where_everything_is():
     shown = Scene("noto", "blue", "plain", 0, things, "open")
     told = caption(shown, Random(0)).answer
     assert told == "top left: dog, top right: dog, center: red heart, sign: open, background: blue"
+
+
+def test_lists_agree_with_the_picture():
+    seen = set()
+    for number in range(200):
+        shown = scene("train", number)
+        found, placed = counts(shown.things), {thing.name: thing for thing in shown.things}
+        for turn in lists(shown, Random(number)):
+            seen.add(turn.skill)
+            listed = turn.question.rstrip("?.").split(": ")[-1].split(", ")
+            if turn.skill == "which":
+                assert turn.answer == (", ".join(name for name in listed if name in found) or "none")
+                assert any(name not in found for name in listed)
+                continue
+            answers = dict(part.split(": ") for part in turn.answer.split(", "))
+            if turn.skill == "around":
+                middle = next(t for t in shown.things if turn.question[:-1].endswith(f" the {t.name}"))
+                right = [t.name for t in shown.things if t.row == middle.row and t.column > middle.column]
+                assert answers["right of"] == (" and ".join(right) or "nothing")
+                above = [t.name for t in shown.things if t.column == middle.column and t.row < middle.row]
+                assert answers["above"] == (" and ".join(above) or "nothing")
+            elif turn.skill == "find":
+                assert list(answers) == listed
+                for name, answer in answers.items():
+                    assert (answer == "nowhere") == (name not in found)
+                    assert answer in ("nowhere", CELLS[placed[name].row][placed[name].column] if name in placed else "")
+            else:
+                assert answers == {name: NUMBERS[found.get(singular(name), 0)] for name in listed}
+    assert seen == {"find", "numbers", "which", "around"}
+
+
+def singular(several):
+    return next(name for name in [*(n for things in KINDS.values() for n in things), *COLORS] if plural(name) == several)

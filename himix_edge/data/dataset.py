@@ -92,10 +92,10 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
     """Open a dataset by name or file.
 
     Args:
-        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", or the path of a
-            LLaVA-format JSON file.
-        split: "train" or "test" (emoji-scenes has "test-style" and "test-unseen" too); a JSON file is one split, so it
-            is read whatever this says.
+        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", "emoji-lists", or
+            the path of a LLaVA-format JSON file.
+        split: "train" or "test" (emoji-scenes has "test-style", "test-unseen" and "test-wordings" too); a JSON file is
+            one split, so it is read whatever this says.
         image_folder: where a JSON file's images are; by default the file's own folder.
 
     Raises:
@@ -110,10 +110,10 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.easy_vqa import load_easy_vqa, with_phrasings
 
         return with_phrasings(load_easy_vqa(split), seed=0)
-    if name in ("emoji-scenes", "emoji-captions"):
+    if name in ("emoji-scenes", "emoji-captions", "emoji-lists"):
         from himix_edge.data.emoji_scenes import load_emoji_scenes
 
-        return load_emoji_scenes(split, captions=name == "emoji-captions")
+        return load_emoji_scenes(split, asked=name.removeprefix("emoji-"))
     if Path(name).suffix == ".json":
         from himix_edge.data.llava import load_llava
 

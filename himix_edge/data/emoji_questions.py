@@ -96,23 +96,21 @@ PLURALS = {
 UNCOUNTED = frozenset(
     {"cherries", "grapes", "jeans", "socks", "gloves", "shorts", "popcorn", "corn", "bread", "broccoli"}
 )
-CAPTION_WORDINGS = ("Describe the picture.", "List all that you see.", "What is where in the picture?")
 CELLS = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
-def questions(scene: Scene, rng: Random, test: bool) -> Iterator[Turn]:
+def questions(scene: Scene, rng: Random, unseen: bool = False) -> Iterator[Turn]:
     """All that is asked about a scene, each with a one-word answer in small letters (choices: a letter).
 
     Args:
         scene: the picture.
         rng: decides wordings and what is asked.
-        test: whether half of the wordings are those that training never uses.
+        unseen: ask in wordings that training never uses.
     """
 
     def ask(skill: str, answer: str, *parts: str, label: str = "") -> Turn:
-        usual, unseen = WORDINGS[skill]
-        wording = rng.choice(unseen if test and rng.random() < 0.5 else usual)
+        wording = rng.choice(WORDINGS[skill][unseen])
         return Turn(wording.format(*parts), answer, label or skill)
 
     found, single = counts(scene.things), {}
@@ -166,11 +164,11 @@ def _about_places(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[T
     if single:
         thing = rng.choice(list(single.values()))
         yield ask("place", CELLS[thing.row][thing.column], thing.name)
-    pairs = [(a, b, side) for a in single.values() for b in single.values() for side in SIDES if _is_at(a, b, side)]
+    pairs = [(a, b, side) for a in single.values() for b in single.values() for side in SIDES if is_at(a, b, side)]
     if not pairs:
         return
     a, b, side = rng.choice(pairs)
-    if sum(_is_at(other, b, side) for other in single.values()) == 1:
+    if sum(is_at(other, b, side) for other in single.values()) == 1:
         yield ask("relation", a.name, side, b.name)
     if rng.random() < 0.5:
         yield ask("side", "yes", a.name, side, b.name, label="relation")
@@ -178,7 +176,7 @@ def _about_places(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[T
         yield ask("side", "no", b.name, side, a.name, label="relation")
 
 
-def _is_at(a: Thing, b: Thing, side: str) -> bool:
+def is_at(a: Thing, b: Thing, side: str) -> bool:
     """Whether a stands on that side of b, in the same row or column."""
     across, down = a.column - b.column, a.row - b.row
     dx, dy = SIDES[side]
@@ -200,15 +198,6 @@ def _about_presence(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Tu
     options = rng.sample([name, *rng.sample(absent, 3)], 4)
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
     yield ask("choice", "ABCD"[options.index(name)], listed)
-
-
-def caption(scene: Scene, rng: Random) -> Turn:
-    """A description of the whole picture, cell by cell: for training only, no test asks for it."""
-    things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
-    parts = [f"{CELLS[thing.row][thing.column]}: {thing.drawing}" for thing in things]
-    if scene.sign:
-        parts.append(f"sign: {scene.sign}")
-    return Turn(rng.choice(CAPTION_WORDINGS), ", ".join([*parts, f"background: {scene.background}"]), "caption")
 
 
 def plural(name: str) -> str:

@@ -1,11 +1,12 @@
 """EmojiScenes: pictures composed from freely licensed emoji, with questions of the kinds that benchmarks ask.
 
 Every scene is a pure function of (split, number), so a data set of any size needs no disk and is the same everywhere.
-Splits: "train" and "test" have two drawing styles; "test-style" the third, which no training scene has; "test-unseen"
-things that no training scene shows. All tests ask in words that training does not use, as well as in its own.
+Splits: "train" and "test" are alike; each of the others differs from them in one thing: "test-style" is drawn in a style
+that no training scene has, "test-unseen" shows things (and words on signs) that none shows, "test-wordings" asks in
+wordings that training does not use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from random import Random
@@ -13,7 +14,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from himix_edge.data.dataset import Dataset, LazySamples, Sample
+from himix_edge.data.dataset import Dataset, LazySamples, Sample, Turn
 from himix_edge.data.emoji_concepts import COLORS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS
 from himix_edge.data.emoji_drawings import SIZE, drawings
 from himix_edge.errors import InputError
@@ -21,7 +22,7 @@ from himix_edge.errors import InputError
 SIDE = 224  # pixels of a rendered scene
 GRID = 3  # things stand in a grid of cells, off their centres by some pixels
 TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji"), "fluent"
-COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500}
+COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500, "test-wordings": 1000}
 BACKGROUNDS = {  # colours that a question may ask for
     "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
     "green": (165, 215, 160), "yellow": (250, 235, 160), "purple": (205, 180, 230), "brown": (200, 165, 130),
@@ -75,7 +76,7 @@ def scene(split: str, number: int) -> Scene:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     rng = Random(f"{split} {number}")
     style = UNSEEN_STYLE if split == "test-style" else rng.choice(TRAIN_STYLES)
-    sign = rng.choice(UNSEEN_WORDS if split != "train" and rng.random() < 0.5 else WORDS)
+    sign = rng.choice(UNSEEN_WORDS if split == "test-unseen" else WORDS)
     has_sign = rng.random() < 0.25
     cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
     names = _names(split, rng, len(cells))
@@ -102,31 +103,35 @@ def _names(split: str, rng: Random, most: int) -> list[str]:
     return [name for name in chosen for _ in range(rng.randint(1, 4))][:most]
 
 
-def load_emoji_scenes(split: str, count: int | None = None, captions: bool = False) -> Dataset:
+def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes") -> Dataset:
     """EmojiScenes, a sample for each scene, drawn when its pixels are asked for.
 
     Args:
-        split: "train", "test", "test-style" or "test-unseen".
-        count: scenes; None: a million, 1,000, 1,000 and 500.
-        captions: one description of all that is shown, and where, in place of the questions.
+        split: one of COUNT.
+        count: scenes; None: as COUNT says.
+        asked: "scenes": the questions that tests ask; for training also "captions": one description of all that is
+            shown and where, and "lists": questions about several things at once.
 
     Raises:
         InputError: an unknown split.
     """
     if split not in COUNT:
-        raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
-    samples = LazySamples(partial(_sample, split, captions), range(COUNT[split] if count is None else count))
+        raise InputError(f"emoji-{asked} has no split {split!r}; give one of {', '.join(COUNT)}")
+    samples = LazySamples(partial(_sample, split, asked), range(COUNT[split] if count is None else count))
     styles = "Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji 3D (MIT)"
-    name = "emoji-captions" if captions else "emoji-scenes"
-    return Dataset(name, samples, f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
+    return Dataset(f"emoji-{asked}", samples, f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
 
 
-def _sample(split: str, captions: bool, number: int) -> Sample:
-    from himix_edge.data.emoji_questions import caption, questions
+def _sample(split: str, asked: str, number: int) -> Sample:
+    from himix_edge.data.emoji_lists import caption, lists
+    from himix_edge.data.emoji_questions import questions
 
     shown = scene(split, number)
     rng = Random(f"{split} {number} questions")
-    turns = [caption(shown, rng)] if captions else questions(shown, rng, split != "train")
+    if asked == "captions":
+        turns: Iterable[Turn] = [caption(shown, rng)]
+    else:
+        turns = lists(shown, rng) if asked == "lists" else questions(shown, rng, split == "test-wordings")
     return Sample(shown, tuple((turn,) for turn in turns))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from himix_edge.data import Sample, Turn
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import IGNORED, Batch, collate
+from himix_edge.training.batches import IGNORED, Batch, Row, collate
 from himix_edge.training.pixels import ImageLoader, Load
 
 
@@ -23,12 +24,14 @@ def answer_logits(model: VisionLanguageModel, batch: Batch, features: Tensor) ->
 
     `features` (I, N, d_v) are the batch's encoded images; one is injected once, whatever the number of rows about it.
     """
-    seeing, states = len(batch.image_of_row), []
-    if seeing:
-        past = model.inject(features).select(batch.image_of_row)
-        states.append(model.hidden(batch.input_ids[:seeing], past)[0])
-    if seeing < len(batch.input_ids):
-        states.append(model.hidden(batch.input_ids[seeing:])[0])
+    seeing, longest = len(batch.image_of_row), batch.input_ids.shape[1]
+    images = model.inject(features) if seeing else None
+    states, row = [], 0
+    for count, length in batch.blocks:
+        past = images.select(batch.image_of_row[row : row + count]) if images and row < seeing else None
+        block = model.hidden(batch.input_ids[row : row + count, :length], past)[0]
+        states.append(F.pad(block, (0, 0, 0, longest - length)))
+        row += count
     return model.project_out(torch.cat(states).flatten(0, 1)[batch.positions]).float()
 
 
@@ -60,17 +63,17 @@ def question_batches(
     """
     for start in range(0, len(samples), images_per_batch):
         images: list[NDArray[np.uint8]] = []
-        rows: list[tuple[list[int], list[bool]]] = []
-        image_of_row: list[int] = []
-        turns: list[Turn] = []
-        for sample in sorted(samples[start : start + images_per_batch], key=lambda sample: sample.image is None):
+        rows: list[tuple[Row, Turn]] = []
+        for sample in samples[start : start + images_per_batch]:
+            image = None
             if sample.image is not None and not blind:
-                image_of_row += [len(images)] * len(sample.conversations)
+                image = len(images)
                 images.append(load(sample.image)[0])
             for conversation in sample.conversations:
-                rows.append(text.encode_conversation([(turn.question, turn.answer) for turn in conversation]))
-                turns.append(conversation[-1])
-        yield turns, collate(images, rows, image_of_row)
+                encoded = text.encode_conversation([(turn.question, turn.answer) for turn in conversation])
+                rows.append((Row(*encoded, image), conversation[-1]))
+        rows.sort(key=lambda one: one[0].place())
+        yield [turn for _, turn in rows], collate(images, [row for row, _ in rows])
 
 
 @torch.no_grad()

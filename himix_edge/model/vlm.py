@@ -55,7 +55,7 @@ class VisionLanguageModel(nn.Module):
     def start(self, rows: VisionRows) -> KVCache:
         """The cache that a text starts from: every layer filled with its row, or empty."""
         key, value = rows[0]
-        nothing = (key[:, :, :0], value[:, :, :0])
+        nothing = (key[:, :, :0].detach(), value[:, :, :0].detach())  # else autograd goes down to the first layer
         layers = [nothing if row is None else rows[row] for row in self.config.vision_rows]
         position = self.config.first_text_position(key.shape[2])
         return KVCache([key for key, _ in layers], [value for _, value in layers], position)

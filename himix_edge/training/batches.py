@@ -22,6 +22,7 @@ from himix_edge.training.recipe import Recipe
 
 IGNORED = -100  # label of a token that the assistant does not have to produce
 ENCODED = 1 << 16  # conversations whose tokens are kept
+BLOCK_TOKENS = 100  # tokens that could be computed in the time that starting one more block's operations takes
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Batch:
 
     Attributes:
         pixels: uint8 (I, S, S, 3).
-        input_ids: int64 (R, T), right-padded; the rows about an image come first.
+        input_ids: int64 (R, T), right-padded; the rows about an image come first, and of either sort the short ones.
         image_of_row: int64 (A,), of those rows, A <= R.
         positions: int64 (K,), places of the target tokens' predecessors in the flattened input_ids.
         labels: int64 (K,), the token that should follow each of them, or IGNORED.
         own_texts: int64 (O, L), texts of the model's own, without questions.
+        blocks: rows that follow each other and are decoded together, as (number of rows, tokens of the longest): what
+            is padded for a short row among long ones is lost time. All about an image, or none.
     """
 
     pixels: Tensor
@@ -43,6 +46,7 @@ class Batch:
     positions: Tensor
     labels: Tensor
     own_texts: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
+    blocks: tuple[tuple[int, int], ...] = ()
 
     @property
     def targets(self) -> int:
@@ -56,7 +60,12 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()})
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
@@ -86,19 +95,18 @@ class BatchMaker(TorchDataset[list[Batch]]):
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """One of the parts that a step's images are dealt to in turn."""
         images: list[NDArray[np.uint8]] = []
-        rows: list[tuple[list[int], list[bool]]] = []
-        image_of_row: list[int] = []
+        rows: list[Row] = []
         # for the whole step, so that its rows have similar lengths
         join = np.random.default_rng([*self.seed, step]).random() < self.recipe.join
         places = range(part, self.recipe.images_per_step, parts)
         drawn = [(self.draw(step, place), np.random.default_rng([*self.seed, step, place])) for place in places]
-        for sample, rng in sorted(drawn, key=lambda one: one[0].image is None):
-            conversations = self._conversations(sample, join, rng)
+        for sample, rng in drawn:
+            conversations, image = self._conversations(sample, join, rng), None
             if sample.image is not None and not self.recipe.blind:
-                image_of_row += [len(images)] * len(conversations)
+                image = len(images)
                 images.append(augment(self.load(sample.image)[0], self.recipe, rng))
-            rows += [encode_conversation(self.text, conversation) for conversation in conversations]
-        batch = collate(images, rows, image_of_row)
+            rows += [Row(*encode_conversation(self.text, conversation), image) for conversation in conversations]
+        batch = collate(images, sorted(rows, key=Row.place))
         earlier, others = divmod(step, self.recipe.own_texts_every)
         if self.own_texts is None or others:
             return batch
@@ -175,19 +183,51 @@ def augment(pixels: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator)
     return pixels
 
 
-def collate(
-    images: list[NDArray[np.uint8]], rows: list[tuple[list[int], list[bool]]], image_of_row: list[int]
-) -> Batch:
-    """Pad rows of (ids, is_target) to the longest, those about an image first, and find what has to be predicted."""
-    longest = max((len(ids) for ids, _ in rows), default=1) - 1
+@dataclass(frozen=True)
+class Row:
+    """A conversation's tokens, which of them the assistant has to produce, and its image's number in the batch."""
+
+    ids: list[int]
+    is_target: list[bool]
+    image: int | None
+
+    def place(self) -> tuple[bool, int]:
+        """What rows of a batch are sorted by."""
+        return self.image is None, len(self.ids)
+
+
+def collate(images: list[NDArray[np.uint8]], rows: list[Row]) -> Batch:
+    """Pad rows, sorted by `Row.place`, to the longest, and find what has to be predicted."""
+    lengths = [len(row.ids) - 1 for row in rows]
+    longest = max(lengths, default=0)
     input_ids = np.zeros((len(rows), longest), np.int64)
     positions: list[int] = []
     labels: list[int] = []
-    for row, (ids, targets) in enumerate(rows):
-        input_ids[row, : len(ids) - 1] = ids[:-1]
-        places = [place for place, target in enumerate(targets[1:]) if target]
-        positions += [row * longest + place for place in places]
-        labels += [ids[place + 1] for place in places]
+    for number, row in enumerate(rows):
+        input_ids[number, : lengths[number]] = row.ids[:-1]
+        places = [place for place, target in enumerate(row.is_target[1:]) if target]
+        positions += [number * longest + place for place in places]
+        labels += [row.ids[place + 1] for place in places]
     pixels = np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
+    image_of_row = [row.image for row in rows if row.image is not None]
     numbers = (torch.tensor(values, dtype=torch.int64) for values in (image_of_row, positions, labels))
-    return Batch(torch.from_numpy(pixels), torch.from_numpy(input_ids), *numbers)
+    seeing = len(image_of_row)
+    found = (*blocks(tuple(lengths[:seeing])), *blocks(tuple(lengths[seeing:])))
+    return Batch(torch.from_numpy(pixels), torch.from_numpy(input_ids), *numbers, blocks=found)
+
+
+def blocks(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Cut rows of these ascending lengths into blocks, so that the tokens computed, and what a block costs, are least.
+
+    Returns:
+        of each block the number of rows and of tokens of its longest.
+    """
+    ends = [i for i in range(1, len(lengths) + 1) if i == len(lengths) or lengths[i] > lengths[i - 1]]
+    best: dict[int, tuple[int, list[tuple[int, int]]]] = {0: (0, [])}
+    for end in ends:
+        length = lengths[end - 1]
+        best[end] = min(
+            (cost + BLOCK_TOKENS + (end - begin) * length, [*cut, (end - begin, length)])
+            for begin, (cost, cut) in best.items()
+        )
+    return best[len(lengths)][1]

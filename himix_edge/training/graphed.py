@@ -1,7 +1,7 @@
 """Forward and backward as CUDA graphs: where a model is small, starting its thousands of operations takes a GPU's time
 several times over; a recorded graph starts them all at once (CUDA C++ Programming Guide, "CUDA Graphs")."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class GraphedStep:
             float32 (2,): the cross-entropy of the answers, and the number of rows answered exactly.
         """
         batch = padded(batch)
-        shape = tuple(getattr(batch, one.name).shape for one in fields(batch))
+        shape = tuple(tensor.shape for tensor in batch.tensors.values())
         if shape in self.recorded:
             return self._repeat(self.recorded[shape], batch, scale)
         device = next(self.objective.parameters()).device
@@ -72,15 +72,18 @@ class GraphedStep:
 
     @staticmethod
     def _repeat(recorded: Recorded, batch: Batch, scale: float) -> Tensor:
-        for one in fields(batch):
-            getattr(recorded.batch, one.name).copy_(getattr(batch, one.name), non_blocking=True)
+        for name, tensor in batch.tensors.items():
+            getattr(recorded.batch, name).copy_(tensor, non_blocking=True)
         recorded.scale.fill_(scale)
         recorded.graph.replay()
         return recorded.sums
 
 
 def padded(batch: Batch) -> Batch:
-    """The batch with rows, tokens and targets rounded up: what is added is asked nothing and changes no gradient."""
+    """The batch with rows, tokens and targets rounded up: what is added is asked nothing and changes no gradient.
+
+    Its rows are decoded in one block, or two if some are not about an image: else hardly two batches would have a shape.
+    """
     rows, tokens = batch.input_ids.shape
     more_rows, more_tokens = -rows % ROWS, -tokens % TOKENS
     more_targets = -len(batch.labels) % TARGETS
@@ -93,4 +96,9 @@ def padded(batch: Batch) -> Batch:
         image_of_row=F.pad(batch.image_of_row, (0, more_seeing)),
         positions=F.pad(positions, (0, more_targets)),
         labels=F.pad(batch.labels, (0, more_targets), value=IGNORED),
+        blocks=tuple(
+            (count, tokens + more_tokens)
+            for count in (seeing + more_seeing, rows + more_rows - seeing - more_seeing)
+            if count
+        ),
     )

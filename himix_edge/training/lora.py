@@ -7,18 +7,19 @@ from typing import Any
 from himix_edge.errors import BackendMissing
 from himix_edge.model import VisionLanguageModel
 
-LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+LINEARS = r"model\.layers\.({})\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 
 
-def add_adapters(model: VisionLanguageModel, rank: int, alpha: int) -> None:
-    """Give every linear of the decoder's layers an adapter of this rank, scaled by alpha / rank; its output is zero
-    until it learns. Raises BackendMissing without peft."""
+def add_adapters(model: VisionLanguageModel, rank: int, alpha: int, first_layer: int = 0) -> None:
+    """Give every linear of the decoder's layers from `first_layer` on an adapter of this rank, scaled by alpha / rank;
+    its output is zero until it learns. Raises BackendMissing without peft."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
         raise BackendMissing("peft", "train") from None
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEARS, lora_dropout=0.0), model)
+    linears = LINEARS.format("|".join(map(str, range(first_layer, len(model.model.layers)))))
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linears, lora_dropout=0.0), model)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.cast_input_dtype_enabled = False  # autocast would at once undo the cast to float32

@@ -146,7 +146,7 @@ class Trainer:
         model = self.start.model.train()
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
         if run.recipe.lora_rank:
-            add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha)
+            add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, run.recipe.lora_first_layer)
         self.objective = Objective(model, run.recipe)
         self.learned = frozenset(
             name for name, _ in self.objective.named_parameters() for stage in run.recipe.stages
