@@ -208,7 +208,7 @@ def cost_plot(groups: dict[str, Group], out: Path) -> str:
 
 def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
     """Bars with intervals, a panel for each test."""
-    figure, panels = pyplot.subplots(len(TESTS), sharex=True, figsize=(9, 8), layout="constrained")
+    figure, panels = pyplot.subplots(len(TESTS), sharex=True, figsize=(9, 10), layout="constrained")
     order = sorted(himix.counts("emoji-scenes test"))
     for axes, (test, label) in zip(panels, TESTS.items(), strict=True):
         for number, (group, colour) in enumerate(((himix, "tab:blue"), (vanilla, "tab:gray"))):

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 VANILLA = ("--vanilla",)
-HALF = ("--injection-layers", ",".join(str(i) for i in range(0, 30, 2)))
+UPPER = ("--injection-layers", ",".join(map(str, range(15, 30))))  # below, neither injection nor adapters learn
+EVERY_SECOND = ("--injection-layers", ",".join(map(str, range(0, 30, 2))))
 RUNS: dict[str, tuple[str, ...]] = {
     f"nano-{recipe}{suffix}-{seed}": ("--recipe", f"nano-{recipe}", *options, "--seed", str(seed))
     for recipe in ("regular", "enhanced")
@@ -35,11 +36,12 @@ RUNS |= {
     }.items()
 }  # fmt: skip
 RUNS |= {
-    "small-enhanced": ("--recipe", "enhanced", *HALF),
+    "small-enhanced": ("--recipe", "enhanced", *UPPER),
     "small-enhanced-vanilla": ("--recipe", "enhanced", *VANILLA),
-    "small-regular": ("--recipe", "regular"),
+    "small-regular": ("--recipe", "regular", *UPPER),
     "small-regular-vanilla": ("--recipe", "regular", *VANILLA),
-    "small-regular-half": ("--recipe", "regular", *HALF),
+    "small-regular-all-layers": ("--recipe", "regular"),
+    "small-regular-every-second": ("--recipe", "regular", *EVERY_SECOND),
     "small-regular-blind": ("--recipe", "regular", "--set", "blind=true", "--set",
                             "stages=[{name: finetune, learn: [decoder], steps: 400, learning_rate: 5.0e-4}]"),
 }  # fmt: skip

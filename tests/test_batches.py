@@ -1,15 +1,18 @@
 """What a training step is given: the same batches however they are made, with the right labels."""
 
 import dataclasses
+import itertools
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from himix_edge.data import load_dataset
-from himix_edge.data.dataset import Dataset
+from himix_edge.data.dataset import Dataset, Turn
+from himix_edge.evaluation.teacher_forced import answer_logits, encode
 from himix_edge.model import build_model
-from himix_edge.training.batches import BatchMaker, shares
+from himix_edge.training.batches import BLOCK_TOKENS, BatchMaker, blocks, shares
 from himix_edge.training.graphed import padded
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
@@ -30,8 +33,9 @@ def maker(data, text, seed=1, **changes) -> BatchMaker:
 def test_batches_depend_on_seed_and_step_alone(data, text):
     one, two = maker(data, text), maker(data, text)
     two.batch(0)
-    for a, b in zip(vars(one.batch(5)).values(), vars(two.batch(5)).values(), strict=True):
+    for a, b in zip(one.batch(5).tensors.values(), two.batch(5).tensors.values(), strict=True):
         assert torch.equal(a, b)
+    assert one.batch(5).blocks == two.batch(5).blocks
     assert not torch.equal(one.batch(5).pixels, maker(data, text, seed=2).batch(5).pixels)
 
 
@@ -97,6 +101,42 @@ def test_padding_changes_neither_loss_nor_gradients(data, text):
         )
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_short_rows_are_decoded_apart_from_long_ones(data, text):
+    """And what comes out is as if all had been padded to the longest."""
+    long = Turn(" ".join(["what", "shape"] * 30), "circle")
+    samples = [replace(s, image=s.image if i % 2 else None, conversations=(*s.conversations, (long,)))
+               for i, s in enumerate(data.samples)]  # fmt: skip
+    maker = BatchMaker([samples], text, replace(RECIPE, conversations_per_image=9), ImageLoader(TINY.vision), (1,))
+    batch = maker.batch(0)
+    rows, longest = batch.input_ids.shape
+    assert sum(count for count, _ in batch.blocks) == rows
+    assert sum(count * length for count, length in batch.blocks) < 0.6 * rows * longest
+    torch.manual_seed(0)
+    model, seeing = build_model(TINY), len(batch.image_of_row)
+    assert 0 < seeing < rows
+    apart, together = (
+        answer_logits(model, replace(batch, blocks=found), encode(model, batch))
+        for found in (batch.blocks, ((seeing, longest), (rows - seeing, longest)))
+    )
+    torch.testing.assert_close(apart, together)
+
+
+@pytest.mark.parametrize("lengths", [(), (7,), (5, 5, 5, 300), (10, 11, 200, 210, 600), tuple(range(20, 400, 23))])
+def test_blocks_cost_least(lengths):
+    """Of all ways to cut, tried one by one."""
+    cuts = itertools.chain.from_iterable(itertools.combinations(range(1, len(lengths)), n) for n in range(len(lengths)))
+    costs = [
+        sum(
+            BLOCK_TOKENS + (end - begin) * lengths[end - 1]
+            for begin, end in itertools.pairwise((0, *cut, len(lengths)))
+        )
+        for cut in cuts
+    ]
+    found = blocks(lengths)
+    assert sum(count for count, _ in found) == len(lengths)
+    assert sum(BLOCK_TOKENS + count * length for count, length in found) == min(costs, default=0)
 
 
 def test_a_step_draws_from_one_dataset(data, text):

@@ -59,7 +59,7 @@ def test_each_test_holds_one_thing_out():
             f"{turn.question} {turn.answer}"
             for name in ("emoji-scenes", "emoji-captions", "emoji-lists")
             for sample in load_dataset(name, split).samples[:300]
-            for ((turn,)) in sample.conversations
+            for (turn,) in sample.conversations
         )
         for split in COUNT
     }
@@ -202,4 +202,6 @@ def test_lists_agree_with_the_picture():
 
 
 def singular(several):
-    return next(name for name in [*(n for things in KINDS.values() for n in things), *COLORS] if plural(name) == several)
+    return next(
+        name for name in [*(n for things in KINDS.values() for n in things), *COLORS] if plural(name) == several
+    )

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from himix_edge import load_checkpoint
-from himix_edge.config import DecoderConfig, ModelConfig
+from himix_edge.config import DecoderConfig, Injection, ModelConfig
 from himix_edge.model import build_model
-from himix_edge.model.decoder import concat_images, mixture_mask
+from himix_edge.model.decoder import attend, concat_images, mixture_mask
 from tests.conftest import TINY
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -111,3 +111,39 @@ def test_head_dim_may_differ_from_hidden_over_heads():
     assert isinstance(decoder, DecoderConfig)
     model = build_model(dataclasses.replace(TINY, decoder=decoder))
     assert model(torch.tensor([[1, 2]]), vision_features=torch.randn(1, 4, 32)).shape == (1, 2, 400)
+
+
+def test_attention_written_out_for_gradients_is_torchs_own():
+    """Values and gradients, with and without an image's slots, for each number of queries to a key head."""
+    torch.manual_seed(0)
+    for heads, kv_heads, new, cached in ((6, 2, 5, 7), (4, 4, 3, 0), (9, 3, 1, 4)):
+        shapes = ((2, heads, new, 8), (2, kv_heads, cached + new, 8), (2, kv_heads, cached + new, 8))
+        inputs = [torch.randn(shape) for shape in shapes]
+        mask, weight = mixture_mask(new, cached, torch.device("cpu")), torch.randn(shapes[0])
+        learning = [one.clone().requires_grad_() for one in inputs]
+        ours = attend(*learning, mask)
+        repeated = [one.clone().requires_grad_() for one in inputs]
+        query, key, value = repeated
+        theirs = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(attend(*inputs, mask), theirs)  # without gradients
+        for a, b in zip(
+            torch.autograd.grad(ours, learning, weight), torch.autograd.grad(theirs, repeated, weight), strict=True
+        ):
+            torch.testing.assert_close(a, b)
+
+
+def test_layers_below_the_injected_ones_need_no_backward_pass():
+    """Where nothing in them learns; each layer that is not injected starts with an empty cache, which must not link it
+    to the projections of another."""
+    config = dataclasses.replace(TINY, injection=Injection((1,)))
+    model = build_model(config)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("_img" in name)
+    reached = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda _module, _inputs, outputs: reached.append(outputs[0].requires_grad))
+    features = torch.randn(1, 5, TINY.vision_hidden_size)
+    model.decode(torch.tensor([[1, 2, 3]]), model.inject(features))[0].sum().backward()
+    assert reached == [False, True]
+    assert model.model.layers[1].self_attn.k_proj_img.weight.grad.abs().sum() > 0

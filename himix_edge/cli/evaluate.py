@@ -31,7 +31,9 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 @click.option("--answers", type=click.Path(path_type=Path), help="Write a benchmark's answers in its own format.")
 @click.option("--text", type=click.Path(path_type=Path), help="Measure the perplexity of this text file instead.")
 @click.option("--max-tokens", type=click.IntRange(min=2), default=512, show_default=True, help="Of --text.")
-@click.option("--split", help="emoji-scenes: test, test-style, test-unseen, test-wordings. [default: test; a benchmark's own]")
+@click.option(
+    "--split", help="emoji-scenes: test, test-style, test-unseen, test-wordings. [default: test; a benchmark's own]"
+)
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or benchmark's images are.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

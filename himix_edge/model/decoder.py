@@ -88,10 +88,11 @@ def mixture_mask(new: int, cached: int, device: torch.device) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """Softmax attention: query (B, H, T, h), key and value (B, G, S, h), boolean mask (T, S) -> (B, H, T, h).
 
-    On a CPU with gradients it is written out: the backward pass of torch's own takes eight times longer for short texts.
+    Where a CPU needs gradients it is written out: the backward pass of torch's own takes eight times longer for short
+    texts.
     """
     repeat = query.shape[1] // key.shape[1]
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+    if query.device.type != "cpu" or not (query.requires_grad or key.requires_grad):
         key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     together = (repeat, query.shape[2])
