@@ -16,7 +16,9 @@ WORDINGS = {
     "caption": ("Describe the picture.", "List all that you see.", "What is where in the picture?"),
     "find": ("Where is each of these: {}?", "Say where these are: {}.", "Find these: {}."),
     "numbers": ("How many of each are there: {}?", "Count these: {}.", "Give the number of each: {}."),
-    "which": ("Which of these are in the picture: {}?", "Which of these do you see: {}?", "Name those that are there: {}."),
+    "which": (
+        "Which of these are in the picture: {}?", "Which of these do you see: {}?", "Name those that are there: {}.",
+    ),
     "around": ("What is around the {}?", "Name the neighbors of the {}.", "What is on each side of the {}?"),
 }  # fmt: skip
 ASKED = 5  # most things of a list

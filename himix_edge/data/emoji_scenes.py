@@ -1,9 +1,9 @@
 """EmojiScenes: pictures composed from freely licensed emoji, with questions of the kinds that benchmarks ask.
 
 Every scene is a pure function of (split, number), so a data set of any size needs no disk and is the same everywhere.
-Splits: "train" and "test" are alike; each of the others differs from them in one thing: "test-style" is drawn in a style
-that no training scene has, "test-unseen" shows things (and words on signs) that none shows, "test-wordings" asks in
-wordings that training does not use.
+Splits: "train" and "test" are alike; each of the others differs from them in one thing: "test-style" is drawn in a
+style that no training scene has, "test-unseen" shows things (and words on signs) that none shows, "test-wordings" asks
+in wordings that training does not use.
 """
 
 from collections.abc import Iterable, Sequence

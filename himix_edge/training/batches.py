@@ -60,7 +60,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()})
+        there: dict[str, Any] = {name: one.to(device, non_blocking=True) for name, one in self.tensors.items()}
+        return replace(self, **there)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -210,10 +211,15 @@ def collate(images: list[NDArray[np.uint8]], rows: list[Row]) -> Batch:
         labels += [row.ids[place + 1] for place in places]
     pixels = np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
     image_of_row = [row.image for row in rows if row.image is not None]
-    numbers = (torch.tensor(values, dtype=torch.int64) for values in (image_of_row, positions, labels))
     seeing = len(image_of_row)
-    found = (*blocks(tuple(lengths[:seeing])), *blocks(tuple(lengths[seeing:])))
-    return Batch(torch.from_numpy(pixels), torch.from_numpy(input_ids), *numbers, blocks=found)
+    return Batch(
+        pixels=torch.from_numpy(pixels),
+        input_ids=torch.from_numpy(input_ids),
+        image_of_row=torch.tensor(image_of_row, dtype=torch.int64),
+        positions=torch.tensor(positions, dtype=torch.int64),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        blocks=(*blocks(tuple(lengths[:seeing])), *blocks(tuple(lengths[seeing:]))),
+    )
 
 
 def blocks(lengths: tuple[int, ...]) -> list[tuple[int, int]]:

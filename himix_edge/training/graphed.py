@@ -82,7 +82,7 @@ class GraphedStep:
 def padded(batch: Batch) -> Batch:
     """The batch with rows, tokens and targets rounded up: what is added is asked nothing and changes no gradient.
 
-    Its rows are decoded in one block, or two if some are not about an image: else hardly two batches would have a shape.
+    Its rows are decoded in one block, or two if some are not about an image: else hardly two batches had one shape.
     """
     rows, tokens = batch.input_ids.shape
     more_rows, more_tokens = -rows % ROWS, -tokens % TOKENS
