@@ -3,7 +3,7 @@
     python -m benchmarks.training_runs [--jobs 2] [--only PATTERN ...] [--graphs] [--set NAME=VALUE ...]
 
 Each is one `himix train` command, printed as it starts, in runs/NAME; finished ones are left alone and killed ones go
-on. On 2 cores a nano run takes about an hour, a small one most of a day; on one H100 all of them take some minutes.
+on. On 2 cores a nano run takes about an hour, a small one one to six hours; on one H100 all of them take some minutes.
 `python -m benchmarks.training_results` makes the page.
 """
 

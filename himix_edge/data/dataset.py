@@ -119,5 +119,6 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
 
         return load_llava(Path(name), image_folder)
     raise InputError(
-        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions or a LLaVA-format .json file"
+        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions, emoji-lists or the .json file of a "
+        "LLaVA-format dataset"
     )

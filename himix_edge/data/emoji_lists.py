@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from random import Random
 
 from himix_edge.data.dataset import Turn
-from himix_edge.data.emoji_concepts import COLORS, KINDS, KNOWN, UNSEEN, kind_of
-from himix_edge.data.emoji_questions import CELLS, NUMBERS, SIDES, UNCOUNTED, is_at, plural
+from himix_edge.data.emoji_concepts import KNOWN
+from himix_edge.data.emoji_questions import CELLS, NUMBERS, SIDES, UNCOUNTED, alike, is_at, plural
 from himix_edge.data.emoji_scenes import Scene, counts
 
 WORDINGS = {
@@ -63,9 +63,8 @@ def _mixed(there: list[str], scene: Scene, rng: Random) -> list[str]:
     shown = {thing.name for thing in scene.things}
     most = min(len(there), ASKED - 1)
     some = rng.sample(there, rng.randint((most + 1) // 2, most))
-    kind = kind_of(rng.choice(sorted(shown)))
-    alike = [name for name in KINDS.get(kind or "", COLORS) if name not in shown and name not in UNSEEN]
-    others = [name for name in KNOWN if name not in shown and name not in alike]
+    similar = alike(rng.choice(sorted(shown)), shown)
+    others = [name for name in KNOWN if name not in shown and name not in similar]
     count = rng.randint(1, max(1, min(len(some), ASKED - len(some))))
-    absent = rng.sample(alike, min(len(alike), count // 2 + count % 2))
+    absent = rng.sample(similar, min(len(similar), count // 2 + count % 2))
     return rng.sample([*some, *absent, *rng.sample(others, count - len(absent))], len(some) + count)

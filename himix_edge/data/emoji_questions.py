@@ -4,7 +4,7 @@ name, color, kind, count, compare, relation, place (GQA), read (TextVQA), exists
 there, a random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from random import Random
 
 from himix_edge.data.dataset import Turn
@@ -190,14 +190,19 @@ def _about_presence(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Tu
         yield ask("exists", "yes", _one(name))
     else:
         yield ask("exists", "no", _one(rng.choice(absent)))
-    alike = [n for n in KINDS.get(kind_of(name) or "", COLORS) if n not in found and n not in UNSEEN]
+    similar = alike(name, found)
     if rng.random() < 0.5:
         yield ask("exists", "yes", _one(name), label="absent")
-    elif alike:
-        yield ask("exists", "no", _one(rng.choice(alike)), label="absent")
+    elif similar:
+        yield ask("exists", "no", _one(rng.choice(similar)), label="absent")
     options = rng.sample([name, *rng.sample(absent, 3)], 4)
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
     yield ask("choice", "ABCD"[options.index(name)], listed)
+
+
+def alike(name: str, shown: Container[str]) -> list[str]:
+    """Things of the same kind (for a coloured shape: the others) that training has and this picture doesn't show."""
+    return [other for other in KINDS.get(kind_of(name) or "", COLORS) if other not in shown and other not in UNSEEN]
 
 
 def plural(name: str) -> str:

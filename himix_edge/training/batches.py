@@ -35,9 +35,9 @@ class Batch:
         image_of_row: int64 (A,), of those rows, A <= R.
         positions: int64 (K,), places of the target tokens' predecessors in the flattened input_ids.
         labels: int64 (K,), the token that should follow each of them, or IGNORED.
-        own_texts: int64 (O, L), texts of the model's own, without questions.
         blocks: rows that follow each other and are decoded together, as (number of rows, tokens of the longest): what
             is padded for a short row among long ones is lost time. All about an image, or none.
+        own_texts: int64 (O, L), texts of the model's own, without questions.
     """
 
     pixels: Tensor
@@ -45,8 +45,8 @@ class Batch:
     image_of_row: Tensor
     positions: Tensor
     labels: Tensor
+    blocks: tuple[tuple[int, int], ...]
     own_texts: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
-    blocks: tuple[tuple[int, int], ...] = ()
 
     @property
     def targets(self) -> int:
