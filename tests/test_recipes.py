@@ -10,8 +10,8 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
     for name in ("nano", "nano-regular", "nano-enhanced", "regular", "enhanced"):
         assert read_recipe(name).steps > 100
     changed = read_recipe("regular", ("steps=7", "finetune.learning_rate=0.5", "join=0.25", "tests=[]"))
-    assert [stage.steps for stage in changed.stages] == [7, 7]
-    assert [stage.learning_rate for stage in changed.stages] == [0.002, 0.5]
+    assert [stage.steps for stage in changed.stages] == [7, 7, 7]
+    assert [stage.learning_rate for stage in changed.stages] == [0.002, 0.002, 0.5]
     assert (changed.join, changed.tests) == (0.25, ())
     assert changed.stage_of(6) == (changed.stages[0], 0)
     assert changed.stage_of(7) == (changed.stages[1], 7)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -243,8 +244,24 @@ def test_efficientnet_lite0_equals_the_packages_own(efficientnet, probe_image):
             expected = reference.extract_features(((pixels - 127.0) / 128).permute(0, 3, 1, 2))
             features = efficientnet(pixels)
         assert features.shape == (1, 49, 1280)
+        features = features - efficientnet.positions
         assert torch.allclose(features, expected.flatten(2).transpose(1, 2), rtol=0, atol=1e-4)
         assert float(features.std()) > 0.1
+
+
+@pytest.mark.parametrize("pooling", [1, 7])
+def test_a_convolutional_tower_says_where_its_cells_are(pooling):
+    tower = build_tower(CNNConfig("efficientnet_lite0", pooling=pooling))
+    side = 7 // pooling
+    waves = [100.0 ** (-k / 320) for k in range(320)]
+    angles = [[[i // side * w for w in waves], [i % side * w for w in waves]] for i in range(side * side)]
+    expected = 2 * torch.tensor([[f(a) for axis in cell for f in (math.sin, math.cos) for a in axis] for cell in angles]
+    )  # fmt: skip
+    torch.testing.assert_close(tower.positions, expected - expected.mean(0), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        for parameter in tower.head.parameters():
+            parameter.zero_()
+        assert torch.equal(tower(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))[0], tower.positions)
 
 
 def damaged(folder, tmp_path, change):

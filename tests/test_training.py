@@ -169,6 +169,21 @@ def test_own_texts_hold_the_language(tmp_path, recipe):
     assert all(parameter.grad.abs().max() > 0 for parameter in second)
 
 
+def test_a_towers_words_are_those_of_its_data(tmp_path, recipe, data):
+    part = DataPart("easy-vqa", samples=20)
+    stage = dataclasses.replace(STAGE, learn=("tower",), answer_loss=0.0, data=(part,))
+    recipe = dataclasses.replace(recipe, stages=(stage, dataclasses.replace(STAGE, name="last", tower_loss=0.0)))
+    trainer = Trainer(Run(tmp_path / "run", recipe), resume=False)
+    text = trainer.start.text
+    answers = {turn.answer for sample in data.first(20).samples for (turn,) in sample.conversations}
+    words = {token for answer in answers for token in text.tokenizer.encode(answer).ids} | text.stop_ids
+    column = trainer.objective.head.column
+    assert {token for token in range(len(column)) if column[token] < len(words)} == words
+    assert sorted(column.tolist())[: len(words)] == list(range(len(words)))
+    without = dataclasses.replace(recipe, stages=recipe.stages[1:])
+    assert Trainer(Run(tmp_path / "other", without), resume=False).objective.head is None
+
+
 def test_it_learns_and_records_how(tmp_path, recipe, data):
     stage = dataclasses.replace(STAGE, steps=60, learning_rate=3e-3)
     recipe = dataclasses.replace(

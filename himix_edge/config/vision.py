@@ -97,7 +97,10 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class CNNConfig:
-    """A convolutional tower by name; features are the last feature map, flattened. EfficientNet-Lite0: 7 x 7 x 1280."""
+    """A convolutional tower by name; features are the last feature map and its cells' positions, added and flattened.
+
+    EfficientNet-Lite0: 7 x 7 x 1280.
+    """
 
     name: Literal["efficientnet_lite0"]
     image_size: int = 224

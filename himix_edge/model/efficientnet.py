@@ -21,6 +21,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM, HEAD = 32, 1280
+LONGEST_WAVE, POSITION_SCALE = 100.0, 2.0  # see grid_positions
 
 
 class SameConvolution(nn.Conv2d):
@@ -54,11 +55,27 @@ class InvertedBottleneck(nn.Module):
         return x + y if self.skip else y
 
 
+def grid_positions(side: int, channels: int) -> Tensor:
+    """Sines and cosines of a cell's row and column, in as many wavelengths as fit: (side * side, channels), mean zero.
+
+    Attention does not know where a key comes from unless the key says so; a convolution's output hardly does (as in
+    DETR: Carion et al., arXiv 2005.12872, section 3.2). The waves are short, as the grids are small.
+    """
+    waves = LONGEST_WAVE ** (-torch.arange(channels // 4) / (channels // 4))
+    angles = torch.cartesian_prod(torch.arange(side), torch.arange(side)).T[:, :, None] * waves
+    positions = torch.cat([wave(axis) for axis in angles for wave in (torch.sin, torch.cos)], -1)
+    return positions - positions.mean(0)
+
+
 class EfficientNetTower(nn.Module):
-    """uint8 image (B, S, S, 3) RGB -> the head convolution's map, flattened: (B, 49, 1280) at 224 pixels."""
+    """uint8 image (B, S, S, 3) RGB -> the head convolution's map, flattened, with every cell's position added.
+
+    (B, 49, 1280) at 224 pixels.
+    """
 
     mean: Tensor
     std: Tensor
+    positions: Tensor
 
     def __init__(self, config: CNNConfig):
         super().__init__()
@@ -74,13 +91,16 @@ class EfficientNetTower(nn.Module):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Mean and deviation in pixel values, from the configuration."""
+        """Mean and deviation in pixel values, and the positions, from the configuration."""
         self.register_buffer("mean", torch.tensor(self.config.image_mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
+        positions = POSITION_SCALE * grid_positions(self.config.grid // self.config.pooling, HEAD)
+        self.register_buffer("positions", positions, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = ((pixels.to(self.mean.dtype) - self.mean) / self.std).permute(0, 3, 1, 2)
         x = F.relu6(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return pool_grid(F.relu6(self.head(x)).flatten(2).transpose(1, 2), self.config.pooling)
+        features = F.relu6(self.head(x)).flatten(2).transpose(1, 2)
+        return pool_grid(features, self.config.pooling) + self.positions

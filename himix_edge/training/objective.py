@@ -1,26 +1,32 @@
-"""What is minimised: the loss of the answers, and for a tower that starts from nothing a loss of its own."""
+"""What is minimised: the loss of the answers, and for a tower that has not learned words a loss of its own."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from himix_edge.config import ModelConfig
 from himix_edge.evaluation.teacher_forced import answer_logits, answered, encode
 from himix_edge.model import VisionLanguageModel
 from himix_edge.training.batches import IGNORED, Batch
 from himix_edge.training.lora import without_adapters
 from himix_edge.training.recipe import Recipe, Stage
 
+RARE = -6.0  # logit of a word at a place, before anything is learned
+
 
 class Objective(nn.Module):
-    """A model and the head of its tower's own loss; called with a batch, so that DDP and FSDP can wrap it."""
+    """A model and the head of its tower's own loss; called with a batch, so that DDP and FSDP can wrap it.
 
-    def __init__(self, model: VisionLanguageModel, recipe: Recipe):
+    Args:
+        words: tokens that the tower learns to see, for stages with a tower_loss.
+    """
+
+    def __init__(self, model: VisionLanguageModel, recipe: Recipe, words: Sequence[int] = ()):
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.head: nn.Linear | None = None
-        if any(stage.tower_loss for stage in recipe.stages):
-            assert model.config.vision_hidden_size is not None
-            self.head = nn.Linear(model.config.vision_hidden_size, model.config.decoder.vocab_size)
+        self.head = WordHead(model.config, words) if words else None
 
     def forward(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over the batch's target tokens, to be divided by their number in the whole step.
@@ -55,17 +61,41 @@ class Objective(nn.Module):
         return F.kl_div(now.flatten(0, 1), before.flatten(0, 1), reduction="sum", log_target=True)
 
 
-def tower_loss(features: Tensor, head: nn.Linear, batch: Batch) -> Tensor:
-    """Cross-entropy of predicting each answer token from its image's mean feature alone, by a linear `head` (d_v -> V).
+class WordHead(nn.Module):
+    """Which words each place of an image shows. It serves the tower's loss and is not part of the model."""
 
-    A tower that starts from random weights gets its first useful gradients this way: through a decoder that has not
-    learned to look, they take many times longer. The head is not part of the model.
+    column: Tensor
+
+    def __init__(self, config: ModelConfig, words: Sequence[int]):
+        super().__init__()
+        assert config.vision_hidden_size is not None
+        self.linear = nn.Linear(config.vision_hidden_size, len(words))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, RARE)
+        column = torch.full((config.decoder.vocab_size,), len(words))  # all others are one, which is not learned
+        column[torch.tensor(words)] = torch.arange(len(words))
+        self.register_buffer("column", column, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(I, N, d_v) -> logits (I, W) of each word's being anywhere in the image."""
+        scaled = F.rms_norm(features.float(), features.shape[-1:], eps=1e-5)
+        return self.linear(scaled).float().logsumexp(1)
+
+
+def tower_loss(features: Tensor, head: WordHead, batch: Batch) -> Tensor:
+    """Cross-entropy of whether each word that `head` knows is among an image's answers, summed over words and images.
+
+    A tower gets its first useful gradients this way: through a decoder that has not learned to look they take many
+    times longer. Somewhere in the image is a place that shows the word, and the likeliest counts (multiple instance
+    learning: Fang et al., arXiv 1411.4952; by a soft maximum: Pinheiro and Collobert, arXiv 1411.6228), so that a place
+    learns to say what it shows. The answers must name everything that the image shows, as captions do.
 
     Args:
         features: (I, N, d_v); batch: the rows about them; those without an image are left out.
     """
-    pooled = F.layer_norm(features.float().mean(1), (features.shape[-1],))
-    row, seeing = batch.row_of_target, len(batch.image_of_row)
-    guesses = head(pooled)[batch.image_of_row[row.clamp(max=seeing - 1)]].float()
-    labels = batch.labels.where(row < seeing, IGNORED)
-    return F.cross_entropy(guesses, labels, ignore_index=IGNORED, reduction="sum")
+    guesses = head(features)
+    row, seeing, others = batch.row_of_target, len(batch.image_of_row), guesses.shape[1]
+    image = batch.image_of_row[row.clamp(max=seeing - 1)]
+    word = head.column[batch.labels.clamp(min=0)].where((row < seeing) & (batch.labels != IGNORED), others)
+    shown = guesses.new_zeros(len(features), others + 1).index_put((image, word), guesses.new_ones(()))
+    return F.binary_cross_entropy_with_logits(guesses, shown[:, :others], reduction="sum")

@@ -48,7 +48,8 @@ class Stage:
         decoder_rate: the decoder's learning rate, as a factor of `learning_rate`.
         tower_rate: the tower's, likewise.
         answer_loss: weight of the loss of the answers; 0: the decoder does not run at all.
-        tower_loss: weight of the tower's own loss, see objective.py; for towers trained from nothing.
+        tower_loss: weight of the tower's own loss, see objective.py; for towers that have not learned words, on data
+            whose answers name all that an image shows.
         data: what is learned from; none: the recipe's.
     """
 

@@ -29,7 +29,7 @@ from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
 from himix_edge.files import disk_errors, locked, staged_file
 from himix_edge.model import VisionLanguageModel, part_of
 from himix_edge.model.writing import write_texts
-from himix_edge.training.batches import Batch, BatchMaker, shares
+from himix_edge.training.batches import Batch, BatchMaker, encode_conversation, shares
 from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, use_adapters
@@ -50,6 +50,7 @@ from himix_edge.training.state import (
 
 OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 192, 128
 FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
+WORD_SAMPLES = 2000  # of a dataset, that a tower's words are taken from
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Trainer:
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
         if run.recipe.lora_rank:
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, run.recipe.lora_first_layer)
-        self.objective = Objective(model, run.recipe)
+        self.objective = Objective(model, run.recipe, self._words())
         self.learned = frozenset(
             name for name, _ in self.objective.named_parameters() for stage in run.recipe.stages
             if _learns(name, stage, run.recipe)
@@ -298,6 +299,17 @@ class Trainer:
         optimizer.zero_grad(set_to_none=self.graphed is None)  # graphs add to gradients where they lie
         answers_sum, right_sum = self.accelerator.reduce(sums, "sum").tolist()
         return {"loss": answers_sum / max(1, targets), "accuracy": right_sum / rows, "learning_rate": rate}
+
+    def _words(self) -> list[int]:
+        """The tokens of answers that a tower's own loss asks about."""
+        parts = {part for stage in self.recipe.stages if stage.tower_loss for part in stage.data or self.recipe.data}
+        found: set[int] = set()
+        for part in parts:
+            for sample in self.data[part].first(WORD_SAMPLES).samples:
+                for conversation in sample.conversations:
+                    ids, answered = encode_conversation(self.start.text, conversation)
+                    found.update(token for token, said in zip(ids, answered, strict=True) if said)
+        return sorted(found)
 
     def _own_texts(self) -> Tensor | None:
         """Texts that the model writes before it learns, kept in the run folder."""
