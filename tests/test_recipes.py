@@ -28,6 +28,7 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
         ("images_per_step=0", "images_per_step must be at least 1"),
         ("evaluate_every=0", "evaluate_every must be at least 1"),
         ("lora_rank=-1", "cannot be negative"),
+        ("from_words=true", "from_words needs a stage with a tower_loss before it"),
     ],
 )
 def test_wrong_settings_are_named(setting, complaint):

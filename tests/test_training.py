@@ -87,15 +87,19 @@ def himix(*words, launcher=(sys.executable,), **settings):
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **settings})
 
 
-@pytest.mark.parametrize("kind", ["himix", "vanilla", "stages", "adapters"])
+@pytest.mark.parametrize("kind", ["himix", "vanilla", "stages", "adapters", "words", "vanilla words"])
 def test_a_resumed_run_gives_the_same_bits(tmp_path, recipe, starts, kind):
-    if kind == "vanilla":
+    vanilla = "vanilla" in kind
+    if vanilla:
         recipe = dataclasses.replace(recipe, model=str(starts["vanilla"]))
+    if "words" in kind:  # vanilla is resumed where its second stage begins, HiMix within it
+        first = dataclasses.replace(STAGE, name="tower", learn=("tower",), answer_loss=0.0, steps=1 + vanilla)
+        recipe = dataclasses.replace(recipe, stages=(first, dataclasses.replace(STAGE, from_words=True, steps=3)))
     if kind in ("stages", "adapters"):
         recipe = dataclasses.replace(recipe, stages=TWO_STAGES)
     if kind == "adapters":
         recipe = dataclasses.replace(recipe, lora_rank=2, own_texts=6, own_texts_per_step=2, own_texts_every=2)
-    whole, parts = (Run(tmp_path / name, recipe, Variant(kind == "vanilla"), seed=3) for name in ("whole", "parts"))
+    whole, parts = (Run(tmp_path / name, recipe, Variant(vanilla), seed=3) for name in ("whole", "parts"))
     train(whole)
     assert train(parts, stop_after=3) == {}  # the last checkpoint is of step 2
     assert not (parts.folder / "final").exists()
@@ -103,6 +107,11 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, recipe, starts, kind):
     assert weights(parts.folder) == weights(whole.folder)
     for a, b in zip(rows(whole.folder), rows(parts.folder), strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    if "words" in kind:
+        without = dataclasses.replace(recipe, stages=(first, dataclasses.replace(STAGE, steps=3)))
+        other = dataclasses.replace(whole, folder=tmp_path / "without", recipe=without)
+        train(other)
+        assert float(rows(whole.folder)[-1]["loss"]) != float(rows(other.folder)[-1]["loss"])
 
 
 def test_a_killed_run_resumes(tmp_path, recipe_file):

@@ -64,6 +64,7 @@ class Objective(nn.Module):
 class WordHead(nn.Module):
     """Which words each place of an image shows. It serves the tower's loss and is not part of the model."""
 
+    words: Tensor
     column: Tensor
 
     def __init__(self, config: ModelConfig, words: Sequence[int]):
@@ -72,14 +73,20 @@ class WordHead(nn.Module):
         self.linear = nn.Linear(config.vision_hidden_size, len(words))
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(self.linear.bias, RARE)
+        self.register_buffer("words", torch.tensor(words), persistent=False)
         column = torch.full((config.decoder.vocab_size,), len(words))  # all others are one, which is not learned
-        column[torch.tensor(words)] = torch.arange(len(words))
+        column[self.words] = torch.arange(len(words))
         self.register_buffer("column", column, persistent=False)
+
+    def at_places(self, features: Tensor) -> Tensor:
+        """(I, N, d_v) -> logits (I, N, W) of each place's showing each word."""
+        scaled = F.rms_norm(features.float(), features.shape[-1:], eps=1e-5)
+        logits: Tensor = self.linear(scaled)
+        return logits.float()
 
     def forward(self, features: Tensor) -> Tensor:
         """(I, N, d_v) -> logits (I, W) of each word's being anywhere in the image."""
-        scaled = F.rms_norm(features.float(), features.shape[-1:], eps=1e-5)
-        return self.linear(scaled).float().logsumexp(1)
+        return self.at_places(features).logsumexp(1)
 
 
 def tower_loss(features: Tensor, head: WordHead, batch: Batch) -> Tensor:

@@ -50,6 +50,8 @@ class Stage:
         answer_loss: weight of the loss of the answers; 0: the decoder does not run at all.
         tower_loss: weight of the tower's own loss, see objective.py; for towers that have not learned words, on data
             whose answers name all that an image shows.
+        from_words: a fresh injection starts from the decoder's own keys and values for the words that the tower has
+            learned to see, see word_start.py.
         data: what is learned from; none: the recipe's.
     """
 
@@ -62,6 +64,7 @@ class Stage:
     tower_rate: float = 1.0
     answer_loss: float = 1.0
     tower_loss: float = 0.0
+    from_words: bool = False
     data: tuple[DataPart, ...] = ()
     __pydantic_config__ = STRICT
 
@@ -141,6 +144,8 @@ class Recipe:
                 raise ValueError(f"stage {stage.name}: something must learn, for at least one step")
             if not (stage.data or self.data):
                 raise ValueError(f"stage {stage.name}: no data, neither its own nor the recipe's")
+            if stage.from_words and not any(one.tower_loss for one in self.stages[: self.stages.index(stage)]):
+                raise ValueError(f"stage {stage.name}: from_words needs a stage with a tower_loss before it")
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,10 +48,12 @@ from himix_edge.training.state import (
     restore_optimizer,
     save_state,
 )
+from himix_edge.training.word_start import start_from_words
 
 OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 192, 128
 FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
 WORD_SAMPLES = 2000  # of a dataset, that a tower's words are taken from
+WORD_IMAGES = 512  # of a stage, that an injection which starts from words is fitted on
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,8 @@ class Trainer:
         if self.recipe.lora_rank:
             begun = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
             use_adapters(self.objective.model, any("decoder" in earlier.learn for earlier in begun))
+        if stage.from_words and not restore:
+            self._start_from_words(stage)
         for name, parameter in self.objective.named_parameters():
             parameter.requires_grad_(_learns(name, stage, self.recipe))
         self.wrapped = wrap(self.objective, self.accelerator, self.run.fsdp)
@@ -259,6 +264,14 @@ class Trainer:
             restore_optimizer(self.last, self.objective, optimizer)
         self.graphed = GraphedStep(self.objective, stage) if self.run.graphs else None
         return optimizer
+
+    def _start_from_words(self, stage: Stage) -> None:
+        part, held_out = (stage.data or self.recipe.data)[0], self.recipe.validation_images
+        samples = self.data[part].samples[held_out : held_out + WORD_IMAGES]
+        images = [self.load(sample.image) for sample in samples if sample.image is not None]
+        assert self.objective.head is not None
+        pixels = torch.from_numpy(np.concatenate(images)).to(self.accelerator.device)
+        start_from_words(self.objective.model, self.objective.head, self.start.text, pixels)
 
     def _maker(self, stage: Stage) -> BatchMaker:
         held_out = self.recipe.validation_images
