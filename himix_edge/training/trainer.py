@@ -68,7 +68,8 @@ class Run:
         workers: processes that make batches ahead; 0: none.
         fsdp: of several processes, each keeps a piece of every weight and of the optimiser's state (FSDP2).
         compile: the decoder's layers by torch.compile: worth its minute on a GPU, where a small model's many operations
-            take longer to start than to run. Results differ by rounding.
+            take longer to start than to run, and on a CPU, where they read and write memory too often. Results differ
+            by rounding.
         graphs: record a step's operations once and let the GPU repeat them (CUDA graphs): several times faster where a
             small model keeps a GPU waiting. On one GPU; batches are padded.
     """
