@@ -1,6 +1,7 @@
 """EmojiScenes: what a split promises, and that questions and pictures agree. The drawings themselves are made up here:
 fetching the real ones needs npm (tests/test_emoji_drawings.py, slow)."""
 
+import re
 from random import Random
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
 from himix_edge.data.emoji_lists import caption, lists
-from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, questions
+from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, presence, questions
 from himix_edge.data.emoji_scenes import COUNT, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
@@ -57,7 +58,7 @@ def test_each_test_holds_one_thing_out():
     said = {
         split: " ".join(
             f"{turn.question} {turn.answer}"
-            for name in ("emoji-scenes", "emoji-captions", "emoji-lists")
+            for name in ("emoji-scenes", "emoji-captions", "emoji-lists", "emoji-presence")
             for sample in load_dataset(name, split).samples[:300]
             for (turn,) in sample.conversations
         )
@@ -170,6 +171,21 @@ def test_a_caption_tells_where_everything_is():
     shown = Scene("noto", "blue", "plain", 0, things, "open")
     told = caption(shown, Random(0)).answer
     assert told == "top left: dog, top right: dog, center: red heart, sign: open, background: blue"
+
+
+def test_presence_asks_twice_what_is_there_and_nothing_else():
+    shown = picture(("rabbit", None, 0, 0), ("cat", None, 2, 0), ("heart", "blue", 1, 1))
+    for seed in range(40):
+        turns = list(presence(shown, Random(seed)))
+        assert {turn.skill for turn in turns} == {"exists", "absent", "choice"}
+        for turn in turns:
+            if turn.skill == "choice":
+                assert turn.question.split(f"{turn.answer}. ")[1].startswith(("rabbit", "cat", "heart"))
+            else:
+                assert (turn.answer == "yes") == bool(re.search(r"\b(rabbit|cat|heart)\b", turn.question))
+        assert [turn.skill for turn in turns].count("choice") == 2
+    asked_for = {turn.skill for (turn,) in load_dataset("emoji-presence").samples[0].conversations}
+    assert asked_for == {"exists", "absent", "choice"}
 
 
 def test_lists_agree_with_the_picture():

@@ -33,6 +33,14 @@ def test_it_is_what_the_definition_says_word_by_word():
     assert math.isclose(float(tower_loss(features, head, batch).detach()), expected, rel_tol=1e-4)
 
 
+def test_without_an_image_there_is_nothing_to_lose():
+    head = WordHead(CONFIG, WORDS)
+    loss = tower_loss(torch.zeros(0, 3, 4), head, batch_of(([3], None)))
+    assert loss.item() == 0
+    loss.backward()
+    assert head.linear.weight.grad.abs().max() == 0  # not None: other processes wait for it
+
+
 def test_places_learn_what_they_show_though_only_images_are_named():
     torch.manual_seed(0)
     looks, head = torch.randn(4, 4), WordHead(CONFIG, (2, 3, 4, 5))

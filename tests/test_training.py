@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -315,6 +316,15 @@ def test_text_only_samples_train_without_a_vision_segment(tmp_path, recipe, monk
     train(Run(tmp_path / "run", recipe), stop_after=2)
 
 
+def test_the_images_keys_learn_at_a_rate_of_their_own(tmp_path, recipe, starts):
+    before = load_checkpoint(starts["himix"]).state_dict()
+    stage = dataclasses.replace(STAGE, learn=("injection",), steps=2, learning_rate=1e-2, warmup_steps=1, key_rate=0.0)
+    train(Run(tmp_path / "run", dataclasses.replace(recipe, stages=(stage,))))
+    after = load_checkpoint(tmp_path / "run" / "final").state_dict()
+    changed = {name.split(".")[-2] for name in before if (before[name] - after[name]).abs().max() > 2e-3}
+    assert changed == {"v_proj_img", "input_layernorm_img"}
+
+
 def test_learning_rate_warms_up_and_ends_at_zero():
     rates = [learning_rate(step, STAGE) for step in range(STAGE.steps + 1)]
     assert rates[0] == STAGE.learning_rate / 2
@@ -329,6 +339,10 @@ def test_too_little_data_is_refused(tmp_path, recipe):
         train(Run(tmp_path / "run", dataclasses.replace(recipe, accumulate=5)))
     with pytest.raises(InputError, match="has its injection already"):
         train(Run(tmp_path / "run", recipe, Variant(pooling=2)))
+    said = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]
+    (tmp_path / "texts.json").write_text(json.dumps([{"id": str(i), "conversations": said} for i in range(9)]))
+    with pytest.raises(InputError, match=r"no image among its first .* tower_loss"):
+        train(Run(tmp_path / "run", dataclasses.replace(recipe, data=(DataPart(str(tmp_path / "texts.json")),))))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write here"):
         train(Run(tmp_path / "file" / "run", recipe))

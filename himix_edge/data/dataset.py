@@ -92,8 +92,8 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
     """Open a dataset by name or file.
 
     Args:
-        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", "emoji-lists", or
-            the path of a LLaVA-format JSON file.
+        name: "easy-vqa", "easy-vqa-phrased" (as people type it), "emoji-scenes", "emoji-captions", "emoji-lists",
+            "emoji-presence", or the path of a LLaVA-format JSON file.
         split: "train" or "test" (emoji-scenes has "test-style", "test-unseen" and "test-wordings" too); a JSON file is
             one split, so it is read whatever this says.
         image_folder: where a JSON file's images are; by default the file's own folder.
@@ -110,7 +110,7 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.easy_vqa import load_easy_vqa, with_phrasings
 
         return with_phrasings(load_easy_vqa(split), seed=0)
-    if name in ("emoji-scenes", "emoji-captions", "emoji-lists"):
+    if name in ("emoji-scenes", "emoji-captions", "emoji-lists", "emoji-presence"):
         from himix_edge.data.emoji_scenes import load_emoji_scenes
 
         return load_emoji_scenes(split, asked=name.removeprefix("emoji-"))
@@ -119,6 +119,6 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
 
         return load_llava(Path(name), image_folder)
     raise InputError(
-        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions, emoji-lists or the .json file of a "
-        "LLaVA-format dataset"
+        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions, emoji-lists, emoji-presence or the "
+        ".json file of a LLaVA-format dataset"
     )

@@ -109,11 +109,7 @@ def questions(scene: Scene, rng: Random, unseen: bool = False) -> Iterator[Turn]
         unseen: ask in wordings that training never uses.
     """
 
-    def ask(skill: str, answer: str, *parts: str, label: str = "") -> Turn:
-        wording = rng.choice(WORDINGS[skill][unseen])
-        return Turn(wording.format(*parts), answer, label or skill)
-
-    found, single = counts(scene.things), {}
+    ask, found, single = _asker(rng, unseen), counts(scene.things), {}
     for thing in scene.things:
         if found[thing.name] == 1:
             single[thing.name] = thing
@@ -132,7 +128,21 @@ def questions(scene: Scene, rng: Random, unseen: bool = False) -> Iterator[Turn]
     yield from _about_presence(found, ask, rng)
 
 
+def presence(scene: Scene, rng: Random) -> Iterator[Turn]:
+    """Only what is there and what is not, asked twice: for training, what a model learns to find things by."""
+    for _ in range(2):
+        yield from _about_presence(counts(scene.things), _asker(rng), rng)
+
+
 Ask = Callable[..., Turn]
+
+
+def _asker(rng: Random, unseen: bool = False) -> Ask:
+    def ask(skill: str, answer: str, *parts: str, label: str = "") -> Turn:
+        wording = rng.choice(WORDINGS[skill][unseen])
+        return Turn(wording.format(*parts), answer, label or skill)
+
+    return ask
 
 
 def _about_kinds(single: dict[str, Thing], ask: Ask, rng: Random) -> Iterator[Turn]:

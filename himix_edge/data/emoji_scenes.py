@@ -110,7 +110,7 @@ def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes
         split: one of COUNT.
         count: scenes; None: as COUNT says.
         asked: "scenes": the questions that tests ask; for training also "captions": one description of all that is
-            shown and where, and "lists": questions about several things at once.
+            shown and where, "lists": questions about several things at once, and "presence": only what is there.
 
     Raises:
         InputError: an unknown split.
@@ -124,14 +124,20 @@ def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes
 
 def _sample(split: str, asked: str, number: int) -> Sample:
     from himix_edge.data.emoji_lists import caption, lists
-    from himix_edge.data.emoji_questions import questions
+    from himix_edge.data.emoji_questions import presence, questions
 
     shown = scene(split, number)
     rng = Random(f"{split} {number} questions")
-    if asked == "captions":
-        turns: Iterable[Turn] = [caption(shown, rng)]
-    else:
-        turns = lists(shown, rng) if asked == "lists" else questions(shown, rng, split == "test-wordings")
+    turns: Iterable[Turn]
+    match asked:
+        case "captions":
+            turns = [caption(shown, rng)]
+        case "lists":
+            turns = lists(shown, rng)
+        case "presence":
+            turns = presence(shown, rng)
+        case _:
+            turns = questions(shown, rng, split == "test-wordings")
     return Sample(shown, tuple((turn,) for turn in turns))
 
 

@@ -47,7 +47,7 @@ class Objective(nn.Module):
                 right = answered(logits.detach(), batch)
                 loss = stage.answer_loss * answers
                 loss = loss + stage.answer_loss * self._own_texts(batch.own_texts)
-            if stage.tower_loss and self.head is not None and len(features):
+            if stage.tower_loss and self.head is not None:
                 loss = loss + stage.tower_loss * tower_loss(features, self.head, batch)
         return loss, (answers if stage.answer_loss else loss).detach(), right
 
@@ -101,6 +101,8 @@ def tower_loss(features: Tensor, head: WordHead, batch: Batch) -> Tensor:
         features: (I, N, d_v); batch: the rows about them; those without an image are left out.
     """
     guesses = head(features)
+    if not len(features):
+        return guesses.sum()  # nothing to learn, but of several processes each takes part
     row, seeing, others = batch.row_of_target, len(batch.image_of_row), guesses.shape[1]
     image = batch.image_of_row[row.clamp(max=seeing - 1)]
     word = head.column[batch.labels.clamp(min=0)].where((row < seeing) & (batch.labels != IGNORED), others)

@@ -47,6 +47,8 @@ class Stage:
         warmup_steps: of it.
         decoder_rate: the decoder's learning rate, as a factor of `learning_rate`.
         tower_rate: the tower's, likewise.
+        key_rate: that of the image's key projections, likewise. All places' keys have much in common, so that a few
+            large steps turn every query away from all of them; with no attention left there is no gradient to return.
         answer_loss: weight of the loss of the answers; 0: the decoder does not run at all.
         tower_loss: weight of the tower's own loss, see objective.py; for towers that have not learned words, on data
             whose answers name all that an image shows.
@@ -62,6 +64,7 @@ class Stage:
     warmup_steps: int = 50
     decoder_rate: float = 1.0
     tower_rate: float = 1.0
+    key_rate: float = 1.0
     answer_loss: float = 1.0
     tower_loss: float = 0.0
     from_words: bool = False

@@ -315,11 +315,15 @@ class Trainer:
         return {"loss": answers_sum / max(1, targets), "accuracy": right_sum / rows, "learning_rate": rate}
 
     def _words(self) -> list[int]:
-        """The tokens of answers that a tower's own loss asks about."""
+        """The tokens of answers about images, which a tower's own loss asks for."""
         parts = {part for stage in self.recipe.stages if stage.tower_loss for part in stage.data or self.recipe.data}
         found: set[int] = set()
         for part in parts:
-            for sample in self.data[part].first(WORD_SAMPLES).samples:
+            first = self.data[part].first(WORD_SAMPLES)
+            seen = [sample for sample in first.samples if sample.image is not None]
+            if not seen:
+                raise InputError(f"{first.name}: no image among its first {WORD_SAMPLES} samples; tower_loss needs some")
+            for sample in seen:
                 for conversation in sample.conversations:
                     ids, answered = encode_conversation(self.start.text, conversation)
                     found.update(token for token, said in zip(ids, answered, strict=True) if said)
@@ -391,5 +395,9 @@ def _learns(name: str, stage: Stage, recipe: Recipe) -> bool:
 
 
 def _rate(name: str, stage: Stage) -> float:
-    part = part_of(name.removeprefix("model."))
-    return {"tower": stage.tower_rate, "decoder": stage.decoder_rate}.get(part, 1.0) if "head." not in name else 1.0
+    """A parameter's learning rate, as a factor of the stage's."""
+    if name.startswith("head."):
+        return 1.0
+    if ".k_proj_img." in name:
+        return stage.key_rate
+    return {"tower": stage.tower_rate, "decoder": stage.decoder_rate}.get(part_of(name.removeprefix("model.")), 1.0)
