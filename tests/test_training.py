@@ -341,7 +341,7 @@ def test_too_little_data_is_refused(tmp_path, recipe):
         train(Run(tmp_path / "run", recipe, Variant(pooling=2)))
     said = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]
     (tmp_path / "texts.json").write_text(json.dumps([{"id": str(i), "conversations": said} for i in range(9)]))
-    with pytest.raises(InputError, match=r"no image among its first .* tower_loss"):
+    with pytest.raises(InputError, match=r"no image in its first .* tower_loss"):
         train(Run(tmp_path / "run", dataclasses.replace(recipe, data=(DataPart(str(tmp_path / "texts.json")),))))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write here"):

@@ -322,7 +322,7 @@ class Trainer:
             first = self.data[part].first(WORD_SAMPLES)
             seen = [sample for sample in first.samples if sample.image is not None]
             if not seen:
-                raise InputError(f"{first.name}: no image among its first {WORD_SAMPLES} samples; tower_loss needs some")
+                raise InputError(f"{first.name}: no image in its first {WORD_SAMPLES} samples: tower_loss needs them")
             for sample in seen:
                 for conversation in sample.conversations:
                     ids, answered = encode_conversation(self.start.text, conversation)
