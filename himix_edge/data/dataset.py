@@ -8,6 +8,8 @@ from typing import overload
 from himix_edge.errors import InputError
 from himix_edge.preprocess import Picture
 
+EMOJI = ("emoji-scenes", "emoji-captions", "emoji-lists", "emoji-presence")
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -110,7 +112,7 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         from himix_edge.data.easy_vqa import load_easy_vqa, with_phrasings
 
         return with_phrasings(load_easy_vqa(split), seed=0)
-    if name in ("emoji-scenes", "emoji-captions", "emoji-lists", "emoji-presence"):
+    if name in EMOJI:
         from himix_edge.data.emoji_scenes import load_emoji_scenes
 
         return load_emoji_scenes(split, asked=name.removeprefix("emoji-"))
@@ -119,6 +121,5 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
 
         return load_llava(Path(name), image_folder)
     raise InputError(
-        f"unknown dataset {name!r}; give easy-vqa, emoji-scenes, emoji-captions, emoji-lists, emoji-presence or the "
-        ".json file of a LLaVA-format dataset"
+        f"unknown dataset {name!r}; give easy-vqa, {', '.join(EMOJI)} or the .json file of a LLaVA-format dataset"
     )
