@@ -3,17 +3,18 @@
     python -m benchmarks.training_runs                 # the runs, see there
     python -m benchmarks.training_results [--runs DIR] [--out DIR]
 
-Reads runs/NAME/final/provenance.json, and runs/NAME/eval-BUNDLE.json where there is any: the output of
-`himix eval --bundle BUNDLE --task emoji-scenes --json`. Writes OUT/results.md and its plots. Accuracies are shares of
-questions that are answered exactly, greedily, with Wilson's 95% intervals; those of several seeds are of all their
-questions together, and the seeds' own are given beside them.
+Keeps the record of every finished run of DIR as OUT/NAME.json: runs/NAME/final's provenance and configuration, and
+runs/NAME/eval-BUNDLE.json where there is any, the output of `himix eval --bundle BUNDLE --task emoji-scenes --json`.
+Of all records in OUT, older ones too, it makes OUT/README.md and its plots. Accuracies are shares of questions that are
+answered exactly, greedily, with Wilson's 95% intervals; those of several seeds are of all their questions together, and
+the seeds' own are given beside them.
 """
 
 import argparse
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,14 +28,16 @@ from himix_edge.config import ModelConfig
 from himix_edge.data import load_dataset
 from himix_edge.evaluation.exact import interval
 from himix_edge.evaluation.flops import Flops, count_flops
+from himix_edge.training.recipe import DataPart
 
 mpl.use("Agg")
-TESTS = {
-    "emoji-scenes test": "as trained",
-    "emoji-scenes test-style": "unseen style",
-    "emoji-scenes test-unseen": "unseen things",
-    "emoji-scenes test-wordings": "unseen wordings",
+SPLITS = {
+    "test": "as trained",
+    "test-style": "unseen style",
+    "test-unseen": "unseen things",
+    "test-wordings": "unseen wordings",
 }
+FAMILIES = ("nano", "small")
 SEED = re.compile(r"-(\d+)$")
 TEXT_TOKENS = 24  # of a question in its template
 Counts = dict[str, list[int]]  # skill -> [right, asked]
@@ -48,23 +51,32 @@ class Group:
     records: list[dict[str, Any]] = field(default_factory=list)
     config: ModelConfig | None = None
 
-    def counts(self, test: str) -> Counts:
+    @property
+    def recipe(self) -> dict[str, Any]:
+        recipe: dict[str, Any] = self.records[0]["recipe"]
+        return recipe
+
+    @property
+    def tests(self) -> dict[str, DataPart]:
+        """What was asked of each split."""
+        return {part["split"]: DataPart(**part) for part in self.recipe["tests"]}
+
+    def counts(self, split: str) -> Counts:
         """Of all seeds together."""
         total: Counts = defaultdict(lambda: [0, 0])
         for record in self.records:
-            for skill, (right, asked) in record["tests"][test]["by_skill"].items():
+            for skill, (right, asked) in record["tests"][f"{self.tests[split].name} {split}"]["by_skill"].items():
                 total[skill][0] += right
                 total[skill][1] += asked
         return total
 
-    def accuracy(self, test: str) -> tuple[int, int]:
+    def accuracy(self, split: str) -> tuple[int, int]:
         """(right, asked)."""
-        counts = self.counts(test).values()
-        return sum(right for right, _ in counts), sum(asked for _, asked in counts)
+        return summed(self.counts(split))
 
-    def seeds(self, test: str) -> list[float]:
+    def seeds(self, split: str) -> list[float]:
         """Each seed's accuracy."""
-        return [record["tests"][test]["accuracy"] for record in self.records]
+        return [record["tests"][f"{self.tests[split].name} {split}"]["accuracy"] for record in self.records]
 
     @cached_property
     def flops(self) -> Flops:
@@ -81,72 +93,91 @@ class Group:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the results page of the training runs.")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, default=Path("runs/results"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("training"))
     arguments = parser.parse_args()
-    groups = read_groups(arguments.runs)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    keep_records(arguments.runs, arguments.out)
+    groups = read_groups(arguments.out)
     if not groups:
         parser.error(f"{arguments.runs}: no finished run; make some with python -m benchmarks.training_runs")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    chance = chance_counts()
     parts = ["# HiMix beside vanilla, trained for real", __doc__.split("\n\n")[-1].strip()]
-    parts += [overview(groups, chance), skills(groups, chance, arguments.out), ablations(groups)]
-    parts += [cost_plot(groups, arguments.out), quantised(arguments.runs), commands(groups)]
-    page = arguments.out / "results.md"
+    for family in FAMILIES:
+        own = {name: group for name, group in groups.items() if name.startswith(f"{family}-")}
+        if own:
+            chance = chance_counts(next(iter(own.values())).tests)
+            parts += [f"## {family}", overview(own, chance), skills(own, chance, arguments.out)]
+            parts += [ablations(own), cost_plot(own, arguments.out / f"{family}-cost.png")]
+    parts += [quantised(arguments.out), commands(groups)]
+    page = arguments.out / "README.md"
     page.write_text("\n\n".join(part for part in parts if part) + "\n")
     print(page)
 
 
-def read_groups(runs: Path) -> dict[str, Group]:
-    """The finished runs of training_runs.RUNS, seeds together."""
-    groups: dict[str, Group] = {}
+def keep_records(runs: Path, out: Path) -> None:
+    """What finished runs of training_runs.RUNS say of themselves, as OUT/NAME.json."""
     for name in RUNS:
         final = runs / name / "final"
-        if not (final / "provenance.json").is_file():
-            continue
-        record = json.loads((final / "provenance.json").read_text())
+        provenance = final / "provenance.json"
+        record = json.loads(provenance.read_text()) if provenance.is_file() else {}
         if "tests" not in record:
             continue
-        group = groups.setdefault(SEED.sub("", name), Group(SEED.sub("", name)))
-        group.records.append(record)
-        group.config = ModelConfig.from_dict(json.loads((final / "config.json").read_text()))
+        bundles = {path.stem.removeprefix("eval-"): path for path in sorted((runs / name).glob("eval-*.json"))}
+        record["config"] = json.loads((final / "config.json").read_text())
+        record["bundles"] = {bundle: json.loads(path.read_text()) for bundle, path in bundles.items()}
+        (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def read_groups(out: Path) -> dict[str, Group]:
+    """All records, seeds together."""
+    groups: dict[str, Group] = {}
+    for name in RUNS:
+        path = out / f"{name}.json"
+        if path.is_file():
+            group = groups.setdefault(SEED.sub("", name), Group(SEED.sub("", name)))
+            group.records.append(json.loads(path.read_text()))
+            group.config = ModelConfig.from_dict(group.records[0]["config"])
     return groups
 
 
-def chance_counts() -> dict[str, Counts]:
+def chance_counts(tests: dict[str, DataPart]) -> dict[str, Counts]:
     """What always giving a skill's commonest answer in training would score."""
-    common: dict[str, Counter[str]] = defaultdict(Counter)
-    for sample in load_dataset("emoji-scenes").first(3000).samples:
-        for (turn,) in sample.conversations:
-            common[turn.skill][turn.answer] += 1
     scores: dict[str, Counts] = {}
-    for test in TESTS:
-        name, split = test.split()
+    for split, part in tests.items():
+        common: dict[str, Counter[str]] = defaultdict(Counter)
+        for sample in load_dataset(part.name).first(3000).samples:
+            for (turn,) in sample.conversations:
+                common[turn.skill][turn.answer] += 1
         counts: Counts = defaultdict(lambda: [0, 0])
-        for sample in load_dataset(name, split).samples:
+        for sample in load_dataset(part.name, split).samples[: part.samples]:
             for (turn,) in sample.conversations:
                 counts[turn.skill][0] += turn.answer == common[turn.skill].most_common(1)[0][0]
                 counts[turn.skill][1] += 1
-        scores[test] = counts
+        scores[split] = counts
     return scores
+
+
+def summed(counts: Counts) -> tuple[int, int]:
+    """(right, asked) over all skills."""
+    return sum(right for right, _ in counts.values()), sum(asked for _, asked in counts.values())
 
 
 def overview(groups: dict[str, Group], chance: dict[str, Counts]) -> str:
     """Accuracy of every group on every test, with what training and an answer cost."""
     rows = []
     for group in groups.values():
-        record = group.records[0]
-        cells = [f"{share(*group.accuracy(test))}{spread(group.seeds(test))}" for test in TESTS]
-        training = f"{record['flops']['all'] / 1e15:.2f}", f"{record['seconds'] / 60:.0f} min, {record['device']}"
-        decoder = "" if record["recipe"]["blind"] else f"{group.decoder_flops / 1e9:.2f}"
-        rows.append([group.name, *cells, decoder, *training])
-    total = [share(sum(r for r, _ in c.values()), sum(a for _, a in c.values())) for c in chance.values()]
-    rows.append(["commonest answer of each skill", *total, "", "", ""])
-    heads = ["", *TESTS.values(), "decoder GFLOPs an answer", "training PFLOPs", "training time"]
+        cells = [f"{share(*group.accuracy(split))}{spread(group.seeds(split))}" for split in chance]
+        decoder = "" if group.recipe["blind"] else f"{group.decoder_flops / 1e9:.2f}"
+        flops = sum(record["flops"]["all"] for record in group.records) / len(group.records) / 1e15
+        minutes = sum(record["seconds"] for record in group.records) / len(group.records) / 60
+        cost = f"{flops:.2f}", f"{minutes:.0f} min, {group.records[0]['device']}"
+        rows.append([group.name, *cells, decoder, *cost])
+    rows.append(["commonest answer of each skill", *(share(*summed(c)) for c in chance.values()), "", "", ""])
+    heads = ["", *(SPLITS[split] for split in chance), "decoder GFLOPs an answer", "training PFLOPs", "training time"]
     note = (
         f"Decoder GFLOPs: injection (vanilla: connector and image tokens) and prefill of a question of {TEXT_TOKENS} "
         "tokens; the tower, the same for both, comes on top."
     )
-    return f"## All runs\n\n{table(heads, rows)}\n\n{note}"
+    return f"{table(heads, rows)}\n\n{note}"
 
 
 def skills(groups: dict[str, Group], chance: dict[str, Counts], out: Path) -> str:
@@ -157,42 +188,40 @@ def skills(groups: dict[str, Group], chance: dict[str, Counts], out: Path) -> st
         if vanilla is None:
             continue
         blind = groups.get(re.sub("regular|enhanced", "regular", name) + "-blind")
-        for test, label in TESTS.items():
-            rows, ours, theirs = [], himix.counts(test), vanilla.counts(test)
+        for split, guessed in chance.items():
+            rows, ours, theirs = [], himix.counts(split), vanilla.counts(split)
             order = sorted(ours, key=lambda skill: -ours[skill][0] / ours[skill][1])
             for skill in order:
-                known = [c.get(skill, [0, 0]) for c in ((blind.counts(test) if blind else {}), chance[test])]
+                known = [c.get(skill, [0, 0]) for c in ((blind.counts(split) if blind else {}), guessed)]
                 rows.append([skill, ours[skill][1], share(*ours[skill]), share(*theirs[skill]), *map(percent, known)])
-            total = share(*himix.accuracy(test)), share(*vanilla.accuracy(test))
-            rows.append(["**all**", himix.accuracy(test)[1], *total, "", ""])
+            total = share(*himix.accuracy(split)), share(*vanilla.accuracy(split))
+            rows.append(["**all**", himix.accuracy(split)[1], *total, "", percent(summed(guessed))])
             heads = ["skill", "asked", "HiMix", "vanilla", "blind", "chance"]
-            parts.append(f"### {name}, {label}\n\n{table(heads, rows)}")
+            parts.append(f"#### {name}, {SPLITS[split]}\n\n{table(heads, rows)}")
         plot = out / f"{name}-skills.png"
         skill_plot(himix, vanilla, plot)
         parts.append(f"![{name}: accuracy by skill]({plot.name})")
-    return "## By skill\n\n" + "\n\n".join(parts) if parts else ""
+    return "### By skill\n\n" + "\n\n".join(parts) if parts else ""
 
 
 def ablations(groups: dict[str, Group]) -> str:
     """Variants of HiMix beside the whole one, each of one seed."""
-    rows = []
-    for base in ("nano-regular", "small-regular"):
-        for name, group in groups.items():
-            kept = name == base or (name.startswith(f"{base}-") and not name.endswith(("vanilla", "blind")))
-            if kept:
-                cost = f"{group.flops.vision_injector / 1e6:.1f}"
-                rows.append([name, *(share(*group.accuracy(test)) for test in TESTS), cost])
-    heads = ["", *TESTS.values(), "injection MFLOPs"]
-    return f"## Ablations\n\n{table(heads, rows)}" if len(rows) > 1 else ""
+    rows, splits = [], list(next(iter(groups.values())).tests)
+    for name, group in groups.items():
+        if "-regular" in name and not name.endswith(("vanilla", "blind")):
+            cost = f"{group.flops.vision_injector / 1e6:.1f}"
+            rows.append([name, *(share(*group.accuracy(split)) for split in splits), cost])
+    heads = ["", *(SPLITS[split] for split in splits), "injection MFLOPs"]
+    return f"### Ablations\n\n{table(heads, rows)}" if len(rows) > 1 else ""
 
 
-def cost_plot(groups: dict[str, Group], out: Path) -> str:
+def cost_plot(groups: dict[str, Group], path: Path) -> str:
     """Accuracy against the decoder's FLOPs, the shape of the paper's Figure 1."""
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for group in groups.values():
-        if group.records[0]["recipe"]["blind"]:
+        if group.recipe["blind"]:
             continue
-        right, asked = group.accuracy("emoji-scenes test")
+        right, asked = group.accuracy("test")
         low, high = interval(right, asked)
         middle, vanilla = right / asked, "vanilla" in group.name
         marker, colour = ("s", "tab:gray") if vanilla else ("o", "tab:blue")
@@ -201,38 +230,38 @@ def cost_plot(groups: dict[str, Group], out: Path) -> str:
         axes.annotate(group.name, (group.decoder_flops / 1e9, middle), (5, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly")
     axes.grid(alpha=0.3)
-    figure.savefig(out / "cost.png", dpi=110)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
-    return "## Accuracy against cost\n\n![accuracy against decoder FLOPs](cost.png)"
+    return f"### Accuracy against cost\n\n![accuracy against decoder FLOPs]({path.name})"
 
 
 def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
     """Bars with intervals, a panel for each test."""
-    figure, panels = pyplot.subplots(len(TESTS), sharex=True, figsize=(9, 10), layout="constrained")
-    order = sorted(himix.counts("emoji-scenes test"))
-    for axes, (test, label) in zip(panels, TESTS.items(), strict=True):
+    figure, panels = pyplot.subplots(len(himix.tests), sharex=True, figsize=(9, 10), layout="constrained")
+    order = sorted(himix.counts("test"))
+    for axes, split in zip(panels, himix.tests, strict=True):
         for number, (group, colour) in enumerate(((himix, "tab:blue"), (vanilla, "tab:gray"))):
-            counts = group.counts(test)
+            counts = group.counts(split)
             shares = [counts[s][0] / counts[s][1] if counts[s][1] else 0.0 for s in order]
             ends = [interval(*counts[s]) if counts[s][1] else (0.0, 0.0) for s in order]
             below = [max(0.0, s - low) for s, (low, _) in zip(shares, ends, strict=True)]
             above = [max(0.0, high - s) for s, (_, high) in zip(shares, ends, strict=True)]
             places = [i + 0.4 * number for i in range(len(order))]
             axes.bar(places, shares, 0.38, yerr=[below, above], capsize=2, color=colour, label=group.name)
-        axes.set(ylabel=label, ylim=(0, 1.05))
+        axes.set(ylabel=SPLITS[split], ylim=(0, 1.05))
     panels[0].legend(frameon=False, ncols=2)
     panels[-1].set_xticks([i + 0.2 for i in range(len(order))], order, rotation=30)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
-def quantised(runs: Path) -> str:
+def quantised(out: Path) -> str:
     """What bundles answered, beside the float32 model on the same questions."""
     rows = []
-    for path in sorted(runs.glob("*/eval-*.json")):
-        result = json.loads(path.read_text())
-        name = path.stem.removeprefix("eval-")
-        rows.append([path.parent.name, name, result["split"], result["asked"], share(result["right"], result["asked"])])
+    for name in RUNS:
+        path = out / f"{name}.json"
+        for bundle, result in (json.loads(path.read_text())["bundles"] if path.is_file() else {}).items():
+            rows.append([name, bundle, result["split"], result["asked"], share(result["right"], result["asked"])])
     heads = ["run", "bundle", "split", "asked", "answered exactly"]
     return f"## Quantised\n\n{table(heads, rows)}" if rows else ""
 
@@ -259,7 +288,7 @@ def share(right: int, asked: int) -> str:
     return f"{right / asked:.1%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def percent(counts: list[int]) -> str:
+def percent(counts: Sequence[int]) -> str:
     return f"{counts[0] / counts[1]:.1%}" if counts[1] else ""
 
 

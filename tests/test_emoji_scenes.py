@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
-from himix_edge.data.emoji_concepts import COLORS, KINDS, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
+from himix_edge.data.emoji_concepts import COLORS, FEW, KINDS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
 from himix_edge.data.emoji_lists import caption, lists
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, presence, questions
 from himix_edge.data.emoji_scenes import COUNT, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
@@ -69,6 +69,19 @@ def test_each_test_holds_one_thing_out():
         assert f" {name} " in said["test-unseen"]
     for split in COUNT:
         assert ("Tell me" in said[split]) == (split == "test-wordings"), split
+
+
+def test_few_things_are_all_that_is_shown_and_asked_about():
+    known = sorted({*KNOWN, *map(plural, KNOWN)}, key=len, reverse=True)
+    words = re.compile(rf"(?<!sign: )\b({'|'.join(known)})\b")
+    few = {*FEW, *map(plural, FEW)}
+    for name in ("emoji-scenes-few", "emoji-captions-few", "emoji-lists-few", "emoji-presence-few"):
+        for sample in load_dataset(name).samples[:300]:
+            assert {thing.name for thing in sample.image.things} <= set(FEW)
+            for (turn,) in sample.conversations:
+                assert turn.skill == "read" or set(words.findall(f"{turn.question} {turn.answer}")) <= few, turn
+    skills = {turn.skill for s in load_dataset("emoji-scenes-few").samples[:300] for (turn,) in s.conversations}
+    assert skills == {turn.skill for s in load_dataset("emoji-scenes").samples[:300] for (turn,) in s.conversations}
 
 
 def test_every_skill_is_asked_for_and_yes_is_as_frequent_as_no():

@@ -28,12 +28,18 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
         ("images_per_step=0", "images_per_step must be at least 1"),
         ("evaluate_every=0", "evaluate_every must be at least 1"),
         ("lora_rank=-1", "cannot be negative"),
+        ("vocab_size=299", "vocab_size: for a model that starts from nothing, and at least 300"),
         ("from_words=true", "from_words needs a stage with a tower_loss before it"),
     ],
 )
 def test_wrong_settings_are_named(setting, complaint):
     with pytest.raises(InputError, match=complaint):
         read_recipe("nano", (setting,))
+
+
+def test_a_pretrained_model_keeps_its_tokens():
+    with pytest.raises(InputError, match="vocab_size: for a model that starts from nothing"):
+        read_recipe("regular", ("vocab_size=1000",))
 
 
 def test_wrong_recipes_are_named(tmp_path):

@@ -1,8 +1,12 @@
-"""The emoji drawings of EmojiScenes, in three styles: fetched from npm packages, checked by hash, kept in the cache.
+"""The emoji drawings of EmojiScenes, in five styles: fetched from npm packages, checked by hash, kept in the cache.
 
 noto     Google's Noto Emoji, Apache-2.0 (emoji-datasource-google)
 twemoji  Twitter's Twemoji, graphics CC-BY-4.0, Copyright Twitter, Inc and other contributors (emoji-datasource-twitter)
+blob     Google's Noto Emoji as it was until 2017, Apache-2.0 (emoji-datasource-google, an old one)
+emojione EmojiOne 2, artwork CC-BY-4.0, provided free by EmojiOne (emojione)
 fluent   Microsoft's Fluent Emoji 3D, MIT (@lobehub/fluent-emoji-3d)
+
+The two old ones lack a quarter of the drawings, of newer emoji; those of noto stand in for them.
 """
 
 import io
@@ -28,11 +32,21 @@ MEMBER_BYTES = 1 << 20  # no drawing is larger
 
 @dataclass(frozen=True)
 class Archive:
-    """An npm package, its archive's hash, and where in it a drawing is."""
+    """An npm package, its archive's hash, and where in it a drawing is.
+
+    Attributes:
+        stand_in: style that has the drawings which this one lacks. Its file names have no variation selector.
+    """
 
     package: str
     sha256: str
     pattern: str
+    stand_in: str | None = None
+
+    def member(self, code: str) -> str:
+        """The file of these code points."""
+        code = code.lower()
+        return self.pattern.format(code.removesuffix("-fe0f") if self.stand_in else code)
 
 
 STYLES = {
@@ -43,6 +57,14 @@ STYLES = {
     "twemoji": Archive(
         "emoji-datasource-twitter@16.0.0", "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
         "package/img/twitter/64/{}.png",
+    ),
+    "blob": Archive(
+        "emoji-datasource-google@3.0.0", "3247dd55dee7954d6d1d3d84b05759e49daf71cab5cccb4566940209679af66f",
+        "package/img/google/64/{}.png", "noto",
+    ),
+    "emojione": Archive(
+        "emojione@2.2.7", "5fe002738e6e276f49ac37783799d2feab99a6131fdedccfa56569d745449ae5",
+        "package/assets/png/{}.png", "noto",
     ),
     "fluent": Archive(
         "@lobehub/fluent-emoji-3d@1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
@@ -98,7 +120,7 @@ def _fetch(archive: Archive, folder: Path) -> Path:
 
 def _extract(archive: Archive, path: Path, out: Path) -> None:
     """The drawings that are used, at one size, as a zip of PNGs."""
-    wanted = {archive.pattern.format(code.lower()): name for name, code in code_points().items()}
+    wanted = {archive.member(code): name for name, code in code_points().items()}
     with tarfile.open(path) as tar, zipfile.ZipFile(out, "w") as made:
         for member in tar:
             name = wanted.pop(member.name, None)
@@ -108,9 +130,14 @@ def _extract(archive: Archive, path: Path, out: Path) -> None:
             if file is None or member.size > MEMBER_BYTES:
                 raise InputError(f"{archive.package}: {member.name} is not a drawing")
             image = Image.open(file, formats=("PNG", "WEBP")).convert("RGBA")
-            image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            made.writestr(zipfile.ZipInfo(f"{name}.png"), buffer.getvalue())
-    if wanted:
-        raise InputError(f"{archive.package}: lacks {', '.join(sorted(wanted)[:3])}")
+            _keep(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS), name, made)
+        if wanted and not archive.stand_in:
+            raise InputError(f"{archive.package}: lacks {', '.join(sorted(wanted)[:3])}")
+        for name in wanted.values():
+            _keep(drawings(archive.stand_in or "")[name], name, made)
+
+
+def _keep(image: Image.Image, name: str, made: zipfile.ZipFile) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    made.writestr(zipfile.ZipInfo(f"{name}.png"), buffer.getvalue())

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from random import Random
 
 from himix_edge.data.dataset import Turn
-from himix_edge.data.emoji_concepts import KNOWN
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, SIDES, UNCOUNTED, alike, is_at, plural
 from himix_edge.data.emoji_scenes import Scene, counts
 
@@ -63,8 +62,8 @@ def _mixed(there: list[str], scene: Scene, rng: Random) -> list[str]:
     shown = {thing.name for thing in scene.things}
     most = min(len(there), ASKED - 1)
     some = rng.sample(there, rng.randint((most + 1) // 2, most))
-    similar = alike(rng.choice(sorted(shown)), shown)
-    others = [name for name in KNOWN if name not in shown and name not in similar]
+    similar = alike(rng.choice(sorted(shown)), scene)
+    others = [name for name in scene.known if name not in shown and name not in similar]
     count = rng.randint(1, max(1, min(len(some), ASKED - len(some))))
     absent = rng.sample(similar, min(len(similar), count // 2 + count % 2))
     return rng.sample([*some, *absent, *rng.sample(others, count - len(absent))], len(some) + count)

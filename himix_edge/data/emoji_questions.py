@@ -4,11 +4,11 @@ name, color, kind, count, compare, relation, place (GQA), read (TextVQA), exists
 there, a random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from himix_edge.data.dataset import Turn
-from himix_edge.data.emoji_concepts import COLORS, KINDS, KNOWN, UNSEEN, kind_of
+from himix_edge.data.emoji_concepts import COLORS, KINDS, kind_of
 from himix_edge.data.emoji_scenes import Scene, Thing, counts
 
 # skill -> wordings of training, and those that only tests use
@@ -125,13 +125,13 @@ def questions(scene: Scene, rng: Random, unseen: bool = False) -> Iterator[Turn]
     yield from _about_places(single, ask, rng)
     if scene.sign:
         yield ask("read", scene.sign)
-    yield from _about_presence(found, ask, rng)
+    yield from _about_presence(scene, ask, rng)
 
 
 def presence(scene: Scene, rng: Random) -> Iterator[Turn]:
     """Only what is there and what is not, asked twice: for training, what a model learns to find things by."""
     for _ in range(2):
-        yield from _about_presence(counts(scene.things), _asker(rng), rng)
+        yield from _about_presence(scene, _asker(rng), rng)
 
 
 Ask = Callable[..., Turn]
@@ -193,14 +193,15 @@ def is_at(a: Thing, b: Thing, side: str) -> bool:
     return (across * dx > 0 and down == 0) if dx else (down * dy > 0 and across == 0)
 
 
-def _about_presence(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Turn]:
+def _about_presence(scene: Scene, ask: Ask, rng: Random) -> Iterator[Turn]:
+    found = counts(scene.things)
     name = rng.choice(list(found))
-    absent = [n for n in KNOWN if n not in found]
+    absent = [n for n in scene.known if n not in found]
     if rng.random() < 0.5:
         yield ask("exists", "yes", _one(name))
     else:
         yield ask("exists", "no", _one(rng.choice(absent)))
-    similar = alike(name, found)
+    similar = alike(name, scene)
     if rng.random() < 0.5:
         yield ask("exists", "yes", _one(name), label="absent")
     elif similar:
@@ -210,9 +211,10 @@ def _about_presence(found: dict[str, int], ask: Ask, rng: Random) -> Iterator[Tu
     yield ask("choice", "ABCD"[options.index(name)], listed)
 
 
-def alike(name: str, shown: Container[str]) -> list[str]:
+def alike(name: str, scene: Scene) -> list[str]:
     """Things of the same kind (for a coloured shape: the others) that training has and this picture doesn't show."""
-    return [other for other in KINDS.get(kind_of(name) or "", COLORS) if other not in shown and other not in UNSEEN]
+    shown = {thing.name for thing in scene.things}
+    return [other for other in KINDS.get(kind_of(name) or "", COLORS) if other not in shown and other in scene.known]
 
 
 def plural(name: str) -> str:

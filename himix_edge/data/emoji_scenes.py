@@ -14,14 +14,14 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from himix_edge.data.dataset import Dataset, LazySamples, Sample, Turn
-from himix_edge.data.emoji_concepts import COLORS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS
+from himix_edge.data.dataset import FEW_SUFFIX, Dataset, LazySamples, Sample, Turn
+from himix_edge.data.emoji_concepts import COLORS, FEW, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS
 from himix_edge.data.emoji_drawings import SIZE, drawings
 from himix_edge.errors import InputError
 
 SIDE = 224  # pixels of a rendered scene
 GRID = 3  # things stand in a grid of cells, off their centres by some pixels
-TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji"), "fluent"
+TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji", "blob", "emojione"), "fluent"
 COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500, "test-wordings": 1000}
 BACKGROUNDS = {  # colours that a question may ask for
     "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
@@ -56,6 +56,12 @@ class Scene:
     seed: int
     things: tuple[Thing, ...]
     sign: str | None
+    few: bool = False
+
+    @property
+    def known(self) -> list[str]:
+        """All things that pictures like this one show in training."""
+        return FEW if self.few else KNOWN
 
     def render(self) -> Image.Image:
         """RGB, SIDE x SIDE."""
@@ -70,8 +76,8 @@ class Scene:
         return image.convert("RGB")
 
 
-def scene(split: str, number: int) -> Scene:
-    """The scene of a split with this number. Raises InputError for an unknown split."""
+def scene(split: str, number: int, few: bool = False) -> Scene:
+    """The scene of a split with this number, of all things or `few`. Raises InputError for an unknown split."""
     if split not in COUNT:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     rng = Random(f"{split} {number}")
@@ -79,7 +85,8 @@ def scene(split: str, number: int) -> Scene:
     sign = rng.choice(UNSEEN_WORDS if split == "test-unseen" else WORDS)
     has_sign = rng.random() < 0.25
     cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
-    names = _names(split, rng, len(cells))
+    known = sorted(UNSEEN) if split == "test-unseen" else FEW if few else KNOWN
+    names = _names(known, rng, len(cells))
     things = []
     for name, cell in zip(names, rng.sample(cells, len(cells)), strict=False):
         color = rng.choice(list(COLORS[name])) if name in COLORS else None
@@ -88,12 +95,11 @@ def scene(split: str, number: int) -> Scene:
         most = min(6, (SIDE // GRID - 48) // 2)
         things.append(Thing(name, color, column, row, (rng.randint(-most, most), rng.randint(-most, most)), size))
     background, pattern = rng.choice(list(BACKGROUNDS)), rng.choice(PATTERNS)
-    return Scene(style, background, pattern, rng.getrandbits(31), tuple(things), sign if has_sign else None)
+    return Scene(style, background, pattern, rng.getrandbits(31), tuple(things), sign if has_sign else None, few)
 
 
-def _names(split: str, rng: Random, most: int) -> list[str]:
+def _names(known: list[str], rng: Random, most: int) -> list[str]:
     """One thing, a few different ones, or several of two or three."""
-    known = sorted(UNSEEN) if split == "test-unseen" else KNOWN
     form = rng.random()
     if form < 0.2:
         return [rng.choice(known)]
@@ -103,7 +109,7 @@ def _names(split: str, rng: Random, most: int) -> list[str]:
     return [name for name in chosen for _ in range(rng.randint(1, 4))][:most]
 
 
-def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes") -> Dataset:
+def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes", few: bool = False) -> Dataset:
     """EmojiScenes, a sample for each scene, drawn when its pixels are asked for.
 
     Args:
@@ -111,22 +117,24 @@ def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes
         count: scenes; None: as COUNT says.
         asked: "scenes": the questions that tests ask; for training also "captions": one description of all that is
             shown and where, "lists": questions about several things at once, and "presence": only what is there.
+        few: show 17 things in place of 145, for towers that start from nothing.
 
     Raises:
         InputError: an unknown split.
     """
     if split not in COUNT:
         raise InputError(f"emoji-{asked} has no split {split!r}; give one of {', '.join(COUNT)}")
-    samples = LazySamples(partial(_sample, split, asked), range(COUNT[split] if count is None else count))
-    styles = "Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0), Fluent Emoji 3D (MIT)"
-    return Dataset(f"emoji-{asked}", samples, f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT")
+    samples = LazySamples(partial(_sample, split, asked, few), range(COUNT[split] if count is None else count))
+    styles = "Noto Emoji (Apache-2.0), Twemoji, EmojiOne 2 (CC-BY-4.0), Fluent Emoji 3D (MIT)"
+    source, licence = f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT"
+    return Dataset(f"emoji-{asked}{FEW_SUFFIX * few}", samples, source, licence)
 
 
-def _sample(split: str, asked: str, number: int) -> Sample:
+def _sample(split: str, asked: str, few: bool, number: int) -> Sample:
     from himix_edge.data.emoji_lists import caption, lists
     from himix_edge.data.emoji_questions import presence, questions
 
-    shown = scene(split, number)
+    shown = scene(split, number, few)
     rng = Random(f"{split} {number} questions")
     turns: Iterable[Turn]
     match asked:

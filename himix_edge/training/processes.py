@@ -38,6 +38,14 @@ def wrap(objective: nn.Module, accelerator: Any, fsdp: bool) -> Any:
     return objective
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16; torch emulates those that it lacks, slowly."""
+    if device.type == "cpu":
+        has = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+        return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_name(device: torch.device) -> str:
     """For the record of a run."""
     if device.type == "cuda":

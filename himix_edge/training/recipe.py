@@ -22,6 +22,7 @@ POSITIVE = (
     "images_per_step", "conversations_per_image", "own_texts_per_step", "own_texts_every", "accumulate",
     "validation_images", "evaluate_every", "checkpoint_every",
 )  # fmt: skip
+LEAST_VOCABULARY = 300  # every byte, ChatML's tokens and some merges
 STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
 
 
@@ -85,6 +86,7 @@ class Recipe:
         images_per_step: images encoded in one optimiser step, over all processes.
         conversations_per_image: conversations about each of them, sharing its K/V.
         pretrained: whether `model` brings weights.
+        vocab_size: most tokens of the tokenizer that a model which starts from nothing gets; none: as its preset says.
         chat_template: name or file, in place of the model's own.
         lora_rank: of the adapters that learn in place of the decoder's linears (Hu et al., arXiv 2106.09685); 0: the
             decoder's own weights learn.
@@ -99,7 +101,8 @@ class Recipe:
         accumulate: micro-batches that each process cuts its share of a step into.
         weight_decay: on matrices, not on norms and biases.
         gradient_clip: global norm.
-        precision: of the matrix products; weights and optimiser are float32.
+        precision: of the matrix products; weights and optimiser are float32. "auto": bfloat16 where the device computes
+            in it, else float32: a CPU without it is a hundred times slower in bfloat16.
         join: chance that a step makes one multi-turn conversation of each image's.
         blind: leave every image out: what a model can know from the questions alone.
         mirror: mirror half of the images: only where no question is about left, right or text.
@@ -116,6 +119,7 @@ class Recipe:
     conversations_per_image: int
     tests: tuple[DataPart, ...] = ()
     pretrained: bool = False
+    vocab_size: int | None = None
     chat_template: str | None = None
     lora_rank: int = 0
     lora_alpha: int = 32
@@ -127,7 +131,7 @@ class Recipe:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     gradient_clip: float = 1.0
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     join: float = 0.0
     blind: bool = False
     mirror: bool = False
@@ -152,6 +156,8 @@ class Recipe:
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.vocab_size is not None and (self.pretrained or self.vocab_size < LEAST_VOCABULARY):
+            raise ValueError(f"vocab_size: for a model that starts from nothing, and at least {LEAST_VOCABULARY}")
         if self.lora_rank < 0 or self.own_texts < 0:
             raise ValueError("lora_rank and own_texts cannot be negative")
         if self.own_texts and not self.lora_rank:

@@ -61,16 +61,18 @@ def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: i
     if recipe.pretrained:
         return _pretrained(recipe, variant, seed)
     torch.manual_seed(seed)
-    config = fresh_config(recipe.model, variant)
+    config = fresh_config(recipe.model, variant, recipe.vocab_size)
     model = build_model(config)
     text = train_tokenizer(_corpus(datasets), config.decoder.vocab_size)
     return Start(model, text, as_weights({name: tensor.detach() for name, tensor in model.state_dict().items()}))
 
 
-def fresh_config(name: str, variant: Variant) -> ModelConfig:
+def fresh_config(name: str, variant: Variant, vocab_size: int | None = None) -> ModelConfig:
     """A preset's configuration in this variant. Raises InputError if they contradict each other."""
     config = preset(name)
-    vision = config.vision
+    vision, decoder = config.vision, config.decoder
+    if vocab_size:
+        decoder = replace(decoder, vocab_size=vocab_size)
     try:
         if isinstance(vision, ViTConfig):
             layers = variant.feature_layers or vision.feature_layers
@@ -78,7 +80,7 @@ def fresh_config(name: str, variant: Variant) -> ModelConfig:
         elif isinstance(vision, CNNConfig):
             vision = replace(vision, pooling=variant.pooling)
         size = vision.feature_size if vision else None
-        return ModelConfig("vanilla" if variant.vanilla else "himix", config.decoder, size, vision, variant.injection)
+        return ModelConfig("vanilla" if variant.vanilla else "himix", decoder, size, vision, variant.injection)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from None
 

@@ -36,7 +36,7 @@ from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
-from himix_edge.training.processes import accelerator, device_name, wrap
+from himix_edge.training.processes import accelerator, computes_bfloat16, device_name, wrap
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Start, Variant, start
 from himix_edge.training.state import (
@@ -152,7 +152,10 @@ class Trainer:
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
         if run.recipe.lora_rank:
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, run.recipe.lora_first_layer)
-        self.objective = Objective(model, run.recipe, self._words())
+        self.precision = run.recipe.precision
+        if self.precision == "auto":
+            self.precision = "bfloat16" if computes_bfloat16(self.accelerator.device) else "float32"
+        self.objective = Objective(model, self.precision == "bfloat16", self._words())
         self.learned = frozenset(
             name for name, _ in self.objective.named_parameters() for stage in run.recipe.stages
             if _learns(name, stage, run.recipe)
@@ -227,6 +230,7 @@ class Trainer:
             "flops": {**stages, "all": sum(stages.values())},
             "processes": self.accelerator.num_processes,
             "device": device_name(self.accelerator.device),
+            "precision": self.precision,
             "torch": torch.__version__,
             "parameters": sum(t.numel() for t in self.objective.model.parameters()),
             "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),

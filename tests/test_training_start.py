@@ -1,0 +1,40 @@
+"""What a training run begins with: a fresh model's vocabulary, and the precision that the device computes in."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from himix_edge.data import load_dataset
+from himix_edge.training.processes import computes_bfloat16
+from himix_edge.training.start import Variant, start
+from himix_edge.training.trainer import Run, Trainer
+from tests.tiny_recipe import RECIPE
+
+
+def test_a_fresh_model_has_the_tokens_that_its_recipe_asks_for():
+    recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, vocab_size=400)
+    dataset = load_dataset("emoji-scenes-few").first(200)
+    begun = start(recipe, Variant(), [dataset], seed=0)
+    assert begun.model.config.decoder.vocab_size == len(begun.model.model.embed_tokens.weight) == 400
+    turns = [turn for sample in dataset.samples for (turn,) in sample.conversations]
+    tokens = {token for turn in turns for token in begun.text.encode_conversation([(turn.question, turn.answer)])[0]}
+    assert max(tokens) == 399  # every one is used
+    usual = start(dataclasses.replace(recipe, vocab_size=None), Variant(), [dataset], seed=0)
+    assert usual.model.config.decoder.vocab_size == 512
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"bf16": True, "neon": True}, "bfloat16"),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, "float32"),
+    ],
+)
+def test_precision_is_what_the_cpu_computes_in(tmp_path, monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert computes_bfloat16(torch.device("cpu")) == (precision == "bfloat16")
+    recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, precision="auto")
+    trainer = Trainer(Run(tmp_path / "run", recipe), resume=False)
+    assert (trainer.precision, trainer.objective.bfloat16) == (precision, precision == "bfloat16")
