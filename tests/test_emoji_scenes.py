@@ -12,7 +12,16 @@ from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, FEW, KINDS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
 from himix_edge.data.emoji_lists import caption, lists
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, presence, questions
-from himix_edge.data.emoji_scenes import COUNT, UNSEEN_STYLE, Scene, Thing, counts, load_emoji_scenes, scene
+from himix_edge.data.emoji_scenes import (
+    COUNT,
+    TRAIN_STYLES,
+    UNSEEN_STYLE,
+    Scene,
+    Thing,
+    counts,
+    load_emoji_scenes,
+    scene,
+)
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
 from himix_edge.preprocess import load_image
@@ -78,6 +87,7 @@ def test_few_things_are_all_that_is_shown_and_asked_about():
     for name in ("emoji-scenes-few", "emoji-captions-few", "emoji-lists-few", "emoji-presence-few"):
         for sample in load_dataset(name).samples[:300]:
             assert {thing.name for thing in sample.image.things} <= set(FEW)
+            assert sample.image.style in TRAIN_STYLES[:2]
             for (turn,) in sample.conversations:
                 assert turn.skill == "read" or set(words.findall(f"{turn.question} {turn.answer}")) <= few, turn
     skills = {turn.skill for s in load_dataset("emoji-scenes-few").samples[:300] for (turn,) in s.conversations}

@@ -77,11 +77,11 @@ class Scene:
 
 
 def scene(split: str, number: int, few: bool = False) -> Scene:
-    """The scene of a split with this number, of all things or `few`. Raises InputError for an unknown split."""
+    """The scene of a split with this number, of all things and styles or `few`. Raises InputError for an unknown split."""
     if split not in COUNT:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     rng = Random(f"{split} {number}")
-    style = UNSEEN_STYLE if split == "test-style" else rng.choice(TRAIN_STYLES)
+    style = UNSEEN_STYLE if split == "test-style" else rng.choice(TRAIN_STYLES[:2] if few else TRAIN_STYLES)
     sign = rng.choice(UNSEEN_WORDS if split == "test-unseen" else WORDS)
     has_sign = rng.random() < 0.25
     cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
@@ -117,7 +117,7 @@ def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes
         count: scenes; None: as COUNT says.
         asked: "scenes": the questions that tests ask; for training also "captions": one description of all that is
             shown and where, "lists": questions about several things at once, and "presence": only what is there.
-        few: show 17 things in place of 145, for towers that start from nothing.
+        few: show 17 things in place of 145, and in training in two styles, for towers that start from nothing.
 
     Raises:
         InputError: an unknown split.
