@@ -77,7 +77,7 @@ class Scene:
 
 
 def scene(split: str, number: int, few: bool = False) -> Scene:
-    """The scene of a split with this number, of all things and styles or `few`. Raises InputError for an unknown split."""
+    """The split's scene with this number, of all things and styles or `few`. Raises InputError for an unknown split."""
     if split not in COUNT:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     rng = Random(f"{split} {number}")
