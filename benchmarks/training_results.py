@@ -4,10 +4,8 @@
     python -m benchmarks.training_results [--runs DIR] [--out DIR]
 
 Keeps the record of every finished run of DIR as OUT/NAME.json: runs/NAME/final's provenance and configuration, and
-runs/NAME/eval-BUNDLE.json where there is any, the output of `himix eval --bundle BUNDLE --task emoji-scenes --json`.
-Of all records in OUT, older ones too, it makes OUT/README.md and its plots. Accuracies are shares of questions that are
-answered exactly, greedily, with Wilson's 95% intervals; those of several seeds are of all their questions together, and
-the seeds' own are given beside them.
+runs/NAME/eval-BUNDLE.json where there is any (`python -m benchmarks.training_bundles runs/NAME`).
+Of all records in OUT, older ones too, it makes OUT/README.md and its plots.
 """
 
 import argparse
@@ -38,6 +36,12 @@ SPLITS = {
     "test-wordings": "unseen wordings",
 }
 FAMILIES = ("nano", "small")
+ABOUT = """\
+Accuracies are shares of questions that are answered exactly, greedily, with Wilson's 95% intervals; those of several
+seeds are of all their questions together, and the seeds' own are given beside them. "As trained" are new scenes like
+those of training; each other test differs from them in one thing. `blind` learned and answered without images. Times of
+nano are of two runs beside each other, a core each. `python -m benchmarks.training_runs` makes the runs,
+`python -m benchmarks.training_results` this page; each run's record is beside it."""
 SEED = re.compile(r"-(\d+)$")
 TEXT_TOKENS = 24  # of a question in its template
 Counts = dict[str, list[int]]  # skill -> [right, asked]
@@ -100,14 +104,14 @@ def main() -> None:
     groups = read_groups(arguments.out)
     if not groups:
         parser.error(f"{arguments.runs}: no finished run; make some with python -m benchmarks.training_runs")
-    parts = ["# HiMix beside vanilla, trained for real", __doc__.split("\n\n")[-1].strip()]
+    parts = ["# HiMix beside vanilla, trained for real", ABOUT]
     for family in FAMILIES:
         own = {name: group for name, group in groups.items() if name.startswith(f"{family}-")}
         if own:
             chance = chance_counts(next(iter(own.values())).tests)
             parts += [f"## {family}", overview(own, chance), skills(own, chance, arguments.out)]
             parts += [ablations(own), cost_plot(own, arguments.out / f"{family}-cost.png")]
-    parts += [quantised(arguments.out), commands(groups)]
+    parts += [quantised(arguments.out), commands(arguments.out)]
     page = arguments.out / "README.md"
     page.write_text("\n\n".join(part for part in parts if part) + "\n")
     print(page)
@@ -228,7 +232,8 @@ def cost_plot(groups: dict[str, Group], path: Path) -> str:
         errors = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # rounding
         axes.errorbar(group.decoder_flops / 1e9, middle, errors, fmt=marker, capsize=3, color=colour)
         axes.annotate(group.name, (group.decoder_flops / 1e9, middle), (5, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly")
+    axes.set(xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly", ylim=(0, 1.02))
+    axes.set_xlim(0, 1.4 * axes.get_xlim()[1])  # room for names
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -256,22 +261,24 @@ def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
 
 
 def quantised(out: Path) -> str:
-    """What bundles answered, beside the float32 model on the same questions."""
+    """What bundles answered, and what they lost to the float32 model on the same questions."""
     rows = []
     for name in RUNS:
         path = out / f"{name}.json"
-        for bundle, result in (json.loads(path.read_text())["bundles"] if path.is_file() else {}).items():
-            rows.append([name, bundle, result["split"], result["asked"], share(result["right"], result["asked"])])
-    heads = ["run", "bundle", "split", "asked", "answered exactly"]
-    return f"## Quantised\n\n{table(heads, rows)}" if rows else ""
+        results = json.loads(path.read_text())["bundles"] if path.is_file() else {}
+        for bundle, result in results.items():
+            lost = results["pytorch"]["right"] / results["pytorch"]["asked"] - result["right"] / result["asked"]
+            rows.append([name, bundle, result["asked"], share(result["right"], result["asked"]), f"{100 * lost:.1f}"])
+    heads = ["run", "bundle", "asked", "answered exactly", "points lost"]
+    return f"## Quantised\n\n`python -m benchmarks.training_bundles RUN`\n\n{table(heads, rows)}" if rows else ""
 
 
-def commands(groups: dict[str, Group]) -> str:
+def commands(out: Path) -> str:
     """The command that makes every run."""
     lines = [
-        f"himix train {' '.join(quoted(word) for word in RUNS[name])} --out runs/{name}"
-        for name in RUNS
-        if SEED.sub("", name) in groups
+        f"himix train {' '.join(quoted(word) for word in options)} --out runs/{name}"
+        for name, options in RUNS.items()
+        if (out / f"{name}.json").is_file()
     ]
     return "## Commands\n\n```sh\n" + "\n".join(lines) + "\n```"
 
