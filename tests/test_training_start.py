@@ -37,4 +37,4 @@ def test_precision_is_what_the_cpu_computes_in(tmp_path, monkeypatch, capabiliti
     assert computes_bfloat16(torch.device("cpu")) == (precision == "bfloat16")
     recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, precision="auto")
     trainer = Trainer(Run(tmp_path / "run", recipe), resume=False)
-    assert (trainer.precision, trainer.objective.bfloat16) == (precision, precision == "bfloat16")
+    assert (trainer.precision, trainer.objective.in_bfloat16) == (precision, precision == "bfloat16")

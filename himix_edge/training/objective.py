@@ -20,13 +20,13 @@ class Objective(nn.Module):
     """A model and the head of its tower's own loss; called with a batch, so that DDP and FSDP can wrap it.
 
     Args:
-        bfloat16: whether matrix products are computed in it.
+        in_bfloat16: whether matrix products are computed in bfloat16.
         words: tokens that the tower learns to see, for stages with a tower_loss.
     """
 
-    def __init__(self, model: VisionLanguageModel, bfloat16: bool, words: Sequence[int] = ()):
+    def __init__(self, model: VisionLanguageModel, in_bfloat16: bool, words: Sequence[int] = ()):
         super().__init__()
-        self.model, self.bfloat16 = model, bfloat16
+        self.model, self.in_bfloat16 = model, in_bfloat16
         self.head = WordHead(model.config, words) if words else None
 
     def forward(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +37,7 @@ class Objective(nn.Module):
             and for each row whether every target token is the most likely one: bool (R,).
         """
         device = batch.input_ids.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.in_bfloat16):
             with torch.set_grad_enabled(torch.is_grad_enabled() and "tower" in stage.learn):
                 features = encode(self.model, batch)
             loss = answers = features.new_zeros((), dtype=torch.float32)

@@ -1,5 +1,6 @@
 """One process or several: which device, and how they share a model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def wrap(objective: nn.Module, accelerator: Any, fsdp: bool) -> Any:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16; torch emulates those that it lacks, slowly."""
     if device.type == "cpu":
-        has = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+        has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
         return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
