@@ -14,7 +14,7 @@ from himix_edge.data.emoji_lists import caption, lists
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, presence, questions
 from himix_edge.data.emoji_scenes import (
     COUNT,
-    TRAIN_STYLES,
+    FEW_STYLES,
     UNSEEN_STYLE,
     Scene,
     Thing,
@@ -87,7 +87,7 @@ def test_few_things_are_all_that_is_shown_and_asked_about():
     for name in ("emoji-scenes-few", "emoji-captions-few", "emoji-lists-few", "emoji-presence-few"):
         for sample in load_dataset(name).samples[:300]:
             assert {thing.name for thing in sample.image.things} <= set(FEW)
-            assert sample.image.style in TRAIN_STYLES[:2]
+            assert sample.image.style in FEW_STYLES
             for (turn,) in sample.conversations:
                 assert turn.skill == "read" or set(words.findall(f"{turn.question} {turn.answer}")) <= few, turn
     skills = {turn.skill for s in load_dataset("emoji-scenes-few").samples[:300] for (turn,) in s.conversations}

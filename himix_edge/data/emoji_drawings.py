@@ -131,10 +131,11 @@ def _extract(archive: Archive, path: Path, out: Path) -> None:
                 raise InputError(f"{archive.package}: {member.name} is not a drawing")
             image = Image.open(file, formats=("PNG", "WEBP")).convert("RGBA")
             _keep(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS), name, made)
-        if wanted and not archive.stand_in:
+        if wanted and archive.stand_in is None:
             raise InputError(f"{archive.package}: lacks {', '.join(sorted(wanted)[:3])}")
-        for name in wanted.values():
-            _keep(drawings(archive.stand_in or "")[name], name, made)
+        if archive.stand_in is not None:
+            for name in wanted.values():
+                _keep(drawings(archive.stand_in)[name], name, made)
 
 
 def _keep(image: Image.Image, name: str, made: zipfile.ZipFile) -> None:

@@ -22,6 +22,7 @@ from himix_edge.errors import InputError
 SIDE = 224  # pixels of a rendered scene
 GRID = 3  # things stand in a grid of cells, off their centres by some pixels
 TRAIN_STYLES, UNSEEN_STYLE = ("noto", "twemoji", "blob", "emojione"), "fluent"
+FEW_STYLES = TRAIN_STYLES[:2]
 COUNT = {"train": 1_000_000, "test": 1000, "test-style": 1000, "test-unseen": 500, "test-wordings": 1000}
 BACKGROUNDS = {  # colours that a question may ask for
     "white": (250, 250, 250), "gray": (170, 170, 170), "pink": (250, 200, 215), "blue": (150, 190, 235),
@@ -81,7 +82,7 @@ def scene(split: str, number: int, few: bool = False) -> Scene:
     if split not in COUNT:
         raise InputError(f"emoji-scenes has no split {split!r}; give one of {', '.join(COUNT)}")
     rng = Random(f"{split} {number}")
-    style = UNSEEN_STYLE if split == "test-style" else rng.choice(TRAIN_STYLES[:2] if few else TRAIN_STYLES)
+    style = UNSEEN_STYLE if split == "test-style" else rng.choice(FEW_STYLES if few else TRAIN_STYLES)
     sign = rng.choice(UNSEEN_WORDS if split == "test-unseen" else WORDS)
     has_sign = rng.random() < 0.25
     cells = [(c, r) for r in range(GRID - has_sign) for c in range(GRID)]
