@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot
 
-from benchmarks.training_runs import RUNS
+from benchmarks.training_runs import RUNS, finished
 from himix_edge.config import ModelConfig
 from himix_edge.data import load_dataset
 from himix_edge.evaluation.exact import interval
@@ -121,9 +121,8 @@ def keep_records(runs: Path, out: Path) -> None:
     """What finished runs of training_runs.RUNS say of themselves, as OUT/NAME.json."""
     for name in RUNS:
         final = runs / name / "final"
-        provenance = final / "provenance.json"
-        record = json.loads(provenance.read_text()) if provenance.is_file() else {}
-        if "tests" not in record:
+        record = finished(runs / name)
+        if not record:
             continue
         bundles = {path.stem.removeprefix("eval-"): path for path in sorted((runs / name).glob("eval-*.json"))}
         record["config"] = json.loads((final / "config.json").read_text())

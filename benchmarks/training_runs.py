@@ -10,10 +10,12 @@ records of finished runs and makes the page.
 
 import argparse
 import fnmatch
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 VANILLA = ("--vanilla",)
 # SmolLM2's heads that find a word again are in layers 8, 9, 14 and 15; below, neither injection nor adapters learn
@@ -69,7 +71,7 @@ def main() -> None:
 def run(name: str, arguments: argparse.Namespace) -> int:
     """One run, its output in a file beside it; 0 if it is finished."""
     folder = arguments.out / name
-    if (folder / "final" / "provenance.json").is_file():
+    if finished(folder):
         print(f"{name}: done already")
         return 0
     command = [sys.executable, "-m", "himix_edge", "train", *RUNS[name], "--out", str(folder)]
@@ -85,6 +87,13 @@ def run(name: str, arguments: argparse.Namespace) -> int:
         code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
     print(f"{name}: exit code {code}" if code else f"{name}: done", flush=True)
     return code
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """What a run says of itself; empty until its tests are done."""
+    path = folder / "final" / "provenance.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return record if "tests" in record else {}
 
 
 if __name__ == "__main__":

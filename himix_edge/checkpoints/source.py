@@ -33,6 +33,8 @@ class Source:
     load_template: Callable[[], ChatTemplate]
     files: tuple[Path, ...] = ()  # everything that decides the weights; empty for random ones
     provenance: dict[str, Any] = field(default_factory=dict)
+    base: Base | None = None  # of a checkpoint that holds only what was trained
+    trained: Weights = field(default_factory=dict)  # what that holds; `weights` has it on its base
 
     def load_text(self) -> TextProcessor:
         """Tokenizer and chat template. Raises InputError if the source has none that can be used."""
@@ -73,6 +75,7 @@ def _folder(folder: Path, name: str) -> Source:
 
     raw = read_json(folder / "config.json")
     provenance, base = {}, read_base(folder)
+    trained: Weights = {}
     if is_official(raw):
         config = official_config(folder, raw)
         weights = official_weights(folder, config)
@@ -80,14 +83,14 @@ def _folder(folder: Path, name: str) -> Source:
         config = ModelConfig.from_dict(raw, str(folder / "config.json"))
         weights = folder_weights(folder)
         if base is not None:
-            weights = overlay(base_weights(base), weights, base.lora_scale, str(folder))
+            trained, weights = weights, overlay(base_weights(base), weights, base.lora_scale, str(folder))
         if (folder / "provenance.json").is_file():
             provenance = read_json(folder / "provenance.json")
     check_names(weights, expected_shapes(meta_model(config)), str(folder))
     files = tuple(sorted(folder.rglob("*.safetensors")))
     return Source(
         name, str(folder), config, weights, lambda: _folder_tokenizer(folder, base), lambda: _folder_template(folder),
-        files, provenance,
+        files, provenance, base, trained,
     )  # fmt: skip
 
 

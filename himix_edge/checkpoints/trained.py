@@ -50,6 +50,11 @@ def read_base(folder: Path) -> Base | None:
     return base
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a trained tensor is half of a linear's adapter."""
+    return name.endswith((".lora_A", ".lora_B"))
+
+
 def base_weights(base: Base) -> dict[str, LazyTensor]:
     """The base's decoder and tower. Raises InputError if they cannot be fetched."""
     from himix_edge.checkpoints.source import open_source

@@ -1,10 +1,13 @@
 """Low-rank adapters of the decoder's linears (Hu et al., arXiv 2106.09685), by the peft package."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from himix_edge.errors import BackendMissing
+import torch
+from torch import Tensor
+
+from himix_edge.errors import BackendMissing, InputError
 from himix_edge.model import VisionLanguageModel
 
 LINEARS = r"model\.layers\.({})\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -32,6 +35,25 @@ def use_adapters(model: VisionLanguageModel, used: bool) -> None:
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(used)
+
+
+def set_adapters(model: VisionLanguageModel, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Let fresh adapters go on from `tensors`, named LINEAR.lora_A (r, in) and LINEAR.lora_B (out, r).
+
+    Raises:
+        InputError: they are of other linears or another rank than the model's; `where` they come from.
+    """
+    fresh = {plain_name(name): parameter for name, parameter in model.named_parameters() if ".lora_" in name}
+    if {name: tensor.shape for name, tensor in tensors.items()} != {name: one.shape for name, one in fresh.items()}:
+        rank = min(min(tensor.shape) for tensor in tensors.values())
+        layers = [int(name.split(".")[2]) for name in tensors]
+        raise InputError(
+            f"{where}: its adapters have rank {rank}, from layer {min(layers)} on; go on with --set lora_rank={rank} "
+            f"--set lora_first_layer={min(layers)}, or fold them into the weights: himix convert {where} --out FOLDER"
+        )
+    with torch.no_grad():
+        for name, parameter in fresh.items():
+            parameter.copy_(tensors[name])
 
 
 @contextlib.contextmanager

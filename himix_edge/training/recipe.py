@@ -1,7 +1,8 @@
 """How a model is trained: a recipe is a readable YAML file, its stages follow each other.
 
 The shipped ones are in himix_edge/assets/recipes. `nano` trains everything from nothing; `regular` and `enhanced` are
-the paper's two (section 4.1: injection alone, then decoder and injection; a mid-stage and the tower besides).
+the paper's two (section 4.1: injection alone, then decoder and injection; a mid-stage and the tower besides);
+`further` goes on from what they made.
 """
 
 import dataclasses

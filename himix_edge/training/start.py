@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.convert import Conversion, convert
 from himix_edge.checkpoints.lazy import Weights, as_weights
 from himix_edge.checkpoints.packages import PACKAGES
-from himix_edge.checkpoints.trained import Base
+from himix_edge.checkpoints.source import Source
+from himix_edge.checkpoints.trained import Base, base_weights, is_adapter, overlay
 from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
@@ -38,12 +41,17 @@ class Start:
 
     Attributes:
         base: the packages that the weights come from; None if they come from elsewhere.
+        trained: what an earlier run trained, by name; adapters, as LINEAR.lora_A and LINEAR.lora_B, are not in the model
+            and the weights.
+        before: how that run was made.
     """
 
     model: VisionLanguageModel
     text: TextProcessor
     weights: Weights
     base: Base | None = None
+    trained: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: int) -> Start:
@@ -98,8 +106,24 @@ def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
         raise InputError(
             f"{recipe.model}: its architecture is {source.config.architecture}, and that cannot be changed"
         )
+    if source.base is not None:
+        return _further(source, source.base, recipe)
     base = Base(recipe.model, DEFAULT_TOWERS[recipe.model]) if known else None
     return Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights, base)
+
+
+def _further(source: Source, base: Base, recipe: Recipe) -> Start:
+    """A checkpoint of what was trained goes on as one: its base stays, and its adapters are not folded into it."""
+    plain = {name: tensor for name, tensor in source.trained.items() if not is_adapter(name)}
+    weights = overlay(base_weights(base), plain, 0.0, source.where)
+    scale = base.lora_scale * recipe.lora_rank / recipe.lora_alpha  # to this recipe's
+    trained = {
+        name: tensor.read().float() * (scale if name.endswith(".lora_B") else 1.0)
+        for name, tensor in source.trained.items()
+    }
+    return Start(
+        assemble(source.config, weights, source.where), source.load_text(), weights, base, trained, source.provenance
+    )
 
 
 def _corpus(datasets: Iterable[Dataset]) -> Iterable[str]:

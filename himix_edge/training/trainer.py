@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints import load_checkpoint, save_trained
+from himix_edge.checkpoints.trained import is_adapter
 from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
@@ -33,7 +34,7 @@ from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, encode_conversation, shares
 from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
-from himix_edge.training.lora import add_adapters, plain_name, use_adapters
+from himix_edge.training.lora import add_adapters, plain_name, set_adapters, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.processes import accelerator, computes_bfloat16, device_name, wrap
@@ -152,6 +153,8 @@ class Trainer:
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
         if run.recipe.lora_rank:
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, run.recipe.lora_first_layer)
+        if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
+            set_adapters(model, adapters, run.recipe.model)
         self.precision = run.recipe.precision
         if self.precision == "auto":
             self.precision = "bfloat16" if computes_bfloat16(self.accelerator.device) else "float32"
@@ -214,7 +217,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return {}
-        tensors = {
+        tensors = {name: tensor.half() for name, tensor in self.start.trained.items()} | {
             plain_name(name.removeprefix("model.")): tensor.half()
             for name, tensor in learned.items()
             if not name.startswith("head.")
@@ -235,6 +238,8 @@ class Trainer:
             "parameters": sum(t.numel() for t in self.objective.model.parameters()),
             "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
         }
+        if self.start.before:
+            provenance["before"] = self.start.before
         scale = recipe.lora_alpha / recipe.lora_rank if recipe.lora_rank else 0.0
         final, config = run.folder / "final", self.objective.model.config
         whole = not recipe.pretrained or (not recipe.lora_rank and any("decoder" in s.learn for s in recipe.stages))
@@ -251,7 +256,8 @@ class Trainer:
         """Let the stage's parts learn, and wrap the objective; its optimiser."""
         if self.recipe.lora_rank:
             begun = self.recipe.stages[: self.recipe.stages.index(stage) + 1]
-            use_adapters(self.objective.model, any("decoder" in earlier.learn for earlier in begun))
+            learned = bool(self.start.trained) or any("decoder" in earlier.learn for earlier in begun)
+            use_adapters(self.objective.model, learned)
         if stage.from_words and not restore:
             self._start_from_words(stage)
         for name, parameter in self.objective.named_parameters():
