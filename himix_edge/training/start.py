@@ -41,8 +41,8 @@ class Start:
 
     Attributes:
         base: the packages that the weights come from; None if they come from elsewhere.
-        trained: what an earlier run trained, by name; adapters, as LINEAR.lora_A and LINEAR.lora_B, are not in the model
-            and the weights.
+        trained: what an earlier run trained, by name; adapters, as LINEAR.lora_A and LINEAR.lora_B, are not in the
+            model and the weights.
         before: how that run was made.
     """
 

@@ -151,10 +151,7 @@ class Trainer:
         self.start: Start = start(run.recipe, run.variant, self.data.values(), run.seed)
         model = self.start.model.train()
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
-        if run.recipe.lora_rank:
-            add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, run.recipe.lora_first_layer)
-        if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
-            set_adapters(model, adapters, run.recipe.model)
+        self._add_adapters(model)
         self.precision = run.recipe.precision
         if self.precision == "auto":
             self.precision = "bfloat16" if computes_bfloat16(self.accelerator.device) else "float32"
@@ -251,6 +248,14 @@ class Trainer:
             provenance["tests"] = {f"{p.name} {p.split}": self._test(model, run.load(p).samples) for p in recipe.tests}
             (final / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
         return provenance
+
+    def _add_adapters(self, model: VisionLanguageModel) -> None:
+        """The recipe's; they go on from those that an earlier run trained."""
+        recipe = self.recipe
+        if recipe.lora_rank:
+            add_adapters(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_first_layer)
+        if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
+            set_adapters(model, adapters, recipe.model)
 
     def _begin(self, stage: Stage, restore: bool) -> torch.optim.Optimizer:
         """Let the stage's parts learn, and wrap the objective; its optimiser."""
