@@ -3,8 +3,8 @@
     python -m benchmarks.training_runs [--jobs 2] [--only PATTERN ...] [--graphs | --compile] [--set NAME=VALUE ...]
 
 Each is one `himix train` command, printed as it starts, in runs/NAME; finished ones are left alone and killed ones go
-on. On 2 cores two nano runs take half an hour beside each other (OMP_NUM_THREADS=1 --jobs 2), a small one one to three
-hours, alone and with --compile, on a CPU that computes in bfloat16. `python -m benchmarks.training_results` keeps the
+on. On 2 cores two nano runs take half an hour beside each other (OMP_NUM_THREADS=1 --jobs 2), a small one two to three
+hours, alone and with --compile. `python -m benchmarks.training_results` keeps the
 records of finished runs and makes the page.
 """
 
