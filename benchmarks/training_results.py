@@ -170,8 +170,9 @@ def overview(groups: dict[str, Group], chance: dict[str, Counts]) -> str:
     for group in groups.values():
         cells = [f"{share(*group.accuracy(split))}{spread(group.seeds(split))}" for split in chance]
         decoder = "" if group.recipe["blind"] else f"{group.decoder_flops / 1e9:.2f}"
-        flops = sum(record["flops"]["all"] for record in group.records) / len(group.records) / 1e15
-        minutes = sum(record["seconds"] for record in group.records) / len(group.records) / 60
+        runs = [(record, *parents(record)) for record in group.records]
+        flops = sum(record["flops"]["all"] for run in runs for record in run) / len(runs) / 1e15
+        minutes = sum(record["seconds"] for run in runs for record in run) / len(runs) / 60
         cost = f"{flops:.2f}", f"{minutes:.0f} min, {group.records[0]['device']}"
         rows.append([group.name, *cells, decoder, *cost])
     rows.append(["commonest answer of each skill", *(share(*summed(c)) for c in chance.values()), "", "", ""])
@@ -181,6 +182,12 @@ def overview(groups: dict[str, Group], chance: dict[str, Counts]) -> str:
         "tokens; the tower, the same for both, comes on top."
     )
     return f"{table(heads, rows)}\n\n{note}"
+
+
+def parents(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a run goes on from."""
+    before = record.get("before")
+    return [before, *parents(before)] if before else []
 
 
 def skills(groups: dict[str, Group], chance: dict[str, Counts], out: Path) -> str:
