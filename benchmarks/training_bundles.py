@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_bundles RUN [--targets onnx,openvino] [--quant int8,int4] [--questions N]
 
-RUN is a folder of training_runs. Its bundles go to RUN/bundles, or stay if they are there; the results to
+RUN is a folder of training_runs. Its bundles go to RUN/bundles, or stay if they are up to date; the results to
 RUN/eval-NAME.json, from which training_results takes them.
 """
 
@@ -21,14 +21,15 @@ def main() -> None:
     parser.add_argument("--task", default="emoji-scenes")
     arguments = parser.parse_args()
     run: Path = arguments.run
-    models = {"pytorch": ["--model", str(run / "final")]}
+    final, bundles = run / "final", run / "bundles"
+    himix(
+        "export", "--model", str(final), "--target", arguments.targets, "--quant", arguments.quant,
+        "--out", str(bundles),
+    )  # fmt: skip
+    models = {"pytorch": ["--model", str(final)]}
     for target in arguments.targets.split(","):
         for quant in arguments.quant.split(","):
-            name = f"{target}-{quant}"
-            out = run / "bundles" / name
-            if not out.is_dir():
-                himix("export", "--model", str(run / "final"), "--target", target, "--quant", quant, "--out", str(out))
-            models[name] = ["--bundle", str(out)]
+            models[f"{target}-{quant}"] = ["--bundle", str(bundles / f"{final.name}-{target}-{quant}")]
     for name, model in models.items():
         asked = ["--task", arguments.task, "--limit", str(arguments.questions), "--json"]
         (run / f"eval-{name}.json").write_text(himix("eval", *model, *asked))

@@ -52,7 +52,7 @@ from himix_edge.training.state import (
 from himix_edge.training.word_start import start_from_words
 
 OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 192, 128
-LAYER_KINDS = 32  # that are compiled apart: with an injection, adapters, a cache, a gradient, or not; torch gives up at 8
+LAYER_KINDS = 32  # compiled apart: with injection, adapters, a cache, a gradient, or not; torch gives up at 8
 FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
 WORD_SAMPLES = 2000  # of a dataset, that a tower's words are taken from
 WORD_IMAGES = 512  # of a stage, that an injection which starts from words is fitted on
