@@ -20,11 +20,11 @@ from typing import Any
 VANILLA = ("--vanilla",)
 # SmolLM2's heads that find a word again are in layers 8, 9, 14 and 15; below, neither injection nor adapters learn
 HALF = ("--injection-layers", ",".join(map(str, (8, 9, *range(14, 27)))))
+EVERY_SECOND = ("--injection-layers", ",".join(map(str, range(0, 30, 2))))
 SMALL_TESTS = (
     "[{name: emoji-scenes, split: test, samples: 500}, {name: emoji-scenes, split: test-style, samples: 500}, "
     "{name: emoji-scenes, split: test-unseen, samples: 250}, {name: emoji-scenes, split: test-wordings, samples: 500}]"
 )  # the same as those of the recipes `regular` and `enhanced`
-EVERY_SECOND = ("--injection-layers", ",".join(map(str, range(0, 30, 2))))
 RUNS: dict[str, tuple[str, ...]] = {
     f"nano-{recipe}{suffix}-{seed}": ("--recipe", f"nano-{recipe}", *options, "--seed", str(seed))
     for recipe in ("regular", "enhanced")
