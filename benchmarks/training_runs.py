@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 VANILLA = ("--vanilla",)
+ALL_ADAPTED = ("--set", "lora_first_layer=0")  # a connector below all layers needs their backward pass anyway
 # SmolLM2's heads that find a word again are in layers 8, 9, 14 and 15; below, neither injection nor adapters learn
 HALF = ("--injection-layers", ",".join(map(str, (8, 9, *range(14, 27)))))
 EVERY_SECOND = ("--injection-layers", ",".join(map(str, range(0, 30, 2))))
@@ -49,7 +50,7 @@ RUNS |= {
                       "--set", f"tests={SMALL_TESTS}"),
     "small-enhanced-vanilla": ("--recipe", "enhanced", *VANILLA),
     "small-regular": ("--recipe", "regular", *HALF),
-    "small-regular-vanilla": ("--recipe", "regular", *VANILLA),
+    "small-regular-vanilla": ("--recipe", "regular", *VANILLA, *ALL_ADAPTED),
     "small-regular-all-layers": ("--recipe", "regular"),
     "small-regular-every-second": ("--recipe", "regular", *EVERY_SECOND),
     "small-regular-blind": ("--recipe", "regular", "--set", "blind=true", "--set",
