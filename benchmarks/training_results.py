@@ -260,7 +260,7 @@ def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
             places = [i + 0.4 * number for i in range(len(order))]
             axes.bar(places, shares, 0.38, yerr=[below, above], capsize=2, color=colour, label=group.name)
         axes.set(ylabel=SPLITS[split], ylim=(0, 1.05))
-    panels[0].legend(frameon=False, ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2)
     panels[-1].set_xticks([i + 0.2 for i in range(len(order))], order, rotation=30)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
