@@ -3,9 +3,9 @@
     python -m benchmarks.training_runs [--jobs 2] [--only PATTERN ...] [--graphs | --compile] [--set NAME=VALUE ...]
 
 Each is one `himix train` command, printed as it starts, in runs/NAME; finished ones are left alone and killed ones go
-on. On 2 cores two nano runs take half an hour beside each other (OMP_NUM_THREADS=1 --jobs 2), a small one two to three
-hours, alone and with --compile. `python -m benchmarks.training_results` keeps the
-records of finished runs and makes the page.
+on. On 2 cores two nano runs take half an hour beside each other (OMP_NUM_THREADS=1 --jobs 2), a small one half an
+hour to two hours, alone and with --compile. `python -m benchmarks.training_results` keeps the records of finished runs
+and makes the page.
 """
 
 import argparse

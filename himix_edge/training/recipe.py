@@ -94,7 +94,7 @@ class Recipe:
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
         lora_first_layer: layers below it have no adapters. Where they have no injection either (`--injection-layers`),
             they need no backward pass: a step takes half the time if that is so for half of them. A vanilla model's
-            connector needs it in all layers, so that it saves nothing and learns less: give it 0.
+            connector needs it in all layers, so that it saves little and learns less: give it 0.
         own_texts: texts of 192 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170). While
             its adapters learn, its distributions over some of them are held to what they were (Li and Hoiem, arXiv
             1606.09282), so that its language stays. 0: none.
