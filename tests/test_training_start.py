@@ -1,15 +1,18 @@
-"""What a training run begins with: a fresh model's vocabulary, and the precision that the device computes in."""
+"""What a training run begins with: a fresh model's vocabulary, fresh weights beside a base's, and the precision that
+the device computes in."""
 
 import dataclasses
 
 import pytest
 import torch
 
+from himix_edge import load_checkpoint
+from himix_edge.config import Injection
 from himix_edge.data import load_dataset
 from himix_edge.training.processes import computes_bfloat16
 from himix_edge.training.start import Variant, start
-from himix_edge.training.trainer import Run, Trainer
-from tests.tiny_recipe import RECIPE
+from himix_edge.training.trainer import Run, Trainer, train
+from tests.tiny_recipe import RECIPE, STAGE
 
 
 def test_a_fresh_model_has_the_tokens_that_its_recipe_asks_for():
@@ -38,3 +41,19 @@ def test_precision_is_what_the_cpu_computes_in(tmp_path, monkeypatch, capabiliti
     recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, precision="auto")
     trainer = Trainer(Run(tmp_path / "run", recipe), resume=False)
     assert (trainer.precision, trainer.objective.in_bfloat16) == (precision, precision == "bfloat16")
+
+
+def test_fresh_weights_that_never_learn_are_stored_too(tmp_path):
+    """The real base: it brings decoder and tower, and what it lacks must come with the run."""
+    stage = dataclasses.replace(STAGE, learn=("decoder",), tower_loss=0.0, steps=1)
+    recipe = dataclasses.replace(
+        RECIPE, model="smollm2-135m", chat_template="chatml", stages=(stage,), lora_rank=2, blind=True
+    )
+    run = Run(tmp_path / "run", recipe, Variant(injection=Injection((8,))))
+    begun = start(recipe, run.variant, [], run.seed).model.state_dict()
+    train(run)
+    ended = load_checkpoint(run.folder / "final").state_dict()
+    fresh = {name for name in begun if "_img" in name}
+    assert len(fresh) == 3
+    for name in fresh:
+        assert torch.equal(ended[name], begun[name].half().float()), name

@@ -75,7 +75,7 @@ def save_trained(
         folder: where; an existing checkpoint there is replaced.
         config: the model's.
         start: all weights that training began with.
-        tensors: what has changed, by name; adapters as LINEAR.lora_A and LINEAR.lora_B.
+        tensors: what has changed or `base` lacks, by name; adapters as LINEAR.lora_A and LINEAR.lora_B.
         lora_scale: of the adapters.
         text: tokenizer and chat template.
         provenance: how the model was made, stored as provenance.json.

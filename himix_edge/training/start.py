@@ -41,6 +41,7 @@ class Start:
 
     Attributes:
         base: the packages that the weights come from; None if they come from elsewhere.
+        fresh: weights that `base` lacks, by name: a checkpoint needs them whether they learn or not.
         trained: what an earlier run trained, by name; adapters, as LINEAR.lora_A and LINEAR.lora_B, are not in the
             model and the weights.
         before: how that run was made.
@@ -50,6 +51,7 @@ class Start:
     text: TextProcessor
     weights: Weights
     base: Base | None = None
+    fresh: dict[str, Tensor] = field(default_factory=dict)
     trained: dict[str, Tensor] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
 
@@ -108,8 +110,12 @@ def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
         )
     if source.base is not None:
         return _further(source, source.base, recipe)
-    base = Base(recipe.model, DEFAULT_TOWERS[recipe.model]) if known else None
-    return Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights, base)
+    begun = Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights)
+    if known:
+        begun.base = Base(recipe.model, DEFAULT_TOWERS[recipe.model])
+        held = base_weights(begun.base)
+        begun.fresh = {name: tensor.read() for name, tensor in source.weights.items() if name not in held}
+    return begun
 
 
 def _further(source: Source, base: Base, recipe: Recipe) -> Start:
@@ -121,9 +127,8 @@ def _further(source: Source, base: Base, recipe: Recipe) -> Start:
         name: tensor.read().float() * (scale if name.endswith(".lora_B") else 1.0)
         for name, tensor in source.trained.items()
     }
-    return Start(
-        assemble(source.config, weights, source.where), source.load_text(), weights, base, trained, source.provenance
-    )
+    model = assemble(source.config, weights, source.where)
+    return Start(model, source.load_text(), weights, base, trained=trained, before=source.provenance)
 
 
 def _corpus(datasets: Iterable[Dataset]) -> Iterable[str]:

@@ -243,6 +243,7 @@ class Trainer:
         final, config = run.folder / "final", self.objective.model.config
         whole = not recipe.pretrained or (not recipe.lora_rank and any("decoder" in s.learn for s in recipe.stages))
         base = None if whole else self.start.base
+        tensors = {name: tensor.half() for name, tensor in self.start.fresh.items()} | tensors
         save_trained(final, config, self.start.weights, tensors, scale, self.start.text, provenance, base)
         plot(run.folder / "metrics.csv", run.folder / "metrics.png")
         if recipe.tests:
