@@ -205,7 +205,8 @@ def skills(groups: dict[str, Group], chance: dict[str, Counts], out: Path) -> st
                 known = [c.get(skill, [0, 0]) for c in ((blind.counts(split) if blind else {}), guessed)]
                 rows.append([skill, ours[skill][1], share(*ours[skill]), share(*theirs[skill]), *map(percent, known)])
             total = share(*himix.accuracy(split)), share(*vanilla.accuracy(split))
-            rows.append(["**all**", himix.accuracy(split)[1], *total, "", percent(summed(guessed))])
+            rest = percent(blind.accuracy(split)) if blind else "", percent(summed(guessed))
+            rows.append(["**all**", himix.accuracy(split)[1], *total, *rest])
             heads = ["skill", "asked", "HiMix", "vanilla", "blind", "chance"]
             parts.append(f"#### {name}, {SPLITS[split]}\n\n{table(heads, rows)}")
         plot = out / f"{name}-skills.png"
@@ -226,21 +227,23 @@ def ablations(groups: dict[str, Group]) -> str:
 
 
 def cost_plot(groups: dict[str, Group], path: Path) -> str:
-    """Accuracy against the decoder's FLOPs, the shape of the paper's Figure 1."""
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for group in groups.values():
-        if group.recipe["blind"]:
-            continue
+    """Accuracy against the decoder's FLOPs, the shape of the paper's Figure 1; dashed: without images."""
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for number, group in enumerate(groups.values()):
         right, asked = group.accuracy("test")
         low, high = interval(right, asked)
-        middle, vanilla = right / asked, "vanilla" in group.name
-        marker, colour = ("s", "tab:gray") if vanilla else ("o", "tab:blue")
+        middle = right / asked
+        if group.recipe["blind"]:
+            axes.axhline(middle, color="tab:gray", linestyle="--", label=group.name)
+            continue
         errors = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # rounding
-        axes.errorbar(group.decoder_flops / 1e9, middle, errors, fmt=marker, capsize=3, color=colour)
-        axes.annotate(group.name, (group.decoder_flops / 1e9, middle), (5, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly", ylim=(0, 1.02))
-    axes.set_xlim(0, 1.4 * axes.get_xlim()[1])  # room for names
+        marker = "s" if "vanilla" in group.name else "o"
+        axes.errorbar(
+            group.decoder_flops / 1e9, middle, errors, fmt=marker, capsize=3, color=f"C{number}", label=group.name
+        )
+    axes.set(xlabel="GFLOPs of image and question in the decoder", ylabel="answered exactly", xlim=(0, None))
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right center", frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return f"### Accuracy against cost\n\n![accuracy against decoder FLOPs]({path.name})"
