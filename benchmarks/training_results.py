@@ -40,8 +40,9 @@ ABOUT = """\
 Accuracies are shares of questions that are answered exactly, greedily, with Wilson's 95% intervals; those of several
 seeds are of all their questions together, and the seeds' own are given beside them. "As trained" are new scenes like
 those of training; each other test differs from them in one thing. `blind` learned and answered without images. Times of
-nano are of two runs beside each other, a core each. `python -m benchmarks.training_runs` makes the runs,
-`python -m benchmarks.training_results` this page; each run's record is beside it."""
+one thread are of two runs beside each other, a core each; the first 900 steps of small-enhanced-vanilla were, too.
+`python -m benchmarks.training_runs` makes the runs, `python -m benchmarks.training_results` this page; each run's
+record is beside it."""
 SEED = re.compile(r"-(\d+)$")
 TEXT_TOKENS = 24  # of a question in its template
 Counts = dict[str, list[int]]  # skill -> [right, asked]

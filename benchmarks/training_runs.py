@@ -48,7 +48,7 @@ RUNS |= {
     "small-enhanced": ("--recipe", "enhanced", *HALF),
     "small-further": ("--recipe", "further", "--set", "model=runs/small-enhanced/final", "--set", "finetune.steps=600",
                       "--set", f"tests={SMALL_TESTS}"),
-    "small-enhanced-vanilla": ("--recipe", "enhanced", *VANILLA),
+    "small-enhanced-vanilla": ("--recipe", "enhanced", *VANILLA, *ALL_ADAPTED),
     "small-regular": ("--recipe", "regular", *HALF),
     "small-regular-vanilla": ("--recipe", "regular", *VANILLA, *ALL_ADAPTED),
     "small-regular-all-layers": ("--recipe", "regular"),
