@@ -40,7 +40,7 @@ ABOUT = """\
 Accuracies are shares of questions that are answered exactly, greedily, with Wilson's 95% intervals; those of several
 seeds are of all their questions together, and the seeds' own are given beside them. "As trained" are new scenes like
 those of training; each other test differs from them in one thing. `blind` learned and answered without images. Times of
-one thread are of two runs beside each other, a core each; the first 900 steps of small-enhanced-vanilla were, too.
+one thread are of two runs beside each other, a core each; so were steps 100 to 900 of small-enhanced-vanilla.
 `python -m benchmarks.training_runs` makes the runs, `python -m benchmarks.training_results` this page; each run's
 record is beside it."""
 SEED = re.compile(r"-(\d+)$")
