@@ -40,7 +40,8 @@ ABOUT = """\
 Accuracies are shares of questions that are answered exactly, greedily, with Wilson's 95% intervals; those of several
 seeds are of all their questions together, and the seeds' own are given beside them. "As trained" are new scenes like
 those of training; each other test differs from them in one thing. `blind` learned and answered without images. Times of
-one thread are of two runs beside each other, a core each; so were steps 100 to 900 of small-enhanced-vanilla.
+one thread are of two runs beside each other, a core each; so were steps 100 to 900 of small-enhanced-vanilla. That run,
+small's subsets of layers and small's blind model were made on another machine than small's others: compare their FLOPs.
 `python -m benchmarks.training_runs` makes the runs, `python -m benchmarks.training_results` this page; each run's
 record is beside it."""
 SEED = re.compile(r"-(\d+)$")
@@ -221,9 +222,11 @@ def ablations(groups: dict[str, Group]) -> str:
     rows, splits = [], list(next(iter(groups.values())).tests)
     for name, group in groups.items():
         if "-regular" in name and not name.endswith(("vanilla", "blind")):
+            assert group.config is not None
+            layers = ", ".join(map(str, group.config.injection.layers or ["all"]))
             cost = f"{group.flops.vision_injector / 1e6:.1f}"
-            rows.append([name, *(share(*group.accuracy(split)) for split in splits), cost])
-    heads = ["", *(SPLITS[split] for split in splits), "injection MFLOPs"]
+            rows.append([name, layers, *(share(*group.accuracy(split)) for split in splits), cost])
+    heads = ["", "injection into layers", *(SPLITS[split] for split in splits), "injection MFLOPs"]
     return f"### Ablations\n\n{table(heads, rows)}" if len(rows) > 1 else ""
 
 
