@@ -287,16 +287,21 @@ def test_variants_train_from_nothing(tmp_path):
         )
 
 
-def test_adapters_begin_at_the_named_layer(tmp_path, recipe):
-    recipe = dataclasses.replace(recipe, stages=TWO_STAGES, lora_rank=2, lora_first_layer=1)
-    run = Run(tmp_path / "run", recipe)
+@pytest.mark.parametrize(("architecture", "layers"), [("himix", {"1"}), ("vanilla", {"0", "1"})])
+def test_adapters_begin_at_the_named_layer_of_himix_and_are_in_all_of_vanilla(
+    tmp_path, recipe, starts, architecture, layers
+):
+    model = str(starts[architecture])
+    recipe = dataclasses.replace(recipe, model=model, stages=TWO_STAGES, lora_rank=2, lora_first_layer=1)
+    run = Run(tmp_path / "run", recipe, Variant(architecture == "vanilla"))
     train(run)
     start = load_checkpoint(Path(recipe.model)).state_dict()
     learned = load_checkpoint(run.folder / "final").state_dict()
     kept = {name: tensor.half().float() for name, tensor in start.items()}  # as they are stored
     changed = {name for name, tensor in learned.items() if not torch.equal(tensor, kept[name]) and "_img" not in name}
-    assert changed
-    assert all(name.startswith("model.layers.1.") for name in changed)
+    changed = {name for name in changed if "connector" not in name}
+    assert all(name.startswith("model.layers.") for name in changed)
+    assert {name.split(".")[2] for name in changed} == layers
 
 
 def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):

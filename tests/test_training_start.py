@@ -10,6 +10,7 @@ from himix_edge import load_checkpoint
 from himix_edge.config import Injection
 from himix_edge.data import load_dataset
 from himix_edge.training.processes import computes_bfloat16
+from himix_edge.training.recipe import Recipe
 from himix_edge.training.start import Variant, start
 from himix_edge.training.trainer import Run, Trainer, train
 from tests.tiny_recipe import RECIPE, STAGE
@@ -25,6 +26,21 @@ def test_a_fresh_model_has_the_tokens_that_its_recipe_asks_for():
     assert max(tokens) == 399  # up to the last one
     usual = start(dataclasses.replace(recipe, vocab_size=None), Variant(), [dataset], seed=0)
     assert usual.model.config.decoder.vocab_size == 512
+
+
+def test_injection_is_in_the_recipes_layers_where_the_variant_names_none():
+    recipe = dataclasses.replace(RECIPE, model="nano", pretrained=False, injection_layers=(1, 3))
+    dataset = load_dataset("emoji-scenes-few").first(200)
+
+    def injection(variant: Variant, recipe: Recipe = recipe) -> Injection:
+        return start(recipe, variant, [dataset], seed=0).model.config.injection
+
+    assert injection(Variant()) == Injection((1, 3))
+    assert injection(Variant(injection=Injection(None, "uniform"))) == Injection((1, 3), "uniform")
+    assert injection(Variant(injection=Injection((2,)))) == Injection((2,))
+    assert injection(Variant(vanilla=True)) == Injection()
+    trained = dataclasses.replace(recipe, model="nano", pretrained=True)  # the shipped one, which has its own
+    assert injection(Variant(), trained) == Injection()
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,14 @@ class Recipe:
         pretrained: whether `model` brings weights.
         vocab_size: most tokens of the tokenizer that a model which starts from nothing gets; none: as its preset says.
         chat_template: name or file, in place of the model's own.
+        injection_layers: decoder layers that the image enters where `--injection-layers` names none; null: all. For
+            HiMix, and for models without an injection of their own.
         lora_rank: of the adapters that learn in place of the decoder's linears (Hu et al., arXiv 2106.09685); 0: the
             decoder's own weights learn.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
-        lora_first_layer: layers below it have no adapters. Where they have no injection either (`--injection-layers`),
-            they need no backward pass: a step takes half the time if that is so for half of them. A vanilla model's
-            connector needs it in all layers, so that it saves little and learns less: give it 0.
+        lora_first_layer: layers below it have no adapters. Where they have no injection either, they need no backward
+            pass: a step takes half the time if that is so for half of them. A vanilla model's connector needs it in all
+            layers, and learns less with adapters in some: it has them in all.
         own_texts: texts of 192 tokens that the model writes before it learns (Williams et al., arXiv 2410.17170). While
             its adapters learn, its distributions over some of them are held to what they were (Li and Hoiem, arXiv
             1606.09282), so that its language stays. 0: none.
@@ -123,6 +125,7 @@ class Recipe:
     pretrained: bool = False
     vocab_size: int | None = None
     chat_template: str | None = None
+    injection_layers: tuple[int, ...] | None = None
     lora_rank: int = 0
     lora_alpha: int = 32
     lora_first_layer: int = 0

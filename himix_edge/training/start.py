@@ -68,6 +68,8 @@ def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: i
     Raises:
         InputError: see `convert`; an unknown preset; a variant that the model does not allow.
     """
+    if recipe.model in PACKAGES or not recipe.pretrained:
+        variant = replace(variant, injection=_injection(recipe, variant))
     if recipe.pretrained:
         return _pretrained(recipe, variant, seed)
     torch.manual_seed(seed)
@@ -75,6 +77,13 @@ def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: i
     model = build_model(config)
     text = train_tokenizer(_corpus(datasets), config.decoder.vocab_size)
     return Start(model, text, as_weights({name: tensor.detach() for name, tensor in model.state_dict().items()}))
+
+
+def _injection(recipe: Recipe, variant: Variant) -> Injection:
+    """The variant's, in the recipe's layers where it names none."""
+    if variant.vanilla or variant.injection.layers is not None:
+        return variant.injection
+    return replace(variant.injection, layers=recipe.injection_layers)
 
 
 def fresh_config(name: str, variant: Variant, vocab_size: int | None = None) -> ModelConfig:

@@ -256,7 +256,8 @@ class Trainer:
         """The recipe's; they go on from those that an earlier run trained."""
         recipe = self.recipe
         if recipe.lora_rank:
-            add_adapters(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_first_layer)
+            first = 0 if model.config.architecture == "vanilla" else recipe.lora_first_layer
+            add_adapters(model, recipe.lora_rank, recipe.lora_alpha, first)
         if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
             set_adapters(model, adapters, recipe.model)
 
