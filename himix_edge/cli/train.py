@@ -14,7 +14,7 @@ from himix_edge.errors import BackendMissing
 @click.option("--recipe", "recipe_name", default="nano", show_default=True,
               help="nano, nano-regular, nano-enhanced, regular, enhanced, further, or a .yaml file.")  # fmt: skip
 @click.option("--vanilla", is_flag=True, help="Train the LLaVA-style baseline of the same size instead of HiMix.")
-@click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: the recipe's]")
+@click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: recipe's]")
 @click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
               help="Injection weights: per layer, one for all, or one with a connector per feature level.")  # fmt: skip
 @click.option("--feature-layers", metavar="I,J,...", help="Tower states to inject. [default: the tower's]")
