@@ -84,7 +84,7 @@ class ModelConfig:
         if layers is not None and (
             not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= count
         ):
-            raise ValueError(f"injection.layers must be rising numbers in 0..{count - 1}")
+            raise ValueError(f"injection.layers must be rising numbers in 0..{count - 1}, not {list(layers)}")
         if self.architecture == "vanilla" and self.injection != Injection():
             raise ValueError("injection settings apply to the himix architecture only")
         if self.levels > len(self.injected_layers) > 0:
