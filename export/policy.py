@@ -8,8 +8,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from himix_edge.config import first_problem
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem
 
 Precision = Literal["none", "int8", "int4"]
 GROUP_SIZES = (32, 64, 128)

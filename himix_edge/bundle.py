@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from himix_edge.config import ModelConfig, first_problem
+from himix_edge.config import ModelConfig
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.files import sha256
+from himix_edge.reading import first_problem
 from himix_edge.text import ChatTemplate
 
 SCHEMA_VERSION = 1

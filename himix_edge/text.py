@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from himix_edge.config import first_problem, read_json
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem, read_json
 
 TOKENIZER = "tokenizer.json"
 TEMPLATE = "chat_template.json"

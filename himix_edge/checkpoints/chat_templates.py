@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from himix_edge.config import read_json
 from himix_edge.errors import InputError
+from himix_edge.reading import read_json
 from himix_edge.text import ChatTemplate
 
 MAX_TEMPLATE_BYTES = 1 << 20

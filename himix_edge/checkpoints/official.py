@@ -9,8 +9,9 @@ from typing import Any
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
-from himix_edge.config import ModelConfig, read_json
+from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.reading import read_json
 
 PARTS = {
     "language_model": ("language_model.",),

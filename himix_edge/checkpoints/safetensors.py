@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import LazyTensor
-from himix_edge.config import read_json
 from himix_edge.errors import InputError
+from himix_edge.reading import read_json
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 MAX_INDEX_BYTES = 64 << 20

@@ -16,8 +16,9 @@ from himix_edge.checkpoints.lazy import Weights
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.trained import Base, base_weights, overlay, read_base
-from himix_edge.config import ModelConfig, read_json
+from himix_edge.config import ModelConfig
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
+from himix_edge.reading import read_json
 from himix_edge.text import TEMPLATE, TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer, read_template
 
 

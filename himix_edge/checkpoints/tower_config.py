@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig, first_problem, read_json
-from himix_edge.config.reading import refuse_absurd
+from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.model.transformers_tower import KINDS, transformers_config
+from himix_edge.reading import first_problem, read_json, refuse_absurd
 from himix_edge.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 T = TypeVar("T")

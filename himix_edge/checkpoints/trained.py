@@ -16,8 +16,8 @@ from torch import Tensor
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.packages import PACKAGES, fetch
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights
-from himix_edge.config import first_problem, read_json
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem, read_json
 
 BASE = "base.json"
 

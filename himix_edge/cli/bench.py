@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
-from himix_edge.config.reading import read_json
 from himix_edge.data import load_dataset
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import SHIPPED
+from himix_edge.reading import read_json
 from himix_edge.runtimes.bench.compare import compare as compare_records
 from himix_edge.runtimes.bench.plan import Plan
 from himix_edge.runtimes.bench.record import Record, read_records, write_records

@@ -7,9 +7,10 @@ import click
 
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
-from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig, read_json
+from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
+from himix_edge.reading import read_json
 from himix_edge.towers import TOWERS
 
 

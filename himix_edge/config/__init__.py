@@ -2,7 +2,6 @@
 
 from himix_edge.config.decoder import DecoderConfig, RopeScaling
 from himix_edge.config.model import Injection, ModelConfig
-from himix_edge.config.reading import first_problem, read_json
 from himix_edge.config.vision import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 
 __all__ = [
@@ -14,6 +13,4 @@ __all__ = [
     "TransformersVisionConfig",
     "ViTConfig",
     "VisionConfig",
-    "first_problem",
-    "read_json",
 ]

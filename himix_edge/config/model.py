@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from himix_edge.config.decoder import DecoderConfig, decoder_fields
-from himix_edge.config.reading import first_problem, refuse_absurd
 from himix_edge.config.vision import STRICT, VisionConfig
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem, refuse_absurd
 
 
 @dataclass(frozen=True)

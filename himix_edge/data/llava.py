@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from himix_edge.config import first_problem
 from himix_edge.data.dataset import Dataset, Sample, Turn
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem
 
 
 def load_llava(path: Path, image_folder: Path | None = None) -> Dataset:

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from himix_edge.config import first_problem
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem
 
 MAX_BYTES = 1 << 30  # the largest file of the benchmarks here, VQAv2's training annotations, has 0.4 GB
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from himix_edge.config import first_problem
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.preprocess import FORMATS, MAX_PIXELS
+from himix_edge.reading import first_problem
 
 MAX_BYTES = 1 << 30
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from himix_edge.config import first_problem
 from himix_edge.errors import InputError
+from himix_edge.reading import first_problem
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
 MAX_RECIPE_BYTES = 1 << 16

@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from himix_edge.config import read_json
 from himix_edge.errors import InputError
 from himix_edge.files import staged_folder
+from himix_edge.reading import read_json
 
 LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "train_state.json"
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)

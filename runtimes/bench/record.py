@@ -12,10 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from himix_edge.config import first_problem
-from himix_edge.config.reading import read_json
 from himix_edge.errors import InputError
 from himix_edge.files import staged_file
+from himix_edge.reading import first_problem, read_json
 
 SCHEMA_VERSION = 1
 MAX_RECORD_BYTES = 64 << 20

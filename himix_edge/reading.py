@@ -1,0 +1,173 @@
+"""Reading files that nobody vouches for: regular files alone, bounded, strict, with one clear line for what is wrong.
+
+Everything that comes from outside and is read whole goes through here: configurations, manifests, records, recipes,
+policies, conversations, templates. What is memory-mapped or decoded by a library (weights, images) has limits of its
+own where it is read.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Never, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from himix_edge.errors import InputError
+
+T = TypeVar("T")
+MAX_VALUE = 1 << 24  # no field of a real model is larger; a config that says so is refused before any allocation
+MAX_LAYERS = 1024
+MAX_CONFIG_BYTES = 1 << 20
+MAX_MESSAGE = 300  # characters of a field's name and its problem, both of which the file may choose
+MAX_NESTING = 64  # levels of lists and objects; a real configuration has a dozen
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
+    """The content of a file of at most `max_bytes`.
+
+    Raises:
+        InputError: it is missing, larger, a folder, a device or a pipe (which might never end), or cannot be read.
+    """
+    try:
+        # without waiting: opening a pipe that nobody writes into would
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise InputError(f"{path}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; refused")
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: larger than {_size(max_bytes)}; this is not the kind of file that belongs here")
+    return content
+
+
+def read_text(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> str:
+    """The text of a UTF-8 file. Raises InputError as `read_bytes`, and if it is not UTF-8."""
+    try:
+        return read_bytes(path, max_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> Any:
+    """Parse a JSON file. Raises InputError as `read_text`, and as `parse_json`."""
+    return parse_json(read_text(path, max_bytes), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as its standard has it.
+
+    Raises:
+        InputError: naming `where`: not JSON, NaN or Infinity, a name twice in one object, or nested over 64 deep.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error})") from None
+    refuse_deep(value, where)
+    return value
+
+
+def read_yaml(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> Any:
+    """Parse a YAML file of plain values. Raises InputError as `read_text`, and as `parse_yaml`."""
+    return parse_yaml(read_text(path, max_bytes), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML of plain values.
+
+    Raises:
+        InputError: naming `where`: not YAML, objects of a program, anchors (a few lines of them unfold to gigabytes),
+            or nested over 64 deep.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{where}: anchors and aliases (&, *) are not supported; write the values out")
+        value = yaml.safe_load(text)
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+    refuse_deep(value, where)
+    return value
+
+
+def validated(kind: type[T] | TypeAdapter[T], raw: Any, where: str) -> T:
+    """`raw`, which came from JSON or YAML, as a `kind`: strictly, so that "64" is no number and 1 no truth value.
+
+    Args:
+        kind: a pydantic model, a dataclass, or a TypeAdapter.
+        raw: plain values.
+        where: the file, for messages.
+
+    Raises:
+        InputError: naming `where`, the field and what is wrong with it.
+    """
+    adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+    try:
+        # as JSON: there a list may be a tuple and an object a dataclass, while a string is still no number
+        return adapter.validate_json(json.dumps(raw, allow_nan=False), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # YAML's dates and sets; NaN
+        raise InputError(f"{where}: {error}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a pydantic error as `field: what is wrong`, in one line."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    text = " ".join(f"{field}: {first['msg']}".split() if field else first["msg"].split())
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
+
+
+def refuse_deep(value: Any, where: str) -> None:
+    """Raises InputError for values nested over 64 deep, which programs that walk them cannot take."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            item for v in level if isinstance(v, dict | list) for item in (v.values() if isinstance(v, dict) else v)
+        ]
+        if not level:
+            return
+    raise InputError(f"{where}: nested more than {MAX_NESTING} deep; refused")
+
+
+def _items(value: dict[Any, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def refuse_absurd(value: Any, where: str, name: str = "") -> None:
+    """Raises InputError for a size that no model has. Below a field called `config`, 0 and negatives may stand."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            refuse_absurd(item, where, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            refuse_absurd(item, where, name)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        most = MAX_LAYERS if name.endswith("num_hidden_layers") else MAX_VALUE
+        free = ".config." in name or "feature_layer" in name
+        if value > most or (value < 1 and not free):
+            raise InputError(f"{where}: {name} = {value} is out of range")
+
+
+def _refuse_constant(word: str) -> Never:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in {n for n, _ in pairs[:i]})
+        raise ValueError(f"{twice!r} stands twice in one object")
+    return found
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
