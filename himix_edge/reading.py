@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Never, TypeVar
+from typing import Any, BinaryIO, Never, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -31,21 +31,34 @@ def read_bytes(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
     Raises:
         InputError: it is missing, larger, a folder, a device or a pipe (which might never end), or cannot be read.
     """
+    with open_regular(path) as file:
+        try:
+            content = file.read(max_bytes + 1)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from None
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: larger than {_size(max_bytes)}; this is not the kind of file that belongs here")
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading, if it is one.
+
+    Raises:
+        InputError: it is missing, a folder, a device or a pipe (which might never end), or cannot be opened.
+    """
     try:
         # without waiting: opening a pipe that nobody writes into would
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise InputError(f"{path}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; refused")
-            content = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > max_bytes:
-        raise InputError(f"{path}: larger than {_size(max_bytes)}; this is not the kind of file that belongs here")
-    return content
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; refused")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_text(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> str:
@@ -154,7 +167,7 @@ def refuse_absurd(value: Any, where: str, name: str = "") -> None:
         most = MAX_LAYERS if name.endswith("num_hidden_layers") else MAX_VALUE
         free = ".config." in name or "feature_layer" in name
         if value > most or (value < 1 and not free):
-            raise InputError(f"{where}: {name} = {value} is out of range")
+            raise InputError(f"{where}: {name} = {value if abs(value) < 10**20 else 'a huge number'} is out of range")
 
 
 def _refuse_constant(word: str) -> Never:
