@@ -101,7 +101,10 @@ def round_weight(weight: Tensor, statistics: Statistics, group_size: int, dampin
         return plain
     columns = hessian.shape[0]
     damped = hessian + torch.eye(columns) * (damping * hessian.diagonal().mean())
-    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    try:
+        inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    except torch.linalg.LinAlgError:  # inputs so alike or so unlike in size that float32 cannot tell
+        return plain
     values, scales = [], []
     remaining = weight.float().clone()
     for start in range(0, columns, group_size):

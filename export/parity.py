@@ -178,7 +178,7 @@ class Gate:
                 rows[role] = np.maximum(found, each)
             same = self._run(engine, features, question.ids, None).tokens == expected.tokens
             equal += same
-            if expected.margin > margin * float(expected.logits.std()):
+            if expected.margin > margin * float(expected.logits.std(dtype=np.float64)):
                 self.decisive.append(question)
                 decisive_equal += same
         for role, value in worst.items():
@@ -272,12 +272,14 @@ def _noise(exact: Trace, rounded: Trace) -> dict[str, float]:
 
 
 def distance(expected: Array, actual: Array, rms: bool = False) -> float:
-    """Largest |expected - actual|, or its root mean square, over std(expected).
+    """Largest |expected - actual|, or its root mean square, over std(expected). Never NaN, which `max` would lose.
 
-    Infinite if shapes differ or a value is not finite.
+    Infinite if shapes differ, nothing is there to compare, or a value of either is not finite.
     """
-    if expected.shape != actual.shape or not np.isfinite(actual).all():
+    if expected.shape != actual.shape or not expected.size:
         return float("inf")
-    difference = np.abs(expected - actual)
+    if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
+        return float("inf")
+    difference = np.abs(expected.astype(np.float64) - actual)  # a float32's square may overflow
     size = np.sqrt(np.mean(difference**2)) if rms else difference.max()
-    return float(size / max(float(expected.std()), 1e-12))
+    return float(size / max(expected.std(dtype=np.float64), 1e-12))

@@ -43,7 +43,7 @@ from himix_edge.export.graphs import release_memory
 from himix_edge.export.parity import Gate, Question
 from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import QuantizedModel, check_groups
+from himix_edge.export.quantisation import QuantizedModel, check_policy
 from himix_edge.export.report import table
 from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
@@ -136,7 +136,7 @@ def plan(request: ExportRequest) -> Plan:
     policy = replace(POLICIES[request.precision], group_size=request.group_size)
     if request.policy is not None:
         policy = read_policy(request.policy, policy)
-    check_groups(config, policy)
+    check_policy(config, policy)
     rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
     quantised = request.precision != "none"
     int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised

@@ -1,15 +1,16 @@
 """What is quantised to how many bits: a preset by precision, changed by a small YAML file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem
+from himix_edge.reading import read_yaml, validated
 
 Precision = Literal["none", "int8", "int4"]
 GROUP_SIZES = (32, 64, 128)
@@ -64,17 +65,8 @@ def read_policy(path: Path, base: Policy) -> Policy:
     Raises:
         InputError: missing, too large, no YAML, or a field or value that is not known.
     """
-    try:
-        if path.stat().st_size > MAX_POLICY_BYTES:
-            raise InputError(f"{path}: larger than {MAX_POLICY_BYTES >> 10} KiB; this is not a policy")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = PolicyFile.model_validate({} if raw is None else raw)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+    raw = read_yaml(path, MAX_POLICY_BYTES)
+    changes = validated(PolicyFile, {} if raw is None else raw, str(path))
     fields = {name: value for name, value in changes.model_dump(exclude={"overrides"}).items() if value is not None}
     return replace(base, **fields, overrides=tuple(changes.overrides.items()))
 
@@ -91,3 +83,25 @@ def role_bits(module_name: str, policy: Policy) -> int:
     if module_name in ("model.embed_tokens", "lm_head"):
         return policy.embedding
     return policy.decoder
+
+
+def check_overrides(modules: Iterable[str], policy: Policy) -> None:
+    """Each override must decide something: a pattern that is misspelt, or that an earlier one covers, is refused.
+
+    Args:
+        modules: names of all modules whose weights can be quantised.
+        policy: whose overrides are looked at.
+
+    Raises:
+        InputError: naming the pattern, and modules with a similar name.
+    """
+    names = list(modules)
+    left = set(names)
+    for pattern, _ in policy.overrides:
+        fitting = {name for name in names if fnmatchcase(name, pattern)}
+        if not fitting:
+            close = get_close_matches(pattern, names, n=3, cutoff=0.5) or names[:1]
+            raise InputError(f"--policy: {pattern!r} fits no weight of the model; there are {', '.join(close)} ...")
+        if not fitting & left:
+            raise InputError(f"--policy: {pattern!r} decides nothing; overrides above it take all that it fits")
+        left -= fitting

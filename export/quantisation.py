@@ -7,18 +7,19 @@ exactly. The model with the dequantised weights is the reference for every runti
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.checkpoints.assemble import finish, meta_model
+from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.checkpoints.source import Source
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.policy import Policy, role_bits
+from himix_edge.export.policy import Policy, check_overrides, role_bits
 from himix_edge.model import VisionLanguageModel
 
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
@@ -168,7 +169,8 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
         InputError: a 4-bit weight's input dimension is not a multiple of the group size, a weight is not finite, or
             the source is damaged.
     """
-    check_groups(source.config, policy)
+    check_policy(source.config, policy)
+    source = finite(source)
     model = meta_model(source.config)
     tensors: dict[str, QuantizedTensor] = {}
     deviations: dict[str, Deviation] = {}
@@ -178,11 +180,8 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
             continue
         weight_name, bits = f"{name}.weight", role_bits(name, policy)
         weight = source.weights[weight_name].read()
-        try:
-            given = calibrated.get(weight_name)
-            quantised = given or quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
-        except ValueError as error:
-            raise InputError(f"{source.where}: {weight_name}: {error}") from None
+        given = calibrated.get(weight_name)
+        quantised = given or quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
         tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised, given is not None)
         del weight
         if isinstance(module, nn.Embedding):
@@ -198,28 +197,47 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
     return QuantizedModel(finish(model), tensors, deviations)
 
 
-def check_groups(config: ModelConfig, policy: Policy) -> None:
-    """Raises InputError naming a 4-bit weight whose input dimension is not a multiple of the group size."""
-    for name, module in meta_model(config).named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding) and role_bits(name, policy) == 4:
-            columns = module.weight.shape[1]
-            if columns % policy.group_size:
-                raise InputError(
-                    f"{name}: {columns} input channels are not a multiple of group size {policy.group_size}; "
-                    "choose a smaller group or int8"
-                )
+def finite(source: Source) -> Source:
+    """The source with weights that raise InputError, when they are read, for a NaN or infinite value: by name."""
+
+    def read(name: str, given: LazyTensor) -> Tensor:
+        weight = given.read()
+        if weight.numel() and not all(bool(torch.isfinite(end)) for end in weight.aminmax()):
+            raise InputError(f"{source.where}: {name}: a value is NaN or infinite; the checkpoint is damaged")
+        return weight
+
+    weights = {name: LazyTensor(given.shape, partial(read, name, given)) for name, given in source.weights.items()}
+    return replace(source, weights=weights)
+
+
+def check_policy(config: ModelConfig, policy: Policy) -> None:
+    """Raises InputError naming a 4-bit weight whose input dimension is not a multiple of the group size, or an override
+    of the policy that fits no weight."""
+    modules = {
+        name: module for name, module in meta_model(config).named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding)
+    }  # fmt: skip
+    check_overrides(modules, policy)
+    for name, module in modules.items():
+        columns = module.weight.shape[1]
+        if role_bits(name, policy) == 4 and columns % policy.group_size:
+            raise InputError(
+                f"{name}: {columns} input channels are not a multiple of group size {policy.group_size}; "
+                "choose a smaller group or int8"
+            )
 
 
 def deviation(weight: Tensor, quantised: QuantizedTensor, calibrated: bool) -> Deviation:
     """How far a quantised weight is from the one it stands for."""
-    worst = squares = 0.0
+    worst = torch.zeros(())
+    squares = 0.0
     for rows, part in zip(weight.split(rows_at_a_time(weight.shape[1])), quantised.split(), strict=True):
         off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / part.scale[..., None]
-        worst = max(worst, float(off.abs().max()))
+        worst = torch.maximum(worst, off.abs().max())  # keeps a NaN, which `max` loses
         squares += float(off.square().sum())
     if calibrated:
         return Deviation("rms rounding steps", (squares / weight.numel()) ** 0.5, 1.0)
-    return Deviation("max rounding steps", worst, 1.0 if quantised.bits == 4 else ROUNDING)
+    return Deviation("max rounding steps", float(worst), 1.0 if quantised.bits == 4 else ROUNDING)
 
 
 def digest(tensor: QuantizedTensor) -> str:

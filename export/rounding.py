@@ -15,7 +15,7 @@ from himix_edge.export.folding import fold_image_norms
 from himix_edge.export.passages import WRITTEN, as_passages, conversations, writes_text
 from himix_edge.export.policy import Policy, role_bits
 from himix_edge.export.preflight import float_bytes
-from himix_edge.export.quantisation import QuantizedModel, quantise
+from himix_edge.export.quantisation import QuantizedModel, finite, quantise
 from himix_edge.export.smoothing import largest_inputs, smooth
 from himix_edge.export.tuning import tune
 from himix_edge.model.writing import write_texts
@@ -62,6 +62,7 @@ def round_weights(
     Raises:
         InputError: as `quantise`.
     """
+    source = finite(source)
     source = replace(source, weights=fold_image_norms(source.weights))
     if rounding == "nearest":
         report("reading and quantising")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from himix_edge.errors import InputError
 from himix_edge.export.quantisation import QuantizedModel, QuantizedModule, QuantizedTensor, representable_scale
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
@@ -53,6 +54,9 @@ def tune(
 
     Returns:
         By parameter name: integers and tuned scales of every 4-bit weight of the decoder, and weights of its norms.
+
+    Raises:
+        InputError: a model whose logits are not finite.
     """
     decoder = student.reference
     quantised, norms = {}, {}
@@ -76,7 +80,10 @@ def tune(
             done += 1
             report(done, steps)
             optimiser.zero_grad()
-            divergence(decoder, teacher, texts[chosen]).backward()
+            loss = divergence(decoder, teacher, texts[chosen])
+            if not torch.isfinite(loss):
+                raise InputError("tuned rounding: the model's logits are not finite; --rounding gptq does without them")
+            loss.backward()
             optimiser.step()
             schedule.step()
     with torch.no_grad():
@@ -107,5 +114,5 @@ def divergence(student: VisionLanguageModel, teacher: VisionLanguageModel, ids: 
 
 def _has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,6 +1,7 @@
 """Calibrated rounding: better where it counts, never worse, and what a policy file may say."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -174,6 +175,17 @@ def test_a_policy_file_changes_roles_groups_and_single_modules(tmp_path):
     assert made.policy == policy
 
 
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"model.layer.0.*": 8}, "'model.layer.0.[*]' fits no weight of the model; there are model.layers.0"),
+    ({"model.layers.0.input_layernorm": 8}, "fits no weight"),  # a norm is never quantised
+    ({"*.up_proj": 8, "model.layers.0.mlp.up_proj": 32}, "'model.layers.0.mlp.up_proj' decides nothing"),
+])  # fmt: skip
+def test_an_override_that_decides_nothing_is_refused(tmp_path, overrides, message):
+    path = policy_file(tmp_path, json.dumps({"overrides": overrides}))
+    with pytest.raises(InputError, match=message):
+        plan(ExportRequest("nano", "onnx", "int4", tmp_path / "out", policy=path))
+
+
 def test_what_is_calibrated_by_default(tmp_path):
     def chosen(model, precision, **more):
         return plan(ExportRequest(model, "onnx", precision, tmp_path / "out", **more)).rounding
@@ -186,9 +198,11 @@ def test_what_is_calibrated_by_default(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("decoder: 3", "decoder: Input should be 4, 8 or 32"), ("decder: 4", "decder"), ("- 4", "valid dictionary"),
-    ("a: [", "not a readable YAML file"), ("!!python/object/apply:os.system ['true']", "not a readable YAML file"),
-    ("group_size: 48", "group_size"),
+    ("decoder: 3", "decoder: Input should be 4, 8 or 32"), ("decder: 4", "decder"), ("- 4", "should be an object"),
+    ("a: [", "not valid YAML"), ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ("group_size: 48", "group_size"), ("group_size: '64'", "group_size"),
+    ("decoder: true", "decoder"), ("overrides: {'*.up_proj': '8'}", "overrides.*8"), ("decoder: 2001-99-99", "YAML"),
+    ("decoder: &a 4\nembedding: *a", "anchors"), ("decoder: 2001-01-01", "date is not JSON"),
 ])  # fmt: skip
 def test_a_policy_file_that_is_wrong(tmp_path, content, message):
     with pytest.raises(InputError, match=message):

@@ -172,7 +172,13 @@ def test_distance_knows_shapes_and_nan():
     a = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     assert distance(a, a) == 0
     assert distance(a, a.T) == float("inf")
-    assert distance(a, np.where(a > 1, np.nan, a)) == float("inf")
+    for wrong in (np.nan, np.inf):
+        broken = np.where(a > 1, wrong, a)
+        for pair in ((a, broken), (broken, a), (broken, broken)):
+            assert [distance(*pair, rms=rms) for rms in (False, True)] == [float("inf")] * 2
+    assert distance(a[:0], a[:0]) == float("inf")  # nothing compared, nothing proven
+    huge = a * np.float32(1e30)  # its squares are beyond float32
+    assert distance(huge, -huge) == pytest.approx(distance(a, -a), rel=1e-5)
     assert distance(a, a + 0.5) == pytest.approx(0.5 / a.std(), rel=1e-5)
     assert distance(a, a + [[0, 0, 0, 1]] * 3) == pytest.approx(1 / a.std(), rel=1e-5)
     assert distance(a, a + [[0, 0, 0, 1]] * 3, rms=True) == pytest.approx(0.5 / a.std(), rel=1e-5)

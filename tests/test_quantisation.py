@@ -7,13 +7,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import random_source
+from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export import quantisation
 from himix_edge.export.onnx_matmul import pack_blocks
+from himix_edge.export.pipeline import PROBE
 from himix_edge.export.policy import POLICIES
 from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
+from himix_edge.export.rounding import round_weights
 from tests.conftest import TINY
 
 WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-7, 1, 24)[:, None]
@@ -40,6 +45,25 @@ def test_zero_and_non_finite_weights():
         weight[1, 7] = wrong
         with pytest.raises(ValueError, match="finite"):
             quantise_tensor(weight, 8, 0)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_a_checkpoint_with_a_nan_is_refused_by_name(tiny_checkpoint, name, rounding):
+    source = open_source(tiny_checkpoint)
+    broken = source.weights[name].read().clone()
+    broken.flatten()[3] = torch.nan
+    source = dataclasses.replace(source, weights={**source.weights, **as_weights({name: broken})})
+    for precision in ("none", "int4"):
+        with pytest.raises(InputError, match=f"{name}: a value is NaN"):
+            round_weights(source, POLICIES[precision], rounding, load_llava(PROBE).samples[:1], lambda _: None)
+
+
+def test_a_nan_is_no_small_deviation():
+    weight = torch.randn(4, 64)
+    broken = quantise_tensor(weight, 8, 0)
+    broken.scale[1] = torch.nan
+    assert not deviation(weight, broken, False).steps <= 1e9
 
 
 @pytest.mark.parametrize(("bits", "group", "columns"), [(4, 32, 128), (8, 0, 96), (8, 0, 100)])
