@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all lint types bench clean apk test-android web test-web test-ios
+.PHONY: demo test test-all fuzz lint types bench clean apk test-android web test-web test-ios
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -25,6 +25,11 @@ test: $(VENV)/dev.stamp lint
 
 test-all: $(VENV)/dev.stamp lint
 	$(PYTEST)
+
+# damaged and hostile files for every parser; INPUTS over all of them
+INPUTS ?= 100000
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 lint: $(VENV)/dev.stamp types
 	$(BIN)/ruff check .

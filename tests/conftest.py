@@ -40,11 +40,16 @@ TINY = ModelConfig(
 )
 
 
-@pytest.fixture(scope="session")
-def text() -> TextProcessor:
+def tiny_text() -> TextProcessor:
+    """Tokenizer and template of the tiny model, learned from the probe's questions."""
     probe = load_llava(PROBE)
     words = [turn.question for sample in probe.samples for talk in sample.conversations for turn in talk]
     return train_tokenizer(words, TINY.decoder.vocab_size)
+
+
+@pytest.fixture(scope="session")
+def text() -> TextProcessor:
+    return tiny_text()
 
 
 @pytest.fixture(params=["himix", "vanilla"])
