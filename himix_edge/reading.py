@@ -7,6 +7,7 @@ own where it is read.
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,9 +63,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> str:
-    """The text of a UTF-8 file. Raises InputError as `read_bytes`, and if it is not UTF-8."""
+    """The text of a UTF-8 file, without the mark that some editors begin it with.
+
+    Raises InputError as `read_bytes`, and if it is not UTF-8.
+    """
     try:
-        return read_bytes(path, max_bytes).decode("utf-8")
+        return read_bytes(path, max_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
@@ -98,16 +102,31 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Raises:
         InputError: naming `where`: not YAML, objects of a program, anchors (a few lines of them unfold to gigabytes),
-            or nested over 64 deep.
+            a name twice in one mapping, or nested over 64 deep.
     """
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise InputError(f"{where}: anchors and aliases (&, *) are not supported; write the values out")
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Yaml)  # a SafeLoader
     except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
     refuse_deep(value, where)
     return value
+
+
+class _Yaml(yaml.SafeLoader):
+    """Plain values; 1e-3 is a number, as YAML 1.2 has it, and no name stands twice in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        twice = _first_twice(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice is not None:
+            raise yaml.YAMLError(f"{twice!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def validated(kind: type[T] | TypeAdapter[T], raw: Any, where: str) -> T:
@@ -177,9 +196,17 @@ def _refuse_constant(word: str) -> Never:
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in {n for n, _ in pairs[:i]})
-        raise ValueError(f"{twice!r} stands twice in one object")
+        raise ValueError(f"{_first_twice(name for name, _ in pairs)!r} stands twice in one object")
     return found
+
+
+def _first_twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _size(count: int) -> str:
