@@ -23,7 +23,7 @@ def test_an_exponent_makes_a_number_in_yaml_too():
 def test_a_name_that_stands_twice_is_refused():
     for parse, text in ((parse_yaml, "a: 1\nb: 2\na: 3"), (parse_yaml, "{a: {b: 1, 'b': 2}}"),
                         (parse_json, '{"a": 1, "b": 2, "a": 3}')):  # fmt: skip
-        with pytest.raises(InputError, match="w: .*stands twice"):
+        with pytest.raises(InputError, match=r"w: .*stands twice"):
             parse(text, "w")
 
 
