@@ -7,6 +7,7 @@ a kill goes on with the roles that are finished, and a rerun with other settings
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from himix_edge.bundle import (
     Preprocessing,
     Quantisation,
     SelfTest,
+    all_files,
     file_record,
     open_verified,
     read_manifest,
@@ -47,9 +49,12 @@ from himix_edge.export.quantisation import QuantizedModel, check_policy
 from himix_edge.export.report import table
 from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
-from himix_edge.files import disk_errors, locked, publish_folder, sha256
+from himix_edge.files import sha256
+from himix_edge.folders import Replacing
 from himix_edge.presets import SHIPPED, preset
+from himix_edge.reading import read_json, validated
 from himix_edge.runtimes.engine import load_engine
+from himix_edge.staging import Staging, remove, staging, tidy
 from himix_edge.text import TOKENIZER, TextProcessor
 
 STAGES = "stages.json"
@@ -85,6 +90,14 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
+class Stages:
+    """stages.json of an unfinished export: what it is of, and the files of the roles that are finished."""
+
+    key: str
+    roles: dict[str, list[FileRecord]]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A request, resolved and checked; nothing has been written yet."""
 
@@ -104,8 +117,11 @@ class Plan:
         return self.source.config
 
     @property
-    def staging(self) -> Path:
-        return self.request.out.with_name(f".{self.request.out.name}.staging")
+    def replacing(self) -> Replacing:
+        """What the bundle may take the place of."""
+        read = (self.request.calibration, self.request.policy, self.request.probe, *self.source.files)
+        keep = tuple(path for path in read if path is not None)
+        return Replacing("bundle", self.request.force, keep, listed_files)
 
 
 def plan(request: ExportRequest) -> Plan:
@@ -185,6 +201,7 @@ def _weights_hash(source: Source) -> str:
 
 def is_current(plan: Plan) -> bool:
     """Whether the output folder already holds exactly what this plan would make, undamaged."""
+    tidy(plan.request.out)
     try:
         return open_verified(plan.request.out).manifest.provenance.get("export_key") == plan.key
     except HimixError:
@@ -222,36 +239,35 @@ def export_all(plans: Sequence[Plan], report: Report = lambda _: None) -> Iterat
     model: QuantizedModel | None = None
     gate: Gate | None = None
     for plan in plans:
-        _refuse_in_the_way(plan)
         try:
-            with _locked_staging(plan) as staging:
+            with _staged(plan) as place:
                 if model is None or gate is None:
                     model = quantised(plan, report)
                     report("asking the reference")
                     gate = Gate(model, plan.source.load_text(), plan.probe, plan.options.capacity)
                     gate.check_subgraphs()
                     gate.check_quantised()
-                _publish(plan, model, gate.copy(), staging, report)
+                _publish(plan, model, gate.copy(), place, report)
         except GateRefused as refusal:
             yield refusal
         else:
             yield open_verified(plan.request.out)
 
 
-def _publish(plan: Plan, model: QuantizedModel, gate: Gate, staging: Path, report: Report) -> None:
-    text = plan.source.load_text()
-    roles = _write_roles(plan, model, staging, report)
-    selftest = _write_selftest(gate.most_certain(), text, staging)
-    text.tokenizer.save(str(staging / TOKENIZER))
-    manifest = _manifest(plan, model, text, staging, roles, selftest, gate.results)
-    _run_gate(plan, model, gate, Bundle(staging, manifest), report)
+def _publish(plan: Plan, model: QuantizedModel, gate: Gate, place: Staging, report: Report) -> None:
+    text, folder = plan.source.load_text(), place.new
+    roles = _write_roles(plan, model, folder, report)
+    selftest = _write_selftest(gate.most_certain(), text, folder)
+    text.tokenizer.save(str(folder / TOKENIZER))
+    manifest = _manifest(plan, model, text, folder, roles, selftest, gate.results)
+    _run_gate(plan, model, gate, Bundle(folder, manifest), report)
     decisive = any(question is gate.most_certain() for question in gate.decisive)
     checked = {"parity": gate.results, "selftest": selftest.model_copy(update={"decisive": decisive})}
-    write_manifest(staging, manifest.model_copy(update=checked))
-    (staging / STAGES).unlink()
+    write_manifest(folder, manifest.model_copy(update=checked))
+    (folder / STAGES).unlink()
     report("publishing")
-    open_verified(staging)
-    publish_folder(staging, plan.request.out)
+    open_verified(folder)
+    place.publish(folder, lambda: plan.replacing.check(plan.request.out, place))
 
 
 def quantised(plan: Plan, report: Report = lambda _: None) -> QuantizedModel:
@@ -260,63 +276,81 @@ def quantised(plan: Plan, report: Report = lambda _: None) -> QuantizedModel:
     return round_weights(plan.source, plan.policy, plan.rounding, samples, report)
 
 
-def _refuse_in_the_way(plan: Plan) -> None:
-    out = plan.request.out
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if not out.exists():
-        return
-    if not out.is_dir() or not (out / MANIFEST).is_file():
-        raise InputError(f"{out}: exists and is not a bundle; choose another --out")
-    if not plan.request.force:
-        raise InputError(f"{out}: holds another bundle; add --force to replace it or choose another --out")
-    read_manifest(out)  # replaces bundles only, never a folder that happens to hold a manifest.json
+def listed_files(folder: Path) -> frozenset[str]:
+    """All files of a bundle, by its manifest. Raises InputError if it is none."""
+    return frozenset((MANIFEST, *(record.path for record in all_files(read_manifest(folder)))))
 
 
 @contextlib.contextmanager
-def _locked_staging(plan: Plan) -> Iterator[Path]:
-    """The staging folder with finished roles of an earlier try, held by one export at a time.
+def _staged(plan: Plan) -> Iterator[Staging]:
+    """The staging folder with finished roles of an earlier try in its `new`, held by one export at a time.
 
-    It survives a kill and an interrupt; any error removes it.
+    It survives a kill and an interrupt; any error removes it. Helper files of the exporters' libraries go there too.
     """
-    staging = plan.staging
-    with locked(staging, f"{plan.request.out}: another export is writing this bundle"), disk_errors(plan.request.out):
+    out = plan.request.out
+    with staging(out, busy="another export is writing this bundle", resumable=True) as place:
+        plan.replacing.check(out, place)
+        place.new.mkdir(exist_ok=True)
+        place.scratch.mkdir()
         try:
-            yield staging
+            with _temporary_files_in(place.scratch):
+                yield place
         except Exception:
-            shutil.rmtree(staging, ignore_errors=True)
+            place.keeps = False
             raise
 
 
-def _write_roles(plan: Plan, model: QuantizedModel, staging: Path, report: Report) -> dict[str, list[Path]]:
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let libraries make their temporary files in `folder`, which is cleared even after a kill."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        if variable is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = variable
+
+
+def _write_roles(plan: Plan, model: QuantizedModel, folder: Path, report: Report) -> dict[str, list[Path]]:
     """Each role's files; those that an earlier try with the same key finished are taken over."""
-    done: dict[str, list[dict[str, Any]]] = {}
-    if (staging / STAGES).is_file():
-        earlier = json.loads((staging / STAGES).read_text())
-        done = earlier["roles"] if earlier["key"] == plan.key else {}
-    kept = {Path(record["path"]).parts[0] for records in done.values() for record in records} | {STAGES}
-    for leftover in staging.iterdir():
+    stages, done = folder / STAGES, _finished(folder / STAGES, plan.key)
+    kept = {Path(record.path).parts[0] for records in done.values() for record in records} | {STAGES}
+    for leftover in folder.iterdir():
         if leftover.name not in kept or not done:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            remove(leftover)
     roles = {}
     for role, write in plan.target.stages(model, plan.options).items():
-        records = [FileRecord.model_validate(record) for record in done.get(role, [])]
-        if records and all(_intact(staging, record) for record in records):
+        records = done.get(role, [])
+        if records and all(_intact(folder, record) for record in records):
             report(f"{role}: finished by an earlier run")
         else:
             report(f"{role}: tracing and writing")
-            records = [file_record(staging, path) for path in write(staging)]
+            records = [file_record(folder, path) for path in write(folder)]
             release_memory()
-            done[role] = [record.model_dump() for record in records]
-            fresh = staging / f"{STAGES}.new"
-            fresh.write_text(json.dumps({"key": plan.key, "roles": done}))
-            fresh.replace(staging / STAGES)
-        roles[role] = [staging / record.path for record in records]
+            done[role] = records
+            listed = {name: [record.model_dump() for record in found] for name, found in done.items()}
+            fresh = folder / f"{STAGES}.new"
+            fresh.write_text(json.dumps({"key": plan.key, "roles": listed}), encoding="utf-8")
+            fresh.replace(stages)
+        roles[role] = [folder / record.path for record in records]
     return roles
 
 
-def _intact(staging: Path, record: FileRecord) -> bool:
-    path = staging / record.path
+def _finished(stages: Path, key: str) -> dict[str, list[FileRecord]]:
+    """The roles that an earlier try with this key finished; none if it left no record that can be read."""
+    try:
+        earlier = validated(Stages, read_json(stages), str(stages))
+    except InputError:
+        return {}
+    return dict(earlier.roles) if earlier.key == key else {}
+
+
+def _intact(folder: Path, record: FileRecord) -> bool:
+    path = folder / record.path
     return path.is_file() and path.stat().st_size == record.bytes and sha256(path) == record.sha256
 
 
@@ -409,7 +443,7 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     report("gate: exact")
     reference = plan.target.exact_reference(model)
     emulated = reference is not model.reference
-    with tempfile.TemporaryDirectory(prefix=".exact-", dir=plan.staging) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         engine = plan.target.exact_engine(model, bundle, Path(scratch))
         release_memory()  # it may have converted anew
         tolerance = "int8 emulated" if emulated else "float32"

@@ -1,17 +1,18 @@
-"""Writing so that a kill at any moment leaves the old file or folder, or none, and never half of one."""
+"""Writing one file so that a kill at any moment leaves the old one, the new one or none, and never half of one."""
 
 import contextlib
-import fcntl
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
+from himix_edge.disk import disk_errors
 from himix_edge.errors import InputError
+from himix_edge.staging import Staging, staging
+
+__all__ = ["disk_errors", "refuse_foreign_file", "sha256", "staged_file"]
+
+Ours = Callable[[Path], bool]
 
 
 def sha256(path: Path) -> str:
@@ -20,93 +21,44 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """fsync every file below `folder`, and the folders themselves, so that a rename behind it is durable."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+@contextlib.contextmanager
+def staged_file(target: Path, ours: Ours | None = None, *, wait: bool = False) -> Iterator[Path]:
+    """A path, its file empty, that becomes `target` when the block ends well and vanishes when it does not.
+
+    Args:
+        target: the file to write.
+        ours: whether an existing regular file there is an earlier one of the same kind, which may be replaced. None:
+            any may, as in a cache that nobody else writes to.
+        wait: for another process that writes the same file, rather than refuse.
+
+    Raises:
+        InputError: something else is there, it is a link, a folder or a device, another process is writing it, or the
+            place cannot be written.
+    """
+    with staging(target, wait=wait) as place:
+        _refuse(target, place, ours)
+        place.new.mkdir()
+        made = place.new / place.target.name
+        made.touch()
+        yield made
+        place.publish(made, lambda: _refuse(target, place, ours))
 
 
-def publish_folder(staged: Path, target: Path) -> None:
-    """Make `staged` appear as `target` by rename; an older `target` is moved aside first and removed last."""
-    sync_folder(staged)
-    old = target.with_name(f".{target.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if target.exists():
-        target.rename(old)
-    staged.rename(target)
-    sync_entry(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync_entry(folder: Path) -> None:
-    """fsync a folder's own entries (the names in it)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def refuse_foreign_file(target: Path, ours: Ours | None) -> None:
+    """What `staged_file` would refuse to replace, before any work. Raises InputError as it does."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        info = target.lstat()
+    except OSError:  # nothing there; or no way there, which writing will tell
+        return
+    if stat.S_ISLNK(info.st_mode):
+        raise InputError(f"{target}: a link; give the file that it leads to")
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(f"{target}: {'a folder' if stat.S_ISDIR(info.st_mode) else 'not a regular file'}; refused")
+    if ours is not None and info.st_size and not ours(target):
+        raise InputError(f"{target}: exists, and holds something else; choose another name or move it away")
 
 
-@contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder beside `target` that becomes `target` when the block ends well and vanishes when it does not."""
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-        staged.chmod(0o755)
-        try:
-            yield staged
-            publish_folder(staged, target)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Hold a folder, made if need be, until the block ends. Raises InputError(busy) while another process holds it."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(busy) from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def staged_file(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that replaces it when the block ends well and vanishes when it does not."""
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.tmp-", dir=target.parent)
-        os.close(handle)
-        staged = Path(name)
-        staged.chmod(0o644)
-        try:
-            yield staged
-            with staged.open("rb") as file:
-                os.fsync(file.fileno())
-            staged.replace(target)
-            sync_entry(target.parent)
-        finally:
-            staged.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a file in the way into one line that names `target`."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{target}: cannot write here: {error.strerror or error}") from error
-    except SafetensorError as error:  # its writer's own word for an OSError
-        raise InputError(f"{target}: cannot write here: {error}") from error
+def _refuse(target: Path, place: Staging, ours: Ours | None) -> None:
+    refuse_foreign_file(place.target, ours)
+    if place.target.exists() and not place.is_mine(place.target.lstat()):
+        raise InputError(f"{target}: belongs to another user; choose another name")

@@ -22,6 +22,7 @@ from himix_edge.export.quantisation import quantise
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
+from himix_edge.staging import staging
 
 
 def request(model, out, **changes):
@@ -174,13 +175,14 @@ def test_a_finished_role_is_taken_over(tmp_path, tiny_checkpoint, monkeypatch):
 
 
 def test_another_key_starts_anew(tmp_path, tiny_checkpoint, monkeypatch):
-    staging = tmp_path / ".out.staging"
-    staging.mkdir()
-    (staging / "vision_encoder.onnx").write_bytes(b"old")
-    (staging / "stages.json").write_text(json.dumps({"key": "other", "roles": {}}))
+    with staging(tmp_path / "out", resumable=True) as place:
+        place.new.mkdir()
+        (place.new / "vision_encoder.onnx").write_bytes(b"old")
+        (place.new / "stages.json").write_text(json.dumps({"key": "other", "roles": {}}))
     steps = []
     export(plan(request(tiny_checkpoint, tmp_path / "out", precision="none")), steps.append)
     assert "vision_encoder: tracing and writing" in steps
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.slow
@@ -218,7 +220,7 @@ def test_a_full_disk_and_an_unwritable_folder_leave_nothing(tmp_path, tiny_check
 
 def test_one_export_at_a_time(tmp_path, tiny_checkpoint):
     work = plan(request(tiny_checkpoint, tmp_path / "out"))
-    with pipeline._locked_staging(work), pytest.raises(InputError, match="another export"):
+    with staging(tmp_path / "out"), pytest.raises(InputError, match="another export"):
         export(work)
 
 

@@ -25,6 +25,7 @@ from himix_edge.evaluation.exact import Score, ask_all
 from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_checkpoint
+from himix_edge.staging import staging
 from himix_edge.text import TextProcessor
 from himix_edge.training.batches import BatchMaker
 from himix_edge.training.pixels import ImageLoader
@@ -150,14 +151,19 @@ def test_resume_needs_the_same_run(tmp_path, recipe):
     with pytest.raises(InputError, match="add --resume"):
         train(first)
     # killed between the two renames of a save: the old state is still there
-    shutil.move(first.folder / "last", first.folder / ".last.old")
+    beside = first.folder / ".last.himix"
+    beside.mkdir(mode=0o700)
+    (beside / "lock").touch()
+    (beside / "new").mkdir()
+    shutil.move(first.folder / "last", beside / "old")
     train(first, resume=True)
     assert (first.folder / "final").is_dir()
+    assert not beside.exists()
 
 
 def test_one_run_at_a_time_in_a_folder(tmp_path, recipe):
     run = Run(tmp_path / "run", recipe)
-    with Trainer(run, resume=False).alone(), pytest.raises(InputError, match="another training run"):
+    with staging(run.folder), pytest.raises(InputError, match="another training run"):
         train(run)
     train(run, stop_after=1)
 

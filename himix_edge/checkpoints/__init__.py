@@ -14,11 +14,16 @@ from himix_edge.checkpoints.saving import save_weights
 from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.checkpoints.trained import Base, overlay
 from himix_edge.config import ModelConfig
-from himix_edge.files import staged_folder
+from himix_edge.folders import Replacing, staged_folder
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
 
-__all__ = ["Source", "image_kv_id", "load_checkpoint", "open_source", "save_checkpoint", "save_source", "save_trained"]
+__all__ = [
+    "CHECKPOINT", "Source", "image_kv_id", "load_checkpoint", "open_source", "save_checkpoint", "save_source",
+    "save_trained", "write_source", "write_trained",
+]  # fmt: skip
+CHECKPOINT = "checkpoint"
+EARLIER = Replacing(CHECKPOINT, force=True)
 
 
 def load_checkpoint(source: str | Path) -> VisionLanguageModel:
@@ -47,15 +52,15 @@ def save_checkpoint(
     """Write a checkpoint folder atomically: after a kill at any moment the old folder or none is there.
 
     Args:
-        folder: where; an existing checkpoint there is replaced.
+        folder: where; a checkpoint there that himix wrote is replaced.
         model: the model; its parameters are stored as `dtype` (float32, float16 or bfloat16).
         text: tokenizer and chat template, stored beside the weights.
         provenance: how the model was made, stored as provenance.json.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full.
+        InputError: the folder holds something else, cannot be written, or the disk is full.
     """
-    with staged_folder(Path(folder)) as staged:
+    with staged_folder(Path(folder), EARLIER) as staged:
         _write(staged, model.config, model_weights(model), text, provenance or {}, dtype)
 
 
@@ -72,7 +77,7 @@ def save_trained(
     """Write what training made of `start`, atomically.
 
     Args:
-        folder: where; an existing checkpoint there is replaced.
+        folder: where; a checkpoint there that himix wrote is replaced.
         config: the model's.
         start: all weights that training began with.
         tensors: what has changed or `base` lacks, by name; adapters as LINEAR.lora_A and LINEAR.lora_B.
@@ -82,33 +87,50 @@ def save_trained(
         base: where `start` comes from: only `tensors` are stored. None: all weights are, in float16.
 
     Raises:
-        InputError: the folder cannot be written or the disk is full.
+        InputError: the folder holds something else, cannot be written, or the disk is full.
     """
+    with staged_folder(Path(folder), EARLIER) as staged:
+        write_trained(staged, config, start, tensors, lora_scale, text, provenance, base)
+
+
+def write_trained(
+    staged: Path,
+    config: ModelConfig,
+    start: Weights,
+    tensors: dict[str, torch.Tensor],
+    lora_scale: float,
+    text: TextProcessor,
+    provenance: dict[str, Any],
+    base: Base | None,
+) -> None:
+    """The files of `save_trained` into a folder that is there and empty."""
     trained = as_weights(tensors)
     if base is None:
-        merged = overlay(start, trained, lora_scale, str(folder))
-        with staged_folder(Path(folder)) as staged:
-            _write(staged, config, merged, text, provenance, torch.float16)
+        _write(staged, config, overlay(start, trained, lora_scale, str(staged)), text, provenance, torch.float16)
         return
-    with staged_folder(Path(folder)) as staged:
-        _write(staged, config, trained, None, provenance, None)
-        text.save_template(staged)
-        replace(base, lora_scale=lora_scale).save(staged)
+    _write(staged, config, trained, None, provenance, None)
+    text.save_template(staged)
+    replace(base, lora_scale=lora_scale).save(staged)
 
 
 def save_source(folder: str | Path, source: Source, dtype: torch.dtype | None = None) -> None:
     """Write an opened model as a checkpoint of this project, a shard in memory at a time; atomic.
 
     Args:
-        folder: where; an existing checkpoint there is replaced.
+        folder: where; a checkpoint there that himix wrote is replaced.
         source: the model.
         dtype: what to store weights as; None: as the source has them.
 
     Raises:
-        InputError: the source is damaged, the folder cannot be written, or the disk is full.
+        InputError: the source is damaged, the folder holds something else, cannot be written, or the disk is full.
     """
-    with staged_folder(Path(folder)) as staged:
-        _write(staged, source.config, source.weights, source.load_text(), source.provenance, dtype)
+    with staged_folder(Path(folder), replace(EARLIER, keep=source.files)) as staged:
+        write_source(staged, source, dtype)
+
+
+def write_source(staged: Path, source: Source, dtype: torch.dtype | None = None) -> None:
+    """The files of `save_source` into a folder that is there and empty."""
+    _write(staged, source.config, source.weights, source.load_text(), source.provenance, dtype)
 
 
 def _write(

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.lazy import Weights, cast, is_finite
+from himix_edge.errors import InputError
 
 SHARD_BYTES = 2 << 30
 
@@ -19,12 +20,18 @@ def save_weights(folder: Path, weights: Weights, dtype: torch.dtype | None, shar
         weights: what to write; read one tensor after the other.
         dtype: what to store floats as; None: as they are read.
         shard_bytes: a shard is closed when it is at least this large.
+
+    Raises:
+        InputError: a number is NaN, infinite or beyond `dtype`'s range; its tensor is named.
     """
     shards: list[list[str]] = [[]]
     pending: dict[str, torch.Tensor] = {}
     for name, lazy in weights.items():
         tensor = lazy.read()
-        pending[name] = tensor.to(dtype or tensor.dtype).contiguous()
+        tensor = cast(tensor, dtype or tensor.dtype, name)
+        if not is_finite(tensor):
+            raise InputError(f"{name}: holds NaN or infinite numbers; nothing is written")
+        pending[name] = tensor.contiguous()
         shards[-1].append(name)
         if sum(t.nbytes for t in pending.values()) >= shard_bytes:
             save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
@@ -34,8 +41,6 @@ def save_weights(folder: Path, weights: Weights, dtype: torch.dtype | None, shar
         save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
     else:
         shards.pop()
-    for path in folder.iterdir():
-        path.chmod(0o644)
     if len(shards) == 1:
         (folder / "shard-1").rename(folder / "model.safetensors")
         return

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from himix_edge.cli.console import print_json, print_table, progress_console
-from himix_edge.errors import BackendMissing, InputError
-from himix_edge.files import staged_folder
+from himix_edge.errors import BackendMissing
+from himix_edge.folders import Replacing, staged_folder
 
 FILE, PLOT = "similarity.json", "similarity.png"
 
@@ -31,51 +31,55 @@ def analyze(
     apart. Image tokens that hardly change are what HiMix does without.
     """
     try:
-        import torch
+        import torch  # noqa: F401
     except ImportError:
         raise BackendMissing("torch", "train") from None
+    if out:
+        _require_matplotlib()
+        with staged_folder(out, Replacing("result of himix analyze", force=True)) as staged:
+            result = _measure(model, data, image_folder, limit)
+            (staged / FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            _plot(result, staged / PLOT)
+    else:
+        result = _measure(model, data, image_folder, limit)
+    if as_json:
+        print_json(result)
+        return
+    rows = [[layer[name] for name in ("layer", "vision_mean", "vision_std", "text_mean", "text_std")]
+            for layer in result["layers"]]  # fmt: skip
+    print_table("Cosine similarity across each layer", ("layer", "image", "± std", "text", "± std"), rows)
+    if out:
+        click.echo(f"{out / FILE}, {out / PLOT}")
+
+
+def _measure(model: str, data: Path | None, image_folder: Path | None, limit: int | None) -> dict[str, Any]:
+    import torch
+
     from himix_edge.checkpoints import open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.data.llava import load_llava
     from himix_edge.evaluation.similarity import analyse, require_vision_sequence
     from himix_edge.presets import SHIPPED
 
-    if out:
-        _check_out(out)
     source = open_source(model)
     require_vision_sequence(source.config)  # before the weights are read
     records = load_llava(data or SHIPPED / "probe" / "probe.json", image_folder).samples
     samples = [sample for sample in records if sample.image][:limit]
     with progress_console.status("running the model"):
         found = analyse(assemble(source.config, source.weights, source.where), source.load_text(), samples)
-    layers = found.layers
-    result = {
+    return {
         "model": model, "images": found.images, "prompts": found.prompts,
         "vision_tokens": source.config.vision.num_tokens, "text_tokens": found.text_tokens,  # type: ignore[union-attr]
         "data": str(data or "probe"), "tools": {"himix-edge": version("himix-edge"), "torch": torch.__version__},
-        "layers": [dataclasses.asdict(layer) for layer in layers],
+        "layers": [dataclasses.asdict(layer) for layer in found.layers],
     }  # fmt: skip
-    if out:
-        with staged_folder(out) as staged:
-            (staged / FILE).write_text(json.dumps(result, indent=2) + "\n")
-            _plot(result, staged / PLOT)
-    if as_json:
-        print_json(result)
-        return
-    rows = [(s.layer, s.vision_mean, s.vision_std, s.text_mean, s.text_std) for s in layers]
-    print_table("Cosine similarity across each layer", ("layer", "image", "± std", "text", "± std"), rows)
-    if out:
-        click.echo(f"{out / FILE}, {out / PLOT}")
 
 
-def _check_out(out: Path) -> None:
-    """Before any work: `out` is replaced as a whole, so it must hold nothing but an earlier result."""
+def _require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise BackendMissing("matplotlib", "train") from None
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {FILE, PLOT}):
-        raise InputError(f"{out}: exists and holds something else; choose another --out")
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:

@@ -7,7 +7,8 @@ import click
 
 from himix_edge.cli.console import print_json, progress_console, size
 from himix_edge.cli.options import numbers
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import BackendMissing
+from himix_edge.folders import Replacing, staged_folder
 
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 
@@ -26,6 +27,7 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 @click.option("--chat-template", metavar="NAME_OR_FILE", help="For a model without a known chat template.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fresh weights.")
+@click.option("--force", is_flag=True, help="Replace an existing checkpoint that himix wrote.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def convert(
     source: str,
@@ -40,6 +42,7 @@ def convert(
     chat_template: str | None,
     dtype: str,
     seed: int,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Make a checkpoint of SOURCE: a Hugging Face Llama / Qwen2 folder or hub id, a .gguf file, the HiMix authors'
@@ -52,20 +55,20 @@ def convert(
         import torch
     except ImportError:
         raise BackendMissing("torch", "convert") from None
-    from himix_edge.checkpoints import save_source
+    from himix_edge.checkpoints import CHECKPOINT, write_source
     from himix_edge.checkpoints.convert import Conversion
     from himix_edge.checkpoints.convert import convert as run_conversion
     from himix_edge.config import Injection
 
     layers = numbers("--injection-layers", injection_layers)
-    if out.exists() and not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not a checkpoint; choose another --out")
-    with progress_console.status(f"converting {source}"):
+    read = tuple(Path(name) for name in (source, tower, chat_template) if name is not None and Path(name).exists())
+    replacing = Replacing(CHECKPOINT, force, read)
+    with progress_console.status(f"converting {source}"), staged_folder(out, replacing) as staged:
         converted = run_conversion(Conversion(
             source, tower, vanilla, Injection(layers, sharing), numbers("--feature-layers", feature_layers),
             pooling, image_size, chat_template, seed,
         ))  # fmt: skip
-        save_source(out, converted, None if dtype == "as-stored" else getattr(torch, dtype))
+        write_source(staged, converted, None if dtype == "as-stored" else getattr(torch, dtype))
     written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     fresh = converted.provenance.get("converted", {}).get("fresh_tensors", 0)
     if as_json:

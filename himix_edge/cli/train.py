@@ -7,7 +7,7 @@ import click
 
 from himix_edge.cli.console import print_json, size
 from himix_edge.cli.options import numbers
-from himix_edge.errors import BackendMissing
+from himix_edge.errors import BackendMissing, InputError
 
 
 @click.command()
@@ -28,6 +28,7 @@ from himix_edge.errors import BackendMissing
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
+@click.option("--force", is_flag=True, help="Replace an earlier run, which stays until the new one is complete.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
               help="Change a setting of the recipe or its stages, e.g. steps=9; STAGE.NAME=VALUE: of one.")  # fmt: skip
 @click.option(
@@ -51,6 +52,7 @@ def train(
     out: Path | None,
     seed: int,
     resume: bool,
+    force: bool,
     settings: tuple[str, ...],
     workers: int,
     pixels: Path | None,
@@ -68,6 +70,8 @@ def train(
         import torch  # noqa: F401
     except ImportError:
         raise BackendMissing("torch", "train") from None
+    if resume and force:
+        raise InputError("--resume continues a run and --force replaces one; give one of them")
     from dataclasses import replace
 
     from himix_edge.config import Injection
@@ -90,7 +94,7 @@ def train(
     stem = Path(recipe_name).stem
     folder = out or Path("runs") / (f"{stem}-vanilla" if vanilla else stem)
     run = Run(folder, recipe, variant, seed, image_folder, pixels, workers, fsdp, compiled, graphs)
-    result = run_training(run, resume)
+    result = run_training(run, resume, force=force)
     if not result:  # another process than the first
         return
     if as_json:

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from himix_edge.files import staged_file
+
 COLUMNS = ("step", "stage", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
 
 
@@ -18,11 +20,12 @@ class MetricsLog:
         if keep_steps and path.exists():
             with path.open(newline="") as old:
                 kept = [row for row in csv.DictReader(old) if int(row["step"]) <= keep_steps]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", newline="")
+        with staged_file(path) as staged, staged.open("w", newline="", encoding="utf-8") as fresh:
+            writer = csv.DictWriter(fresh, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(kept)
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
-        self._writer.writeheader()
-        self._writer.writerows(kept)
 
     def add(self, row: dict[str, Any]) -> None:
         """Write one row at once."""

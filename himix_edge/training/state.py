@@ -17,10 +17,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from himix_edge.errors import InputError
-from himix_edge.files import staged_folder
+from himix_edge.folders import Replacing, staged_folder
 from himix_edge.reading import read_json
+from himix_edge.training.folder import STATE_KIND
 
 LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "train_state.json"
+EARLIER = Replacing(STATE_KIND, force=True)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 
@@ -43,7 +45,7 @@ def save_state(
     last: Path, learned: dict[str, Tensor], optimizer: dict[str, Tensor], progress: Progress, identity: str
 ) -> None:
     """Write `last/`; after a kill at any moment the old one or the new one is there."""
-    with staged_folder(last) as staged:
+    with staged_folder(last, EARLIER) as staged:
         save_file(learned, staged / LEARNED)
         save_file(optimizer, staged / OPTIMIZER)
         state = {"step": progress.step, "seconds": progress.seconds, "flops": progress.flops, "identity": identity}
@@ -60,13 +62,8 @@ def read_progress(last: Path, identity: str) -> Progress:
     """How far the run in `last/` came.
 
     Raises:
-        InputError: nothing there, or a run with other settings, data or seed.
+        InputError: nothing that can be read there, or a run with other settings, data or seed.
     """
-    old = last.with_name(".last.old")
-    if not last.exists() and old.exists():  # killed between the two renames of a save
-        old.rename(last)
-    if not last.exists():
-        raise InputError(f"{last}: nothing to resume; start the run without --resume")
     state = read_json(last / STATE)
     if state["identity"] != identity:
         raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")

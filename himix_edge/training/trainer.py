@@ -1,7 +1,6 @@
 """The training loop: deterministic, killable at any moment, resumable to the same result, on one process or many.
 
-A run folder holds `last/` (what has learned, the optimiser and the step, replaced atomically), `metrics.csv` and
-`metrics.png`, and at the end `final/`, the checkpoint to use. Started by torchrun or `accelerate launch`, the processes
+What a run folder holds: see `himix_edge.training.folder`. Started by torchrun or `accelerate launch`, the processes
 share each step's images: by Hugging Face Accelerate as copies (DDP), or each with a piece of every weight (FSDP2).
 """
 
@@ -10,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,15 +21,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from himix_edge.checkpoints import load_checkpoint, save_trained
+from himix_edge.checkpoints import CHECKPOINT, load_checkpoint, write_trained
 from himix_edge.checkpoints.trained import is_adapter
 from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
+from himix_edge.disk import disk_errors
 from himix_edge.errors import InputError
 from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
-from himix_edge.files import disk_errors, locked, staged_file
+from himix_edge.files import staged_file
+from himix_edge.folders import Replacing, staged_folder
 from himix_edge.model import VisionLanguageModel, part_of
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, encode_conversation, shares
+from himix_edge.training.folder import FINAL, LAST, METRICS, OWN_TEXTS, PLOT, run_folder
 from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, set_adapters, use_adapters
@@ -51,7 +52,7 @@ from himix_edge.training.state import (
 )
 from himix_edge.training.word_start import start_from_words
 
-OWN_TEXTS, OWN_TOKENS, OWN_BATCH = "own_texts.safetensors", 192, 128
+OWN_TOKENS, OWN_BATCH = 192, 128
 LAYER_KINDS = 32  # compiled apart: with injection, adapters, a cache, a gradient, or not; torch gives up at 8
 FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
 WORD_SAMPLES = 2000  # of a dataset, that a tower's words are taken from
@@ -95,31 +96,41 @@ class Run:
         what = [dataclasses.asdict(self.recipe), dataclasses.asdict(self.variant), files, self.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Files and folders that the run needs."""
+        parts = (*self.recipe.data, *(part for stage in self.recipe.stages for part in stage.data), *self.recipe.tests)
+        named = [Path(name) for name in (self.recipe.model, *(part.name for part in parts)) if Path(name).exists()]
+        return tuple(path for path in (*named, self.image_folder, self.pixels) if path is not None)
+
     def load(self, part: DataPart) -> Dataset:
         """One dataset of the recipe."""
         dataset = load_dataset(part.name, part.split, self.image_folder)
         return dataset if part.samples is None else dataset.first(part.samples)
 
 
-def train(run: Run, resume: bool = False, stop_after: int | None = None) -> dict[str, Any]:
+def train(run: Run, resume: bool = False, stop_after: int | None = None, force: bool = False) -> dict[str, Any]:
     """Train through all stages, evaluate on the recipe's tests, and write `final/`.
 
     Args:
         run: what to train.
         resume: continue from `last/`; the result equals that of an uninterrupted run.
         stop_after: end early after this many steps of this call, as a kill would (for tests).
+        force: replace an earlier run, which stays until this one is complete.
 
     Returns:
         The provenance record that is also stored in `final/`; empty if ended early.
 
     Raises:
-        InputError: the folder holds a run already and `resume` is not set, holds a different run, or can't be written;
-            data that is too little or can't be read.
+        InputError: the folder holds a run already and neither `resume` nor `force` is set, a different run, or
+            something else; it can't be written; data that is too little or can't be read.
         BackendMissing: accelerate or peft is not installed.
     """
-    trainer = Trainer(run, resume)
-    end = run.recipe.steps if stop_after is None else min(run.recipe.steps, trainer.progress.step + stop_after)
-    with trainer.alone():
+    processes = accelerator()
+    main, meet = processes.is_main_process, processes.wait_for_everyone
+    with run_folder(run.folder, resume, force, run.reads, main, meet) as work:
+        trainer = Trainer(dataclasses.replace(run, folder=work), resume)
+        end = run.recipe.steps if stop_after is None else min(run.recipe.steps, trainer.progress.step + stop_after)
         trainer.run_to(end)
         return trainer.finish() if end == run.recipe.steps else {}
 
@@ -128,7 +139,7 @@ class Trainer:
     """One run in one process; with several processes, one of them in each."""
 
     def __init__(self, run: Run, resume: bool):
-        self.run, self.recipe, self.last = run, run.recipe, run.folder / "last"
+        self.run, self.recipe, self.last = run, run.recipe, run.folder / LAST
         self.accelerator = accelerator()
         if run.fsdp and self.accelerator.num_processes == 1:
             raise InputError("--fsdp: shares the weights among processes; start several with torchrun")
@@ -137,10 +148,6 @@ class Trainer:
         if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
             raise InputError(f"images_per_step={run.recipe.images_per_step} is too few for so many micro-batches")
         self.progress = read_progress(self.last, run.identity) if resume else Progress()
-        if not resume and (self.last.exists() or (run.folder / "final").exists()):
-            raise InputError(f"{run.folder}: holds a training run already; add --resume or choose another --out")
-        for leftover in run.folder.glob(".last.tmp-*"):  # of a killed save
-            shutil.rmtree(leftover, ignore_errors=True)
         parts = dict.fromkeys(part for stage in run.recipe.stages for part in stage.data or run.recipe.data)
         self.data = {part: run.load(part) for part in parts}
         for dataset in self.data.values():
@@ -174,17 +181,11 @@ class Trainer:
             for layer in model.model.layers:
                 layer.compile(dynamic=True)
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the run folder; of several processes the first one does. Raises InputError if another run has it."""
-        if not self.accelerator.is_main_process:
-            return contextlib.nullcontext()
-        return locked(self.run.folder, f"{self.run.folder}: another training run is going on here")
-
     def run_to(self, end: int) -> None:
         """Train until `end` steps are done, from wherever the run is."""
         main, began = self.accelerator.is_main_process, time.monotonic() - self.progress.seconds
         with disk_errors(self.run.folder):
-            log = MetricsLog(self.run.folder / "metrics.csv", self.progress.step) if main else None
+            log = MetricsLog(self.run.folder / METRICS, self.progress.step) if main else None
         resumed = self.progress.step
         with ProgressReport(self.recipe.steps, self.progress.step, main) as report:
             while self.progress.step < end:
@@ -210,7 +211,7 @@ class Trainer:
             log.close()
 
     def finish(self) -> dict[str, Any]:
-        """Write `final/`, evaluate exactly what was written, and store the record of how it was made."""
+        """Write `final/`: exactly what was written is evaluated, and stored with it the record of how it was made."""
         run, recipe = self.run, self.recipe
         learned = learned_tensors(self.wrapped or self.objective, self.learned)
         self.accelerator.wait_for_everyone()
@@ -240,16 +241,19 @@ class Trainer:
         if self.start.before:
             provenance["before"] = self.start.before
         scale = recipe.lora_alpha / recipe.lora_rank if recipe.lora_rank else 0.0
-        final, config = run.folder / "final", self.objective.model.config
+        config = self.objective.model.config
         whole = not recipe.pretrained or (not recipe.lora_rank and any("decoder" in s.learn for s in recipe.stages))
         base = None if whole else self.start.base
         tensors = {name: tensor.half() for name, tensor in self.start.fresh.items()} | tensors
-        save_trained(final, config, self.start.weights, tensors, scale, self.start.text, provenance, base)
-        plot(run.folder / "metrics.csv", run.folder / "metrics.png")
-        if recipe.tests:
-            model = load_checkpoint(final).to(self.accelerator.device)
-            provenance["tests"] = {f"{p.name} {p.split}": self._test(model, run.load(p).samples) for p in recipe.tests}
-            (final / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        with staged_file(run.folder / PLOT) as picture:
+            plot(run.folder / METRICS, picture)
+        with staged_folder(run.folder / FINAL, Replacing(CHECKPOINT, force=True)) as final:
+            write_trained(final, config, self.start.weights, tensors, scale, self.start.text, provenance, base)
+            if recipe.tests:
+                model = load_checkpoint(final).to(self.accelerator.device)
+                tests = {f"{p.name} {p.split}": self._test(model, run.load(p).samples) for p in recipe.tests}
+                provenance["tests"] = tests
+                (final / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
         return provenance
 
     def _add_adapters(self, model: VisionLanguageModel) -> None:
