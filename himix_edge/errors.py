@@ -1,5 +1,12 @@
 """Errors that end a command with one line for the person at the keyboard, and the exit code each stands for."""
 
+import re
+
+MAX_LINE = 2000  # characters of one error, which may quote a file at any length
+_LINE_ENDS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+# what steers a terminal or turns the direction of writing, and halves of characters, which no encoding has
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
 
 class HimixError(Exception):
     """Base of every expected failure; the CLI prints its text and exits with `exit_code`."""
@@ -24,3 +31,18 @@ class BackendMissing(HimixError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed; install it with: pip install 'himix-edge[{extra}]'")
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type["BackendMissing"], tuple[str, str]]:
+        return type(self), (self.package, self.extra)  # from a worker process to this one
+
+
+def printable(text: str) -> str:
+    """Text that may come from a file or an argument, its control characters written out; line ends and tabs stay."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """Such text as one line of bounded length."""
+    line = printable(_LINE_ENDS.sub(" ", text.strip()))
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 300]} ... {line[-295:]}"

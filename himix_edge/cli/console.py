@@ -1,32 +1,72 @@
 """What the commands print with: results on standard output, progress on standard error."""
 
 import json
+import math
+import os
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+from rich import progress
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
+from himix_edge.errors import printable
+
+T = TypeVar("T")
 UNFOLDED = 1000  # columns
 
-progress_console = Console(stderr=True)
+for _name in ("COLUMNS", "LINES"):  # a terminal's size that is none would be believed, and filled with spaces
+    if not re.fullmatch("[1-9][0-9]{1,3}", os.environ.get(_name, "80")):
+        del os.environ[_name]
+
+
+class _Status(Status):
+    """A line that says what is going on; brackets in it mean nothing."""
+
+    def update(self, status: Any = None, **more: Any) -> None:
+        super().update(escape(printable(status)) if isinstance(status, str) else status, **more)
+
+
+class _ProgressConsole(Console):
+    def status(self, status: Any, **more: Any) -> Status:
+        return _Status(escape(printable(status)) if isinstance(status, str) else status, console=self, **more)
+
+
+progress_console = _ProgressConsole(stderr=True, markup=False, emoji=False)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
+    """`items` as they are, with a bar on standard error that says `what` is going on."""
+    return progress.track(items, escape(printable(what)), total, console=progress_console)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2))
+    """One JSON document on standard output. A number that is none is null, as JSON has no NaN."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on standard output; numbers are right-aligned."""
+    """A table on standard output; numbers are right-aligned. Text is printed as it is, brackets too."""
     rows = [tuple(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell))) for cell in row))
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to fit
         console.width = UNFOLDED
