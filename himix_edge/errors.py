@@ -46,3 +46,9 @@ def one_line(text: str) -> str:
     """Such text as one line of bounded length."""
     line = printable(_LINE_ENDS.sub(" ", text.strip()))
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 300]} ... {line[-295:]}"
+
+
+def last_line(text: str, default: str = "") -> str:
+    """The last line of a program's output that says something, as `one_line`; `default` if none does."""
+    lines = [line for line in text[-10 * MAX_LINE :].splitlines() if line.strip()]
+    return one_line(lines[-1]) if lines else default
