@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from himix_edge.bundle import Bundle, ParityResult
-from himix_edge.files import staged_file
+from himix_edge.errors import InputError
+from himix_edge.files import refuse_foreign_file, staged_file
+from himix_edge.reading import read_json, read_text
 
+TITLE, REPORTS = "# Parity with PyTorch", ("parity.json", "parity.md")
+MAX_REPORT_BYTES = 16 << 20
 COLUMNS = ("bundle", "MB", "checks", "exact: worst / limit", "as it ships: worst / limit", "answers equal")
 
 
@@ -33,13 +37,35 @@ def worst(bundle: Bundle, stage: str) -> str:
 
 
 def write_report(folder: Path, bundles: Sequence[Bundle]) -> None:
-    """parity.md and parity.json: every comparison of several bundles in one place."""
+    """parity.md and parity.json: every comparison of several bundles in one place.
+
+    Raises:
+        InputError: one of them holds something else, or cannot be written.
+    """
     record = {b.folder.name: [result.model_dump() for result in b.manifest.parity] for b in bundles}
-    lines = ["# Parity with PyTorch", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines = [TITLE, "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(row(bundle))} |" for bundle in bundles]
-    for name, content in (("parity.json", json.dumps(record, indent=2)), ("parity.md", "\n".join(lines))):
-        with staged_file(folder / name) as staged:
+    for name, content in zip(REPORTS, (json.dumps(record, indent=2), "\n".join(lines)), strict=True):
+        with staged_file(folder / name, is_report) as staged:
             staged.write_text(content + "\n", encoding="utf-8")
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of an earlier export, and so may be replaced."""
+    try:
+        if path.suffix == ".md":
+            return read_text(path, MAX_REPORT_BYTES).startswith(TITLE)
+        found = read_json(path, MAX_REPORT_BYTES)
+        results = [ParityResult.model_validate(result) for parity in found.values() for result in parity]
+    except (InputError, ValueError, AttributeError, TypeError):
+        return False
+    return bool(results)
+
+
+def refuse_in_the_way(folder: Path) -> None:
+    """Raises InputError for what `write_report` would not replace."""
+    for name in REPORTS:
+        refuse_foreign_file(folder / name, is_report)
 
 
 def table(results: list[ParityResult]) -> str:

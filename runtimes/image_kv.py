@@ -12,6 +12,7 @@ from himix_edge.errors import InputError
 from himix_edge.files import staged_file
 from himix_edge.runtimes.engine import Floats
 
+FORMAT = "himix-image-kv-1"
 MAX_FILE_BYTES = 4 << 30
 
 
@@ -35,9 +36,13 @@ class ImageKV:
         return int(self.key.shape[2])
 
     def save(self, path: str | Path) -> None:
-        """Write it as a safetensors file, atomically. Raises InputError if the place cannot be written."""
-        metadata = {"model_id": self.model_id, "next_position": str(self.next_position), "format": "himix-image-kv-1"}
-        with staged_file(Path(path)) as staged:
+        """Write it as a safetensors file, atomically; an earlier one there is replaced.
+
+        Raises:
+            InputError: the file holds something else, or cannot be written.
+        """
+        metadata = {"model_id": self.model_id, "next_position": str(self.next_position), "format": FORMAT}
+        with staged_file(Path(path), is_image_kv) as staged:
             # safetensors writes an array's memory as it lies, whatever its strides say
             tensors = {"key": np.ascontiguousarray(self.key), "value": np.ascontiguousarray(self.value)}
             save_file(tensors, staged, metadata)
@@ -51,7 +56,7 @@ class ImageKV:
                 raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 30} GiB; this is not a saved ImageKV")
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != "himix-image-kv-1" or set(file.keys()) != {"key", "value"}:
+                if metadata.get("format") != FORMAT or set(file.keys()) != {"key", "value"}:
                     raise InputError(f"{path}: not a saved ImageKV")
                 key, value = file.get_tensor("key"), file.get_tensor("value")
             position = int(metadata["next_position"])
@@ -62,6 +67,15 @@ class ImageKV:
         if key.ndim != 4 or key.shape != value.shape or key.dtype != np.float32 or value.dtype != np.float32:
             raise InputError(f"{path}: not a saved ImageKV (key {key.shape} {key.dtype}, value {value.shape})")
         return cls(key, value, metadata.get("model_id", ""), position)
+
+
+def is_image_kv(path: Path) -> bool:
+    """Whether a file says that it is a saved ImageKV, and so may be replaced by another."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return bool((file.metadata() or {}).get("format") == FORMAT)
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 def concat(images: Sequence[ImageKV]) -> ImageKV:

@@ -29,6 +29,7 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 )
 @click.option("--data-folder", type=click.Path(path_type=Path), help="The folder of a benchmark's files, as published.")
 @click.option("--answers", type=click.Path(path_type=Path), help="Write a benchmark's answers in its own format.")
+@click.option("--force", is_flag=True, help="Replace an existing file of --answers.")
 @click.option("--text", type=click.Path(path_type=Path), help="Measure the perplexity of this text file instead.")
 @click.option("--max-tokens", type=click.IntRange(min=2), default=512, show_default=True, help="Of --text.")
 @click.option(
@@ -43,6 +44,7 @@ def evaluate(
     task: str,
     data_folder: Path | None,
     answers: Path | None,
+    force: bool,
     text: Path | None,
     max_tokens: int,
     split: str | None,
@@ -52,7 +54,7 @@ def evaluate(
 ) -> None:
     """Ask every question greedily and count the answers that are right: exactly, or as a benchmark judges them."""
     if task in benchmark_names() and not text:
-        _benchmark(bundle, model, task, data_folder, answers, split, image_folder, limit, as_json)
+        _benchmark(bundle, model, task, data_folder, answers, force, split, image_folder, limit, as_json)
         return
     if data_folder or answers:
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(benchmark_names())}")
@@ -108,6 +110,7 @@ def _benchmark(
     task: str,
     data_folder: Path | None,
     answers: Path | None,
+    force: bool,
     split: str | None,
     image_folder: Path | None,
     limit: int | None,
@@ -126,13 +129,15 @@ def _benchmark(
     score = benchmark.score if all(question.answers for question in questions) else None
     if score is None and answers is None:
         raise InputError(f"{task} ({split}) is scored elsewhere; give --answers FILE to write the answers for it")
+    if answers and not force and answers.is_file() and answers.stat().st_size:
+        raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
     session, began = _open(bundle, model), time.monotonic()
     asking = answer_all(session, questions, benchmark.max_new_tokens)
     given = list(track(asking, f"asking {task}", total=len(questions), console=progress_console))
     seconds = time.monotonic() - began
     if answers:
-        with staged_file(answers) as staged:
+        with staged_file(answers, lambda _: force) as staged:
             staged.write_text(benchmark.write(questions, given), encoding="utf-8")
     measures = score(questions, given) if score else []
     if as_json:

@@ -9,8 +9,10 @@ import click
 
 from himix_edge.cli.console import print_json
 from himix_edge.errors import InputError
+from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkpoint
+from himix_edge.runtimes.image_kv import is_image_kv
 
 
 @click.command()
@@ -47,6 +49,8 @@ def run(
     """Ask questions about images; answers are streamed, the time of each stage follows."""
     if not prompts and not chat:
         raise InputError("no --prompt; give one, or --chat to type them")
+    if save_image_kv:
+        refuse_foreign_file(save_image_kv, is_image_kv)
     session = open_bundle(bundle, threads) if bundle else open_checkpoint(model)
     vision, encoding = _vision(session, images, image_kv)
     if save_image_kv:
