@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from himix_edge.checkpoints.chat_templates import NAMED, declarative, folder_template, gguf_template
-from himix_edge.checkpoints.gguf import read_gguf
+from himix_edge.checkpoints.gguf_file import read_gguf
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.tokenizers import gguf_tokenizer
 from himix_edge.errors import InputError

@@ -7,7 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from himix_edge import load_checkpoint
-from himix_edge.checkpoints.gguf import BLOCK, ROOT, SUPPORTED, gguf_config, gguf_weights, read_gguf
+from himix_edge.checkpoints.gguf import BLOCK, ROOT, gguf_config, gguf_weights
+from himix_edge.checkpoints.gguf_file import SUPPORTED, read_gguf
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 
@@ -32,16 +33,26 @@ def interleave(weight, heads):
     )
 
 
+SCALES = {  # bytes of a block that hold its scales, of the types whose quantiser the package lacks
+    "Q2_K": (slice(-4, -2), slice(-2, None)), "Q3_K": (slice(-2, None),), "Q4_K": (slice(0, 2), slice(2, 4)),
+    "Q5_K": (slice(0, 2), slice(2, 4)), "Q6_K": (slice(-2, None),),
+    **dict.fromkeys(("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"), (slice(0, 2),)),
+    "IQ1_M": (),
+}  # fmt: skip
+
+
 def blocks(weight, kind, rng):
-    """Quantised rows; of the K types, whose quantiser the package lacks, random but sane blocks."""
-    if kind.name not in ("Q4_K", "Q6_K"):
+    """Quantised rows; of the types whose quantiser the package lacks, random but sane blocks."""
+    if kind.name not in SCALES:
         return gguf.quants.quantize(weight, kind)
     block, size = gguf.GGML_QUANT_SIZES[kind]
     raw = rng.integers(0, 256, (weight.shape[0], weight.shape[1] // block, size), dtype=np.uint8)
     scale = np.frombuffer(np.float16([0.001]).tobytes(), np.uint8)
-    raw[..., -2:] = scale
-    if kind.name == "Q4_K":
-        raw[..., :4] = np.tile(scale, 2)
+    for place in SCALES[kind.name]:
+        raw[..., place] = scale
+    if kind.name == "IQ1_M":  # a nibble of the scale above each three bytes and a half
+        for i, nibble in enumerate(int.from_bytes(scale.tobytes(), "little") >> shift & 15 for shift in (0, 4, 8, 12)):
+            raw[..., 49 + 2 * i] = raw[..., 49 + 2 * i] & 15 | nibble << 4
     return raw.reshape(weight.shape[0], -1)
 
 
@@ -125,7 +136,7 @@ def test_llama_3_scaling_is_found_again(tmp_path, factor):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda m: write_raw(m, QUANTISED.Q5_1), r"token_embd.weight has type Q5_1.*requantise"),
+    (lambda m: write_raw(m, QUANTISED.I32), r"token_embd.weight has type I32.*requantise"),
     (lambda m: write(m, reference("llama"), "gemma"), "architecture 'gemma'"),
     (lambda m: write(m, reference("llama"), "llama", extra=[("blk.0.router.weight", np.zeros((4, 4), np.float32))]),
      "surplus tensor blk.0.router.weight"),
@@ -142,7 +153,7 @@ def test_what_cannot_be_read_is_named(tmp_path, change, message):
 
 def write_raw(path, kind):
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor("token_embd.weight", gguf.quants.quantize(np.zeros((4, 256), np.float32), kind), raw_dtype=kind)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 256), np.int32), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

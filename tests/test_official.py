@@ -17,7 +17,7 @@ from himix_edge.cli import himix
 from himix_edge.errors import InputError
 from tests.test_model import GOLDEN
 
-TEXT = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+TEXT = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False}  # fmt: skip
 VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
           "image_size": 28, "patch_size": 7}  # fmt: skip
@@ -200,7 +200,7 @@ def test_convert_adds_a_tower_and_fresh_injection_weights(tmp_path, sharded, par
     ids = torch.randint(128, (1, 9))
     with torch.no_grad():
         assert torch.allclose(model(ids), parts[0](ids).logits, rtol=0, atol=5e-3), "text is answered as before"
-    himix.main([*convert, "--out", str(out), "--vanilla"], standalone_mode=False)
+    himix.main([*convert, "--out", str(out), "--vanilla", "--force"], standalone_mode=False)
     assert load_checkpoint(out).config.architecture == "vanilla"
 
 

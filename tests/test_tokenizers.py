@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Tokenizer, LlamaTokenizerFast, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from himix_edge.checkpoints.gguf import read_gguf
+from himix_edge.checkpoints.gguf_file import read_gguf
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.tokenizers import PATTERNS, folder_tokenizer, gguf_tokenizer
 from himix_edge.errors import InputError

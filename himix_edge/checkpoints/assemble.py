@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from himix_edge.checkpoints.lazy import Weights, as_weights
+from himix_edge.checkpoints.lazy import Weights, as_weights, cast
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel, build_model
@@ -17,7 +17,7 @@ def assemble(config: ModelConfig, weights: Weights, where: str) -> VisionLanguag
     """
     model = meta_model(config)
     check_names(weights, expected_shapes(model), where)
-    state = {name: weights[name].read().to(torch.float32) for name in model.state_dict()}
+    state = {name: cast(weights[name].read(), torch.float32, f"{where}: {name}") for name in model.state_dict()}
     model.load_state_dict(state, assign=True)
     return finish(model)
 

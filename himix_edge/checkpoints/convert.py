@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
-from himix_edge.checkpoints.chat_templates import NAMED
 from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
-from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.lazy import Weights, checked
+from himix_edge.checkpoints.named_templates import NAMED
 from himix_edge.checkpoints.packages import PACKAGES, fetch
 from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
@@ -90,7 +90,7 @@ def _tower(name: str, request: Conversion) -> tuple[VisionConfig, Weights]:
     config = tower_config(
         folder, feature_layers=request.feature_layers, pooling=request.pooling, image_size=request.image_size
     )
-    return config, tower_weights(folder, config)
+    return config, checked(tower_weights(folder, config), str(folder))
 
 
 def _cnn(name: str, request: Conversion) -> CNNConfig:

@@ -1,32 +1,20 @@
-"""GGUF (llama.cpp's format, versions 2 and 3) of the llama and qwen2 architectures.
-
-The header is read by a parser of our own, because a file from anywhere must not exhaust memory: the gguf package's
-reader loops over whatever counts a file declares. Here every count, length and offset is compared with the bytes that
-are left before anything is made of it. Payloads are dequantised by the gguf package.
-"""
+"""A GGUF file of the llama or qwen2 architecture as this project's configuration and weights."""
 
 import math
-import struct
-from dataclasses import dataclass
+import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from himix_edge.checkpoints.gguf_file import GGUF, GGUFTensor, read_tensor
 from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.config import DecoderConfig, RopeScaling
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.model.decoder import rope_frequencies
+from himix_edge.reading import MAX_VALUE
 
-SUPPORTED = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
-MAX_ENTRIES = 1 << 16  # metadata entries, and tensors
-MAX_ITEMS = 1 << 22  # of one array; the largest vocabularies have 2**18
-STRING, ARRAY = 8, 9
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 ROOT = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -37,114 +25,62 @@ BLOCK = {
     "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
 }  # fmt: skip
+IN_BLOCK = re.compile(r"blk\.(0|[1-9][0-9]{0,3})\.([a-z_]+)\.(weight|bias)")
 ROPE_FACTORS = "rope_freqs.weight"
 LLAMA3_FACTORS = (8.0, 32.0)  # of Llama 3.1 and 3.2, the only two that were published
 
-
-@dataclass(frozen=True)
-class GGUFTensor:
-    """One tensor of a file: shape in torch's order, type by name, and the bytes that hold it."""
-
-    shape: tuple[int, ...]
-    type: str
-    offset: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class GGUF:
-    """A file's metadata and tensors; payloads are read later."""
-
-    path: Path
-    metadata: dict[str, Any]
-    tensors: dict[str, GGUFTensor]
-
-    @property
-    def architecture(self) -> str:
-        return str(self.metadata.get("general.architecture"))
-
-
-def read_gguf(path: Path) -> GGUF:
-    """Read the header of a GGUF file.
-
-    Raises:
-        InputError: missing, damaged or truncated, a version, architecture or tensor type that is not supported.
-        BackendMissing: the gguf package is not installed.
-    """
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise BackendMissing("gguf", "convert") from None
-    try:
-        data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    header = _Header(path, data)
-    if bytes(header.take(4)) != b"GGUF":
-        raise InputError(f"{path}: not a GGUF file")
-    version = header.scalar("I")
-    if version not in (2, 3):
-        raise InputError(f"{path}: GGUF version {version} is not supported; versions 2 and 3 (little-endian) are")
-    tensor_count, entry_count = header.count(MAX_ENTRIES, "tensors"), header.count(MAX_ENTRIES, "metadata entries")
-    metadata: dict[str, Any] = {}
-    for _ in range(entry_count):
-        name = header.string()
-        metadata[name] = header.value(header.scalar("I"))
-    infos = [_tensor_info(header) for _ in range(tensor_count)]
-    alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 16:
-        raise InputError(f"{path}: general.alignment is {alignment!r}")
-    start = -(-header.position // alignment) * alignment
-    tensors: dict[str, GGUFTensor] = {}
-    for name, shape, number, offset in infos:
-        if name in tensors:
-            raise InputError(f"{path}: tensor {name} is there twice")
-        tensors[name] = _place(path, name, shape, number, start + offset)
-        if tensors[name].offset + tensors[name].bytes > len(data):
-            raise InputError(f"{path}: truncated: tensor {name} ends beyond the file; download it again")
-    file = GGUF(path, metadata, tensors)
-    if file.architecture not in ("llama", "qwen2"):
-        raise InputError(f"{path}: architecture {file.architecture!r} is not supported; llama and qwen2 are")
-    return file
+# keys below the architecture's name: those that are read
+READ = {
+    "context_length", "embedding_length", "feed_forward_length", "block_count", "vocab_size", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
+    "rope.freq_base", "rope.dimension_count", "rope.scaling.type",
+}  # fmt: skip
+# those that change nothing in a Llama or Qwen2 whose rotary embedding is not scaled
+SILENT = {
+    "tensor_data_layout", "attention.layer_norm_epsilon", "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+}  # fmt: skip
+# and those that must have one value, because with any other one something else is computed
+NEUTRAL: dict[str, float | bool] = {
+    "rope.scaling.factor": 1, "rope.scale_linear": 1, "rope.scaling.attn_factor": 1, "attention.causal": True,
+    "attention.sliding_window": 0, "attention.scale": 0, "attention.clamp_kqv": 0, "attention.max_alibi_bias": 0,
+    "attn_logit_softcapping": 0, "final_logit_softcapping": 0, "logit_scale": 1, "embedding_scale": 1,
+    "residual_scale": 1, "expert_count": 0, "expert_used_count": 0, "pooling_type": 0, "use_parallel_residual": False,
+}  # fmt: skip
 
 
 def gguf_config(file: GGUF) -> dict[str, Any]:
-    """The decoder's configuration as a Hugging Face config.json has it. Raises InputError naming what is missing."""
-    arch, meta = file.architecture, file.metadata
-    kind = meta.get(f"{arch}.rope.scaling.type", "none")
-    if kind != "none":
-        raise InputError(f"{file.path}: rope scaling {kind!r} is not supported")
+    """The decoder's configuration as a Hugging Face config.json has it.
+
+    Raises:
+        InputError: a key that is missing, of another type, out of range, or that would change what is computed; named.
+    """
+    arch = file.architecture
+    _refuse_other_models(file)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise InputError(f"{file.path}: tensor token_embd.weight is missing")
-
-    def number(key: str) -> Any:
-        value = meta.get(f"{arch}.{key}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{file.path}: {arch}.{key} is missing or not a number")
-        return value
-
-    heads = number("attention.head_count")
-    width = number("embedding_length")
+    heads, width, rows = _whole(file, "attention.head_count"), _whole(file, "embedding_length"), embedding.shape[0]
+    if (said := _whole(file, "vocab_size", rows)) != rows:
+        raise InputError(f"{file.path}: {arch}.vocab_size is {said}, but token_embd.weight has {rows} rows")
+    head = _whole(file, "attention.key_length", max(width // heads, 1))
     config = {
         "model_type": arch,
-        "vocab_size": embedding.shape[0],
+        "vocab_size": rows,
         "hidden_size": width,
-        "intermediate_size": number("feed_forward_length"),
-        "num_hidden_layers": number("block_count"),
+        "intermediate_size": _whole(file, "feed_forward_length"),
+        "num_hidden_layers": _whole(file, "block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": meta.get(f"{arch}.attention.head_count_kv", heads),
-        "head_dim": meta.get(f"{arch}.attention.key_length", width // max(heads, 1)),
-        "rms_norm_eps": number("attention.layer_norm_rms_epsilon"),
-        "rope_theta": meta.get(f"{arch}.rope.freq_base", 10000.0),
+        "num_key_value_heads": _whole(file, "attention.head_count_kv", heads),
+        "head_dim": head,
+        "rms_norm_eps": _positive(file, "attention.layer_norm_rms_epsilon"),
+        "rope_theta": _positive(file, "rope.freq_base", 10000.0),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "max_position_embeddings": number("context_length"),
+        "max_position_embeddings": _whole(file, "context_length"),
     }
-    rotated = meta.get(f"{arch}.rope.dimension_count", config["head_dim"])
-    if rotated != config["head_dim"]:
-        raise InputError(f"{file.path}: rotary embeddings over {rotated} of {config['head_dim']} dimensions")
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (other := _whole(file, key, head)) != head:
+            raise InputError(f"{file.path}: {arch}.{key} is {other}, which is not the heads' {head}; not supported")
     if ROPE_FACTORS in file.tensors:
         config["rope_scaling"] = _llama3_scaling(file, config)
     return config
@@ -159,129 +95,91 @@ def gguf_weights(file: GGUF) -> dict[str, LazyTensor]:
         InputError: a tensor that a Llama or Qwen2 decoder has no use for.
     """
     weights = {}
+    llama = file.architecture == "llama"
+    heads = _whole(file, "attention.head_count") if llama else 0
+    kv_heads = _whole(file, "attention.head_count_kv", heads) if llama else 0
     for name, tensor in file.tensors.items():
-        if name == ROPE_FACTORS:
+        if name == ROPE_FACTORS and llama:
             continue
-        heads = 0
-        if file.architecture == "llama" and ".attn_q." in name:
-            heads = file.metadata["llama.attention.head_count"]
-        elif file.architecture == "llama" and ".attn_k." in name:
-            heads = file.metadata.get("llama.attention.head_count_kv", file.metadata["llama.attention.head_count"])
-        if heads and (not isinstance(heads, int) or tensor.shape[0] % (2 * heads)):
-            raise InputError(f"{file.path}: tensor {name} has {tensor.shape[0]} rows for {heads} heads")
-        weights[_name(file.path, name)] = LazyTensor(tensor.shape, partial(_read, file.path, tensor, heads))
+        interleaved = heads if ".attn_q." in name else kv_heads if ".attn_k." in name else 0
+        if interleaved and tensor.shape[0] % (2 * interleaved):
+            raise InputError(f"{file.path}: tensor {name} has {tensor.shape[0]} rows for {interleaved} heads")
+        weights[_name(file, name)] = LazyTensor(tensor.shape, partial(_read, tensor, interleaved))
     return weights
 
 
-def _name(path: Path, name: str) -> str:
+def _name(file: GGUF, name: str) -> str:
     if name in ROOT:
         return ROOT[name]
-    parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[1].isdigit() and parts[2] in BLOCK:
-        return f"model.layers.{int(parts[1])}.{BLOCK[parts[2]]}.{parts[3]}"
-    raise InputError(f"{path}: surplus tensor {name}: not part of a Llama or Qwen2 decoder")
+    found = IN_BLOCK.fullmatch(name)
+    if found and found[2] in BLOCK:
+        return f"model.layers.{found[1]}.{BLOCK[found[2]]}.{found[3]}"
+    raise InputError(f"{file.path}: surplus tensor {name}: not part of a Llama or Qwen2 decoder")
 
 
-def _read(path: Path, tensor: GGUFTensor, heads: int) -> Tensor:
-    from gguf import GGMLQuantizationType, dequantize
-
-    raw = np.fromfile(path, np.uint8, tensor.bytes, offset=tensor.offset)
-    if len(raw) != tensor.bytes:
-        raise InputError(f"{path}: truncated while it was read")
-    values = dequantize(
-        raw.reshape(tensor.shape[0] if len(tensor.shape) > 1 else 1, -1), GGMLQuantizationType[tensor.type]
-    )
-    weight = torch.from_numpy(np.ascontiguousarray(values, np.float32)).reshape(tensor.shape)
-    if heads:
-        weight = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-    return weight
+def _read(tensor: GGUFTensor, heads: int) -> Tensor:
+    weight = read_tensor(tensor)
+    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2) if heads else weight
 
 
-def _llama3_scaling(file: GGUF, config: dict[str, Any]) -> dict[str, Any]:
-    """Llama 3's scaling: the file keeps only its effect, a divisor for each frequency."""
-    divisors = _read(file.path, file.tensors[ROPE_FACTORS], 0).flatten()
+def _refuse_other_models(file: GGUF) -> None:
+    """Raises InputError for a key that would change what is computed, or that is not known."""
+    kind = _metadata(file, "rope.scaling.type", "none")
+    if kind not in ("none", "linear"):  # linear by 1, as the factor must be, is none
+        raise InputError(f"{file.path}: rope scaling {str(kind)[:40]!r} is not supported")
+    prefix = f"{file.architecture}."
+    for name, value in file.metadata.items():
+        key = name.removeprefix(prefix)
+        if key == name or key in READ or key in SILENT:
+            continue
+        if key not in NEUTRAL:
+            raise InputError(f"{file.path}: {name} is not known here; it may change what the model computes")
+        good = NEUTRAL[key]
+        if value != good or isinstance(value, bool) != isinstance(good, bool):
+            raise InputError(f"{file.path}: {name} is {repr(value)[:40]}; only {good} is supported")
+    version = file.metadata.get("general.quantization_version", 2)
+    if version != 2:
+        raise InputError(f"{file.path}: general.quantization_version is {repr(version)[:40]}; only 2 is supported")
+
+
+def _metadata(file: GGUF, key: str, default: Any) -> Any:
+    return file.metadata.get(f"{file.architecture}.{key}", default)
+
+
+def _whole(file: GGUF, key: str, default: int | None = None) -> int:
+    """A size; a list with one for each layer counts if all are the same."""
+    value = _metadata(file, key, default)
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        value = value[0]
+    if type(value) is not int or not 0 < value <= MAX_VALUE:
+        said = "missing" if value is None else f"{repr(value)[:40]}, not a size"
+        raise InputError(f"{file.path}: {file.architecture}.{key} is {said}")
+    return value
+
+
+def _positive(file: GGUF, key: str, default: float | None = None) -> float:
+    value = _metadata(file, key, default)
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        said = "missing" if value is None else f"{repr(value)[:40]}, not a positive number"
+        raise InputError(f"{file.path}: {file.architecture}.{key} is {said}")
+    return float(value)
+
+
+def _llama3_scaling(file: GGUF, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Llama 3's scaling: the file keeps only its effect, a divisor for each frequency. None if all are 1."""
+    head, theta, tensor = config["head_dim"], config["rope_theta"], file.tensors[ROPE_FACTORS]
+    if head % 2 or math.prod(tensor.shape) != head // 2:
+        raise InputError(f"{file.path}: {ROPE_FACTORS} has shape {tensor.shape} for heads of {head}")
+    divisors = read_tensor(tensor).flatten()
+    if bool((divisors == 1).all()):
+        return None
+    plain = rope_frequencies(DecoderConfig("llama", 1, 1, 1, 1, 1, 1, head, rope_theta=theta))
     for factor in LLAMA3_FACTORS:
         scaling = RopeScaling(factor, 1.0, 4.0, 8192)
-        plain = DecoderConfig("llama", 1, 1, 1, 1, 1, 1, config["head_dim"], rope_theta=config["rope_theta"])
-        scaled = DecoderConfig(
-            "llama", 1, 1, 1, 1, 1, 1, config["head_dim"], rope_theta=config["rope_theta"], rope_scaling=scaling
-        )
-        expected = rope_frequencies(plain) / rope_frequencies(scaled)
-        if expected.shape == divisors.shape and torch.allclose(expected, divisors, rtol=1e-3):
+        scaled = DecoderConfig("llama", 1, 1, 1, 1, 1, 1, head, rope_theta=theta, rope_scaling=scaling)
+        if torch.allclose(plain / rope_frequencies(scaled), divisors, rtol=1e-3):
             return {
                 "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                 "original_max_position_embeddings": 8192,
             }  # fmt: skip
     raise InputError(f"{file.path}: {ROPE_FACTORS} are not those of Llama 3.1 or 3.2")
-
-
-def _tensor_info(header: "_Header") -> tuple[str, tuple[int, ...], int, int]:
-    name = header.string()
-    dimensions = header.scalar("I")
-    if not 1 <= dimensions <= 4:
-        raise InputError(f"{header.path}: damaged: tensor {name!r} has {dimensions} dimensions")
-    shape = [header.scalar("Q") for _ in range(dimensions)]
-    if not all(0 < size <= 1 << 40 for size in shape):
-        raise InputError(f"{header.path}: damaged: tensor {name!r} has shape {shape}")
-    return name, tuple(reversed(shape)), header.scalar("I"), header.scalar("Q")
-
-
-def _place(path: Path, name: str, shape: tuple[int, ...], number: int, offset: int) -> GGUFTensor:
-    """The bytes that a tensor of type `number` takes. Raises InputError if that type is not supported."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    kinds = {kind.value: kind for kind in GGMLQuantizationType}
-    kind = kinds[number].name if number in kinds else f"number {number}"
-    if kind not in SUPPORTED:
-        raise InputError(
-            f"{path}: tensor {name} has type {kind}, which is not supported; requantise the file to one of "
-            f"{', '.join(SUPPORTED)}"
-        )
-    block, block_bytes = GGML_QUANT_SIZES[kinds[number]]
-    if shape[-1] % block:
-        raise InputError(f"{path}: tensor {name}: {shape[-1]} columns are not whole blocks of {kind}")
-    return GGUFTensor(shape, kind, offset, math.prod(shape) // block * block_bytes)
-
-
-class _Header:
-    """A cursor that never goes beyond the file."""
-
-    def __init__(self, path: Path, data: NDArray[np.uint8]):
-        self.path, self._data, self.position = path, data, 0
-
-    def take(self, count: int) -> NDArray[np.uint8]:
-        if count > len(self._data) - self.position:
-            raise InputError(f"{self.path}: truncated or damaged GGUF header")
-        self.position += count
-        return self._data[self.position - count : self.position]
-
-    def scalar(self, code: str) -> Any:
-        code = f"<{code}"
-        return struct.unpack(code, bytes(self.take(struct.calcsize(code))))[0]
-
-    def count(self, most: int, what: str) -> int:
-        number = int(self.scalar("Q"))
-        if number > most:
-            raise InputError(f"{self.path}: damaged: {number} {what}")
-        return number
-
-    def string(self) -> str:
-        try:
-            return bytes(self.take(self.scalar("Q"))).decode("utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{self.path}: damaged: a string is not UTF-8") from None
-
-    def value(self, kind: int) -> Any:
-        if kind == STRING:
-            return self.string()
-        if kind in SCALARS:
-            return self.scalar(SCALARS[kind])
-        if kind != ARRAY:
-            raise InputError(f"{self.path}: damaged: metadata of type {kind}")
-        item, count = self.scalar("I"), self.count(MAX_ITEMS, "items in an array")
-        if item == STRING:
-            return [self.string() for _ in range(count)]
-        if item not in SCALARS:
-            raise InputError(f"{self.path}: damaged: an array of type {item}")
-        code = SCALARS[item]
-        return list(struct.unpack(f"<{count}{code}", bytes(self.take(count * struct.calcsize(f"<{code}")))))

@@ -1,5 +1,6 @@
 """Hugging Face's safetensors folders: one file, or an index and its shards. Tensors are read one at a time."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from himix_edge.reading import read_json
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 MAX_INDEX_BYTES = 64 << 20
+SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.safetensors")
 
 
 def folder_weights(folder: Path, stem: str = "model") -> dict[str, LazyTensor]:
@@ -39,15 +41,17 @@ def folder_weights(folder: Path, stem: str = "model") -> dict[str, LazyTensor]:
         raise InputError(f"{index}: no weight_map of tensor names to files")
     shards = {}
     for place in sorted(set(places.values())):
-        if Path(place).name != place:
-            raise InputError(f"{index}: shard {place!r} is outside of the folder; refused")
+        if not SHARD.fullmatch(place):
+            what = "outside of the folder" if "/" in place or place == ".." else "not the name of a .safetensors file"
+            raise InputError(f"{index}: shard {place[:80]!r} is {what}; refused")
         if not (folder / place).is_file():
             raise InputError(f"{folder / place}: missing; {index.name} names it, copy or download it again")
         shards[place] = file_weights(folder / place)
     for name, place in places.items():
         if name not in shards[place]:
             raise InputError(f"{folder / place}: no tensor {name}, which {index.name} says is there")
-    return {name: shards[place][name] for name, place in places.items()}
+    every = {name: tensor for shard in shards.values() for name, tensor in shard.items()}  # unnamed ones count too
+    return every | {name: shards[place][name] for name, place in places.items()}
 
 
 def file_weights(path: Path) -> dict[str, LazyTensor]:

@@ -3,8 +3,9 @@
 Nothing is read but configurations and headers; `Source.weights` reads a tensor when it is asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,26 @@ from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
 from himix_edge.checkpoints.fresh import fresh_weights
-from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.heads import with_its_head
+from himix_edge.checkpoints.lazy import Weights, checked
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.trained import Base, base_weights, overlay, read_base
 from himix_edge.config import ModelConfig
+from himix_edge.errors import InputError
+from himix_edge.names import as_name
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
 from himix_edge.reading import read_json
-from himix_edge.text import TEMPLATE, TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer, read_template
+from himix_edge.text import TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer
+
+FINAL = "final"  # the folder that a training run writes its model into
 
 
 @dataclass(frozen=True)
 class Source:
     """A model that can be loaded: what it is, and how to read its parts."""
 
-    name: str  # for the names of bundles
+    name: str  # for the names of bundles and their files, see `names.as_name`
     where: str  # for messages
     config: ModelConfig
     weights: Weights  # parameter names are this project's
@@ -36,10 +42,21 @@ class Source:
     provenance: dict[str, Any] = field(default_factory=dict)
     base: Base | None = None  # of a checkpoint that holds only what was trained
     trained: Weights = field(default_factory=dict)  # what that holds; `weights` has it on its base
+    load_ends: Callable[[], Sequence[tuple[Any, str]]] = tuple  # further ids that end an answer, and where they stand
 
     def load_text(self) -> TextProcessor:
-        """Tokenizer and chat template. Raises InputError if the source has none that can be used."""
-        return TextProcessor(self.load_tokenizer(), self.load_template())
+        """Tokenizer and chat template.
+
+        Raises:
+            InputError: the source has none that can be used, or a tokenizer with ids for which the model has no row.
+        """
+        tokenizer = self.load_tokenizer()
+        check_ids(tokenizer, self.config, self.where)
+        from himix_edge.checkpoints.chat_templates import with_ends
+
+        text = TextProcessor(tokenizer, with_ends(self.load_template(), self.load_ends(), tokenizer))
+        text.check_ids(self.where)
+        return text
 
 
 def open_source(source: str | Path) -> Source:
@@ -58,9 +75,29 @@ def open_source(source: str | Path) -> Source:
     from himix_edge.checkpoints.hub import download, is_hub_id
 
     if is_hub_id(str(source)):
-        return _folder(download(str(source)), name=str(source).rpartition("/")[2])
+        return _folder(download(str(source)), name=as_name(str(source).rpartition("/")[2]))
     folder = resolve_model(source)
-    return _folder(folder, name=folder.name)
+    return _folder(folder, model_name(folder))
+
+
+def model_name(path: Path) -> str:
+    """What a model is called that lies at `path`: its folder's name; of a training's `final` the run's."""
+    path = path.absolute()
+    if path.name == FINAL and path.parent.name:
+        path = path.parent
+    return as_name(path.stem if path.suffix == ".gguf" else path.name)
+
+
+def check_ids(tokenizer: Tokenizer, config: ModelConfig, where: str) -> None:
+    """Raises InputError if the tokenizer gives ids for which the embedding has no row, naming such a token."""
+    rows, vocabulary = config.decoder.vocab_size, tokenizer.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows)
+    if beyond:
+        number, token = beyond[0]
+        raise InputError(
+            f"{where}: the tokenizer has {len(beyond)} tokens more than the embedding's {rows} rows, the first "
+            f"{token[:40]!r} with id {number}; resize the model's embedding, or take the added tokens out"
+        )
 
 
 def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
@@ -72,10 +109,12 @@ def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
 
 
 def _folder(folder: Path, name: str) -> Source:
+    from himix_edge.checkpoints.chat_templates import folder_ends, folder_template
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
 
     raw = read_json(folder / "config.json")
-    provenance, base = {}, read_base(folder)
+    provenance: dict[str, Any] = {}
+    base = read_base(folder)
     trained: Weights = {}
     if is_official(raw):
         config = official_config(folder, raw)
@@ -85,14 +124,28 @@ def _folder(folder: Path, name: str) -> Source:
         weights = folder_weights(folder)
         if base is not None:
             trained, weights = weights, overlay(base_weights(base), weights, base.lora_scale, str(folder))
-        if (folder / "provenance.json").is_file():
-            provenance = read_json(folder / "provenance.json")
+        provenance = _provenance(folder / "provenance.json")
+    weights = checked(weights, str(folder))
+    config = with_its_head(config, weights, str(folder))
     check_names(weights, expected_shapes(meta_model(config)), str(folder))
     files = tuple(sorted(folder.rglob("*.safetensors")))
+    tokenizer = cache(partial(_folder_tokenizer, folder, base))
     return Source(
-        name, str(folder), config, weights, lambda: _folder_tokenizer(folder, base), lambda: _folder_template(folder),
-        files, provenance, base, trained,
+        name, str(folder), config, weights, tokenizer, lambda: folder_template(folder, tokenizer()),
+        files, provenance, base, trained, lambda: folder_ends(folder),
     )  # fmt: skip
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(record).__name__}")
+    for part in ("recipe", "converted"):  # what is read of it again
+        if not isinstance(record.get(part, {}), dict):
+            raise InputError(f"{path}: {part} is not a JSON object")
+    return record
 
 
 def _folder_tokenizer(folder: Path, base: Base | None) -> Tokenizer:
@@ -105,24 +158,19 @@ def _folder_tokenizer(folder: Path, base: Base | None) -> Tokenizer:
     return folder_tokenizer(folder)
 
 
-def _folder_template(folder: Path) -> ChatTemplate:
-    if (folder / TEMPLATE).is_file():
-        return read_template(folder / TEMPLATE)
-    from himix_edge.checkpoints.chat_templates import folder_template
-
-    return folder_template(folder)
-
-
 def _gguf(path: Path) -> Source:
-    from himix_edge.checkpoints.chat_templates import gguf_template
-    from himix_edge.checkpoints.gguf import gguf_config, gguf_weights, read_gguf
+    from himix_edge.checkpoints.chat_templates import gguf_ends, gguf_template
+    from himix_edge.checkpoints.gguf import gguf_config, gguf_weights
+    from himix_edge.checkpoints.gguf_file import read_gguf
     from himix_edge.checkpoints.tokenizers import gguf_tokenizer
 
     file, where = read_gguf(path), str(path)
     config = ModelConfig.from_dict(gguf_config(file), where)
-    weights = gguf_weights(file)
+    weights = checked(gguf_weights(file), where)
     check_names(weights, expected_shapes(meta_model(config)), where)
+    tokenizer = cache(partial(gguf_tokenizer, file.metadata, where))
     return Source(
-        path.stem, where, config, weights, lambda: gguf_tokenizer(file.metadata, where),
-        lambda: gguf_template(file.metadata, where), (path,),
+        model_name(file.whole), where, config, weights, tokenizer,
+        lambda: gguf_template(file.metadata, tokenizer(), where), file.parts,
+        load_ends=lambda: gguf_ends(file.metadata, where),
     )  # fmt: skip

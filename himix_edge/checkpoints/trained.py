@@ -8,16 +8,17 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.packages import PACKAGES, fetch
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem, read_json
+from himix_edge.reading import read_json, validated
 
 BASE = "base.json"
 
@@ -28,7 +29,7 @@ class Base:
 
     decoder: str
     tower: str
-    lora_scale: float = 0.0
+    lora_scale: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def save(self, folder: Path) -> None:
@@ -41,12 +42,10 @@ def read_base(folder: Path) -> Base | None:
     path = folder / BASE
     if not path.is_file():
         return None
-    try:
-        base = TypeAdapter(Base).validate_python(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
-    if base.decoder not in PACKAGES or base.tower != "efficientnet-lite0":
-        raise InputError(f"{path}: no weights are known for {base.decoder} with {base.tower}")
+    base = validated(Base, read_json(path), str(path))
+    package = PACKAGES.get(base.decoder)
+    if package is None or not package.member.endswith(".gguf") or base.tower != "efficientnet-lite0":
+        raise InputError(f"{path}: no weights are known for {base.decoder[:80]!r} with {base.tower[:80]!r}")
     return base
 
 

@@ -1,7 +1,8 @@
 """Model configuration: frozen dataclasses, validated once where a config.json enters."""
 
-from himix_edge.config.decoder import DecoderConfig, RopeScaling
+from himix_edge.config.decoder import DecoderConfig
 from himix_edge.config.model import Injection, ModelConfig
+from himix_edge.config.rope import RopeScaling
 from himix_edge.config.vision import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 
 __all__ = [

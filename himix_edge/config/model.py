@@ -8,12 +8,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from himix_edge.config.decoder import DecoderConfig, decoder_fields
 from himix_edge.config.vision import STRICT, VisionConfig
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem, refuse_absurd
+from himix_edge.reading import refuse_absurd, validated
+
+MAX_PARAMETERS = 1 << 40  # a thousand times more than the largest model that is published
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class ModelConfig:
     vision_hidden_size: int | None = None  # d_v; None: a plain decoder that takes no image
     vision: VisionConfig | None = None
     injection: Injection = field(default_factory=Injection)
+
+    @property
+    def parameters(self) -> int:
+        """About how many numbers the model holds: those of its matrices."""
+        d_v, decoder = self.vision_hidden_size or 0, self.decoder
+        if self.architecture == "vanilla":
+            image = decoder.hidden_size * (d_v + decoder.hidden_size)
+        else:
+            image = 2 * d_v * decoder.kv_size * len(self.injected_layers)
+        return decoder.parameters + image + (self.vision.parameters if self.vision else 0)
 
     @property
     def levels(self) -> int:
@@ -107,10 +117,10 @@ class ModelConfig:
             "injection": raw.get("injection") or {},
         }
         refuse_absurd({name: model[name] for name in ("decoder", "vision", "vision_hidden_size")}, where)
-        try:
-            return TypeAdapter(ModelConfig).validate_python(model)
-        except ValidationError as error:
-            raise InputError(f"{where}: {first_problem(error)}") from None
+        config = validated(ModelConfig, model, where)
+        if config.parameters > MAX_PARAMETERS:
+            raise InputError(f"{where}: sizes of a model with {config.parameters:.1e} parameters; refused")
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, the inverse of `from_dict`."""

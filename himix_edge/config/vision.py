@@ -4,15 +4,21 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from himix_edge.reading import MAX_LAYERS
 
 Resample = Literal["bilinear", "bicubic"]
+Side = Annotated[int, Field(ge=1, le=4096)]  # pixels; the largest published towers take 1536
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+Channel = Annotated[float, Field(ge=-10, le=10)]
+RGB = tuple[Channel, Channel, Channel]
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error
 
 
-def _check_deviation(image_std: tuple[float, float, float]) -> None:
-    if not all(0 < value < math.inf for value in image_std):
-        raise ValueError(f"image_std {image_std} must be positive")
+def _check_deviation(image_std: RGB) -> None:
+    if not all(1e-4 <= value < math.inf for value in image_std):
+        raise ValueError(f"image_std {image_std} must be positive, and of pixels from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -31,21 +37,21 @@ class ViTConfig:
         resample: the filter that an app resizes the image with.
     """
 
-    image_size: int
+    image_size: Side
     patch_size: int
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: Epsilon = 1e-6
     hidden_act: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    stem_channels: tuple[int, ...] = ()
+    image_mean: RGB = (0.5, 0.5, 0.5)
+    image_std: RGB = (0.5, 0.5, 0.5)
+    stem_channels: Annotated[tuple[int, ...], Field(max_length=12)] = ()
     class_token: bool = False
     pre_norm: bool = False
     layer_scale: bool = False
-    feature_layers: tuple[int, ...] = (-2,)
+    feature_layers: Annotated[tuple[int, ...], Field(max_length=64)] = (-2,)
     drop_first_token: bool = False
     pooling: int = 1
     resample: Resample = "bilinear"
@@ -66,6 +72,12 @@ class ViTConfig:
     @property
     def feature_size(self) -> int:
         return self.hidden_size * len(self.feature_layers)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the matrices hold, those of layers that never run included."""
+        layer = self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        return self.num_hidden_layers * layer + self.hidden_size * (3 * self.patch_size**2 + self.grid**2)
 
     @property
     def num_layers_used(self) -> int:
@@ -91,6 +103,8 @@ class ViTConfig:
             raise ValueError(f"feature_layers {self.feature_layers} must be in -{self.num_hidden_layers}..-1")
         if self.pooling < 1 or self.grid % self.pooling:
             raise ValueError(f"pooling ({self.pooling}) must divide the {self.grid} patches of a side")
+        if self.num_tokens < 1:
+            raise ValueError("drop_first_token leaves no token")
         if self.pooling > 1 and self.class_token != self.drop_first_token:
             raise ValueError("pooling needs the whole grid and nothing else: drop_first_token only with class_token")
 
@@ -103,9 +117,9 @@ class CNNConfig:
     """
 
     name: Literal["efficientnet_lite0"]
-    image_size: int = 224
-    image_mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
-    image_std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
+    image_size: Side = 224
+    image_mean: RGB = (127 / 255, 127 / 255, 127 / 255)
+    image_std: RGB = (128 / 255, 128 / 255, 128 / 255)
     pooling: int = 1
     resample: Resample = "bicubic"
     kind: Literal["cnn"] = "cnn"
@@ -124,6 +138,11 @@ class CNNConfig:
     def feature_size(self) -> int:
         return 1280
 
+    @property
+    def parameters(self) -> int:
+        """Of EfficientNet-Lite0's features."""
+        return 3_400_000
+
     def __post_init__(self) -> None:
         _check_deviation(self.image_std)
         if self.pooling < 1 or self.grid % self.pooling:
@@ -139,19 +158,27 @@ class TransformersVisionConfig:
     """
 
     config: dict[str, Any]
-    image_size: int
+    image_size: Side
     num_tokens: int
     feature_size: int
     feature_layer: int = -2
     drop_first_token: bool = False
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_mean: RGB = (0.5, 0.5, 0.5)
+    image_std: RGB = (0.5, 0.5, 0.5)
     resample: Resample = "bicubic"
     kind: Literal["transformers"] = "transformers"
     __pydantic_config__ = STRICT
 
+    @property
+    def parameters(self) -> int:
+        """Unknown before the module is built, which checks its own sizes."""
+        return 0
+
     def __post_init__(self) -> None:
         _check_deviation(self.image_std)
+        depths = self.config.get("depths")  # of Hiera's stages
+        if isinstance(depths, list) and sum(n for n in depths if isinstance(n, int)) > MAX_LAYERS:
+            raise ValueError(f"config.depths: more than {MAX_LAYERS} layers")
 
 
 def _kind(value: Any) -> Any:

@@ -1,0 +1,118 @@
+"""Settings of other decoders that may stand in a Llama or Qwen2 config.json and would change what is computed.
+
+Of each the values are listed with which it computes nothing else; with any other one the file is refused by name,
+because the answers would be wrong without a word. What transformers' own Llama and Qwen2 read is among them.
+"""
+
+from typing import Any
+
+from himix_edge.errors import InputError
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu", "swish"),
+    "hidden_activation": ("silu", "swish"),
+    # attention
+    "use_sliding_window": (False,),
+    "attention_chunk_size": (),
+    "attention_multiplier": (),
+    "query_pre_attn_scalar": (),
+    "attn_logit_softcapping": (0,),
+    "attention_logit_cap": (0,),
+    "clip_qkv": (),
+    "qkv_clip": (),
+    "use_qk_norm": (False,),
+    "qk_norm": (False,),
+    "qk_layernorm": (False,),
+    "use_bidirectional_attention": (False,),
+    "is_causal": (True,),
+    "attention_sink": (False,),
+    "attn_temperature_tuning": (False, 0),
+    "attention_out_bias": (False,),
+    "use_bias": (False,),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "kv_lora_rank": (0,),
+    "alibi": (False,),
+    "mlp_bias": (False,),
+    "mlp_only_layers": ([],),
+    "parallel_attn": (False,),
+    "use_parallel_residual": (False,),
+    # positions
+    "partial_rotary_factor": (1,),
+    "rotary_pct": (1,),
+    "rotary_percent": (1,),
+    "rope_percent": (1,),
+    "rope_pct": (1,),
+    "rotary_dim": (),
+    "rope_ratio": (1,),
+    "rope_local_base_freq": (),
+    "local_rope_theta": (),
+    "rope_interleaved": (False,),
+    "rope_interleave": (False,),
+    "rope_traditional": (False,),
+    "rotary_emb_interleaved": (False,),
+    "no_rope_layers": ([],),
+    "no_rope_layer_interval": (0,),
+    "mrope_section": (),
+    # factors and limits
+    "embedding_multiplier": (1,),
+    "residual_multiplier": (1,),
+    "logits_scaling": (1,),
+    "logit_scale": (1,),
+    "lm_head_multiplier": (1,),
+    "mup_enabled": (False,),
+    "scale_emb": (1,),
+    "scale_depth": (),
+    "dim_model_base": (),
+    "normalize_embedding": (False,),
+    "scale_embedding": (False,),
+    "final_logit_softcapping": (0,),
+    "logits_soft_cap": (0,),
+    "swiglu_limit": (),
+    "norm_after": (False,),
+    "lm_head_bias": (False,),
+    # experts, and layers that are used again
+    "num_experts": (0,),
+    "num_local_experts": (0,),
+    "n_routed_experts": (0,),
+    "moe_num_experts": (0,),
+    "num_kv_shared_layers": (0,),
+    "cross_layer_kv_sharing": (False,),
+    # stored otherwise
+    "quantization_config": ({},),
+    "compression_config": ({},),
+}
+
+
+def refuse_settings(raw: dict[str, Any], where: str) -> None:
+    """Raises InputError naming a setting of a config.json with which this decoder would compute something else."""
+    if raw.get("model_type") not in ("llama", "qwen2"):
+        return  # refused as a whole, by its name
+    for name, harmless in NEUTRAL.items():
+        value = raw.get(name)
+        if value is not None and not any(value == good and _truth(value) == _truth(good) for good in harmless):
+            means = f"; supported: {harmless[0]}" if harmless and harmless[0] not in ([], {}) else ""
+            raise InputError(f"{where}: {name} {_said(value)} is not supported{means}")
+    kinds = raw.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)):
+        raise InputError(f"{where}: layer_types {_said(kinds)} are not supported; only full_attention is")
+    qwen = raw.get("model_type") == "qwen2"
+    for name in ("attention_bias", "qkv_bias"):
+        bias = raw.get(name)
+        if bias is not None and bias is not qwen:
+            raise InputError(f"{where}: {name} {_said(bias)} contradicts model_type {_said(raw.get('model_type'))}")
+    window, positions = raw.get("sliding_window"), raw.get("max_position_embeddings", 2048)
+    if window is None or qwen or raw.get("use_sliding_window") is False:
+        return  # Qwen2 states a window that it does not use
+    if type(window) is not int or type(positions) is not int or window < positions:
+        raise InputError(f"{where}: sliding_window {_said(window)} is not supported")
+
+
+def _truth(value: Any) -> bool:
+    """A truth value is no number here: 1 == True to Python."""
+    return isinstance(value, bool)
+
+
+def _said(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
