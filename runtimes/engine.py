@@ -1,5 +1,6 @@
 """What a runtime has to do: three calls on NumPy arrays. Sessions build everything else on it."""
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from himix_edge.bundle import Bundle
+from himix_edge.bundle import Bundle, cache_bytes
 from himix_edge.errors import InputError
+from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
 
 Floats = NDArray[np.float32]
+NO_TARGETS = {"pytorch"}  # runs checkpoints
 
 
 class Engine(Protocol):
@@ -59,14 +62,34 @@ def load_engine(
         activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
 
     Raises:
-        InputError: this installation has no runtime for the bundle's target.
+        InputError: this installation has no runtime for the bundle's target, the runtime refuses a file, a graph is
+            not what the manifest says, a file changed while it was being opened, or the cache is larger than memory.
         BackendMissing: the runtime's package is not installed.
     """
     target = bundle.manifest.target
     folder = Path(__file__).parent
-    if f"{target}_engine" not in {module.name for module in iter_modules([str(folder)])}:
+    if f"{target}_engine" not in {module.name for module in iter_modules([str(folder)])} or target in NO_TARGETS:
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
     load: Callable[..., Engine] = import_module(f"himix_edge.runtimes.{target}_engine").load
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
     activations = activations or bundle.manifest.quantisation.activations
-    return load(files, bundle.config, bundle.manifest.context_capacity, threads, activations)
+    capacity = bundle.manifest.context_capacity
+    with runtime_errors(f"{bundle.folder}: the files of its {target} graphs cannot be loaded"):
+        _refuse_too_large(bundle, capacity)
+        engine = load(files, bundle.config, capacity, threads, activations)
+    bundle.held.check_in_place()
+    return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)
+
+
+def _refuse_too_large(bundle: Bundle, capacity: int) -> None:
+    """Raises InputError for a cache that this machine has not the memory for."""
+    needed = cache_bytes(bundle.config, capacity)
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        return
+    if needed > there:
+        raise InputError(
+            f"{bundle.folder}: the cache of its {capacity} slots takes {needed / 2**30:.1f} GiB, "
+            f"this machine has {there / 2**30:.1f} GiB of memory"
+        )

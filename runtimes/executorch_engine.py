@@ -37,7 +37,7 @@ class ExecuTorchEngine:
                 self._program = Runtime.get().load_program(path)
                 self._methods: dict[str, Any] = {name: self._program.load_method(name) for name in METHODS}
         except Exception as error:  # ExecuTorch raises RuntimeError and its own kinds
-            raise InputError(f"{path}: ExecuTorch cannot load it: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path}: ExecuTorch cannot load it: {[*str(error).splitlines(), ''][0]}") from None
         missing = [name for name, method in self._methods.items() if method is None]
         if missing:
             raise InputError(f"{path}: no method {', '.join(missing)}")

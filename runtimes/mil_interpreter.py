@@ -41,7 +41,7 @@ def load_program(package: Path) -> Any:
         spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))
         return load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(data / "weights"))
     except Exception as error:  # protobuf's, coremltools' and the system's
-        raise InputError(f"{package}: not a readable Core ML package: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{package}: not a readable Core ML package: {[*str(error).splitlines(), ''][0]}") from None
 
 
 class Dequantised:

@@ -12,10 +12,12 @@ from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
 
 SETTINGS = {
+    "session.load_model_format": "ONNX",  # whatever a file looks like
     "session.force_spinning_stop": "1",  # threads of the tower would spin beside those of the decoder
     "session.disable_quant_qdq": "1",  # int8 weights that are dequantised would be multiplied by int8 activations
     "session.disable_qdq_constant_folding": "1",  # nor are they all held in float
 }
+FLOAT = "tensor(float)"
 OVERFLOWS = {"session.x64quantprecision": "1"}  # the slower kernel, for a CPU whose int8 sums overflow
 # an ONNX file: a (1, 4) uint8 by four 127 of int8 -> y (1, 1) int32, with MatMulInteger
 LARGEST_SUM = (
@@ -51,11 +53,14 @@ class OnnxEngine:
     def _check(self, path: Path, layers: int, cache: list[int], logits: list[int]) -> None:
         """A graph that is not what the manifest says would write outside of the buffers it is given."""
         past = {f"past_key_values.{layer}.{kind}": cache for layer in range(layers) for kind in ("key", "value")}
-        expected = {**past, **{name.replace("past_key_values", "present"): cache for name in past}, "logits": logits}
-        found = {io.name: io.shape for io in [*self._decoder.get_inputs(), *self._decoder.get_outputs()]}
-        for name, shape in expected.items():
-            if found.get(name) != shape:
-                raise InputError(f"{path}: {name} is {found.get(name)}, the manifest says {shape}")
+        present = {name.replace("past_key_values", "present"): cache for name in past}
+        for expected, found in ((past, self._decoder.get_inputs()), (present, self._decoder.get_outputs())):
+            ports = {port.name: (port.type, port.shape) for port in found}
+            for name, shape in (expected | ({"logits": logits} if expected is present else {})).items():
+                if ports.get(name) != (FLOAT, shape):
+                    kind, given = ports.get(name, (None, None))
+                    of_type = "" if kind in (FLOAT, None) else f" of {kind}"
+                    raise InputError(f"{path}: {name} is {given}{of_type}, the manifest says {shape}")
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         features: Floats = self._encoder.run(None, {"image": pixels})[0]
@@ -119,7 +124,7 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class
-        raise InputError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {[*str(error).splitlines(), ''][0]}") from None
 
 
 @cache

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 from himix_edge.runtimes.onnx_engine import open_graph
 
@@ -24,6 +25,9 @@ class OnnxPortableEngine:
             open_graph(files[role], threads, level) for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._names = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")]
+        layers = range(config.decoder.num_hidden_layers)
+        if self._names != [f"past_key_values.{layer}.{kind}" for layer in layers for kind in ("key", "value")]:
+            raise InputError(f"{files['decoder']}: its cache's inputs are not those of the manifest's model")
         self._cache: list[NDArray[Any]] = []
         self._position = 0
 

@@ -120,13 +120,13 @@ class StateCache:
     def __init__(self, request: Any, config: ModelConfig, where: Path):
         """Raises InputError where the states of the graph, which is at `where`, are not those of `config`."""
         self._rows, self._request = config.vision_rows, request
-        self._states = {}
-        for state in request.query_state():
-            _, layer, kind = state.name.split("present")[0].split(".")
-            self._states[int(layer), kind == "value"] = state
-        expected = 2 * config.decoder.num_hidden_layers
-        if len(self._states) != expected:
-            raise InputError(f"{where}: {len(self._states)} cache states, the manifest's model has {expected}")
+        states = {state.name.split("present")[0]: state for state in request.query_state()}
+        layers = range(config.decoder.num_hidden_layers)
+        names = {f"past.{layer}.{kind}": (layer, kind == "value")
+                 for layer in layers for kind in ("key", "value")}  # fmt: skip
+        if states.keys() != names.keys():
+            raise InputError(f"{where}: {len(states)} cache states, not the {len(names)} of the manifest's model")
+        self._states = {names[name]: state for name, state in states.items()}
 
     def fill(self, key: Floats, value: Floats) -> None:
         import openvino

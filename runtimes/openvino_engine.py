@@ -94,7 +94,7 @@ def _read(path: Path) -> Any:
     except ImportError:
         raise BackendMissing("openvino", "openvino") from None
     try:
-        return openvino.Core().read_model(path)
+        return openvino.Core().read_model(path, path.with_suffix(".bin"))
     except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
         raise _refused(path, error) from None
 
@@ -110,7 +110,7 @@ def _compile(graph: Any, settings: dict[str, str], path: Path) -> Any:
 
 
 def _refused(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}")
+    return InputError(f"{path}: OpenVINO cannot load it: {[*str(error).splitlines(), ''][0]}")
 
 
 def _group(graph: Any) -> int:
