@@ -154,7 +154,8 @@ def first_problem(error: ValidationError) -> str:
     """The first problem of a pydantic error as `field: what is wrong`, in one line."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    text = " ".join(f"{field}: {first['msg']}".split() if field else first["msg"].split())
+    problem = first["msg"].removeprefix("Value error, ")
+    text = " ".join(f"{field}: {problem}".split() if field else problem.split())
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
