@@ -1,126 +1,157 @@
-"""From Hugging Face's Jinja chat templates to declarative ones, without running them.
+"""From a checkpoint's chat template to a declarative one, and the tokens that end an answer.
 
-A template in a checkpoint is a program from somebody else; it is not executed here, only recognised: every family has
-markers of its own, and what stands around a message of each role follows from the family. What a template computes
-beyond that is left out: dates and tool descriptions (Llama 3.2's template puts today's date into a system message;
-here there is a system message only if one is given).
+A template in a checkpoint is a program from somebody else; it is run here alone, sandboxed and bounded, to learn what
+it writes around each message (see `template_solving`). One that computes more is refused by name. What it computes
+from today's date is left out, by the line (Llama 3.2 writes it into a system message), and so are tool descriptions.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from himix_edge.checkpoints.jinja import JinjaTemplate
+from himix_edge.checkpoints.template_solving import solve
 from himix_edge.errors import InputError
-from himix_edge.reading import read_json
-from himix_edge.text import ChatTemplate
+from himix_edge.reading import read_json, read_text, validated
+from himix_edge.text import TEMPLATE, ChatTemplate
 
-MAX_TEMPLATE_BYTES = 1 << 20
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-NAMED = {
-    "chatml": ChatTemplate(
-        user=("<|im_start|>user\n", "<|im_end|>\n"), assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
-        system=("<|im_start|>system\n", "<|im_end|>\n"), stop=("<|im_end|>",),
-    ),
-    "llama-3": ChatTemplate(
-        user=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
-        assistant=("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
-        system=("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
-        stop=("<|eot_id|>",), bos="<|begin_of_text|>",
-    ),
-    "zephyr": ChatTemplate(
-        user=("<|user|>\n", "</s>\n"), assistant=("<|assistant|>\n", "</s>\n"), system=("<|system|>\n", "</s>\n"),
-        stop=("</s>",),
-    ),
-    "vicuna": ChatTemplate(
-        user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"), system=("", " "), stop=("</s>",), bos="<s>",
-        default_system=VICUNA_SYSTEM,
-    ),
-}  # fmt: skip
-MARKERS = {
-    "chatml": "<|im_start|>", "llama-3": "<|start_header_id|>", "zephyr": "<|user|>", "vicuna": "ASSISTANT:",
-}  # fmt: skip
-DEFAULT_SYSTEM = re.compile(r"<\|im_start\|>system(?:\n|\\n)([^'\"{}]+?)<\|im_end\|>")
+MAX_TEMPLATE_BYTES = 1 << 18
+MAX_SETTINGS_BYTES = 16 << 20
+MAX_ENDS = 64
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+CLASS_DEFAULTS = {  # what transformers' tokenizer classes take where tokenizer_config.json names no token
+    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "CodeLlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "GemmaTokenizer": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "Qwen2Tokenizer": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    "GPT2Tokenizer": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+}
 
 
-def declarative(template: str, bos: str, eos: str, where: str) -> ChatTemplate:
-    """The declarative form of a Jinja template of a known family.
+def declarative(template: str, special: Mapping[str, str], tokenizer: Tokenizer, where: str) -> ChatTemplate:
+    """The declarative form of a Jinja template.
 
     Args:
         template: the Jinja text.
-        bos: the token that the tokenizer writes in front of a text, "" if it does not.
-        eos: the tokenizer's end-of-text token.
+        special: the tokenizer's special tokens by their names (`bos_token`).
+        tokenizer: the model's.
         where: the file, for messages.
 
     Raises:
-        InputError: the family is not known.
+        InputError: it writes what no declarative template does, takes too much time or memory, or ends no answer.
+        BackendMissing: jinja2 is not installed.
     """
-    family = next((name for name, marker in MARKERS.items() if marker in template), None)
-    if family is None:
-        raise InputError(
-            f"{where}: its chat template is of no known family ({', '.join(MARKERS)}); give one with "
-            "--chat-template NAME_OR_FILE"
-        )
-    chosen = NAMED[family]
-    if family == "chatml":
-        default = DEFAULT_SYSTEM.search(template)
-        return replace(chosen, default_system=default[1] if default else "", bos=bos if "bos_token" in template else "")
-    if family == "llama-3":
-        return replace(chosen, bos=bos or chosen.bos)
-    return replace(_with_eos(chosen, eos or "</s>"), bos=bos if "bos_token" in template or family == "vicuna" else "")
+    if len(template.encode(errors="replace")) > MAX_TEMPLATE_BYTES:
+        raise InputError(f"{where}: its chat template is larger than {MAX_TEMPLATE_BYTES >> 10} KiB; refused")
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    jinja = JinjaTemplate(template, special, where)
+    solved = solve(jinja, special.get("bos_token", ""), added, where)
+    eos = special.get("eos_token", "")
+    stop = dict.fromkeys([*solved.stop, *([eos] if eos and tokenizer.token_to_id(eos) is not None else [])])
+    if not stop:
+        raise InputError(f"{where}: no token ends an answer; give a template with one by --chat-template FILE")
+    return replace(solved, stop=tuple(stop))
 
 
-def folder_template(folder: Path) -> ChatTemplate:
-    """The chat template of a Hugging Face folder. Raises InputError if there is none or it is not understood."""
+def folder_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
+    """The chat template of a folder: ours, or a Hugging Face folder's.
+
+    Raises:
+        InputError: there is none, or as in `declarative`.
+        BackendMissing: see `declarative`.
+    """
+    settings = _object(folder / "tokenizer_config.json")
+    ours, jinja = folder / TEMPLATE, folder / "chat_template.jinja"
     path = folder / "tokenizer_config.json"
-    settings = read_json(path, MAX_TEMPLATE_BYTES * 16) if path.is_file() else {}
-    jinja = folder / "chat_template.jinja"
-    if jinja.is_file():
-        path = jinja
-        if jinja.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise InputError(f"{jinja}: larger than {MAX_TEMPLATE_BYTES} bytes; this is not a chat template")
-        template: Any = jinja.read_text(encoding="utf-8", errors="replace")
-    else:
-        template = settings.get("chat_template")
+    template = settings.get("chat_template")
+    if ours.is_file():
+        raw = read_json(ours)
+        if not isinstance(raw, dict) or set(raw) != {"chat_template"}:
+            return validated(ChatTemplate, raw, str(ours))
+        path, template = ours, raw["chat_template"]  # transformers' own file of this name
+    elif jinja.is_file():
+        path, template = jinja, read_text(jinja, MAX_TEMPLATE_BYTES)
     if isinstance(template, list):  # several named ones
-        template = next(
-            (t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"), None
-        )
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[0].get("template") if named else None
     if not isinstance(template, str):
         raise InputError(f"{folder}: no chat template; give one with --chat-template NAME_OR_FILE")
-    return declarative(template, _token(settings, "bos_token"), _token(settings, "eos_token"), str(path))
+    kind = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
+    special = CLASS_DEFAULTS.get(kind, {}) | _special(_object(folder / "special_tokens_map.json")) | _special(settings)
+    return declarative(template, special, tokenizer, str(path))
 
 
-def gguf_template(metadata: Mapping[str, Any], where: str) -> ChatTemplate:
-    """The chat template of a GGUF file. Raises InputError if there is none or it is not understood."""
-    template, tokens = metadata.get("tokenizer.chat_template"), metadata.get("tokenizer.ggml.tokens", [])
+def gguf_template(metadata: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> ChatTemplate:
+    """The chat template of a GGUF file; errors as in `folder_template`."""
+    template = metadata.get("tokenizer.chat_template")
     if not isinstance(template, str):
         raise InputError(f"{where}: no chat template; give one with --chat-template NAME_OR_FILE")
-
-    def token(name: str) -> str:
-        number = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        return tokens[number] if isinstance(number, int) and 0 <= number < len(tokens) else ""
-
-    return declarative(template, token("bos"), token("eos"), where)
-
-
-def _with_eos(template: ChatTemplate, eos: str) -> ChatTemplate:
-    """A template of the family whose turns end with the tokenizer's own end-of-text token."""
-
-    def put(pair: tuple[str, str]) -> tuple[str, str]:
-        return pair[0].replace("</s>", eos), pair[1].replace("</s>", eos)
-
-    return replace(
-        template, user=put(template.user), assistant=put(template.assistant), system=put(template.system), stop=(eos,)
-    )
+    special = {}
+    for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding"), ("unk_token", "unknown")):
+        number = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if number is not None:
+            special[name] = token_text(tokenizer, number, f"{where}: tokenizer.ggml.{key}_token_id")
+    return declarative(template, special, tokenizer, where)
 
 
-def _token(settings: dict[str, Any], name: str) -> str:
-    """A special token of tokenizer_config.json: a string, or a dictionary with its content."""
-    value = settings.get(name)
-    value = value.get("content") if isinstance(value, dict) else value
-    return value if isinstance(value, str) else ""
+def folder_ends(folder: Path) -> list[tuple[Any, str]]:
+    """What config.json and generation_config.json name as end tokens: ids, each with its place, for messages."""
+    found: list[tuple[Any, str]] = []
+    for name in ("config.json", "generation_config.json"):
+        raw = _object(folder / name)
+        inner = raw.get("text_config")
+        for part in (raw, inner if isinstance(inner, dict) else {}):
+            value = part.get("eos_token_id")
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            found += [(number, f"{folder / name}: eos_token_id") for number in values]
+    return found
+
+
+def gguf_ends(metadata: Mapping[str, Any], where: str) -> list[tuple[Any, str]]:
+    """A GGUF file's end tokens, as `folder_ends`."""
+    keys = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
+    return [(metadata[key], f"{where}: {key}") for key in keys if metadata.get(key) is not None]
+
+
+def with_ends(template: ChatTemplate, ends: Iterable[tuple[Any, str]], tokenizer: Tokenizer) -> ChatTemplate:
+    """The template with further tokens that end an answer.
+
+    Raises:
+        InputError: an id that is not one of the tokenizer's, with its place.
+    """
+    texts = [token_text(tokenizer, number, where) for number, where in ends]
+    stop = tuple(dict.fromkeys([*template.stop, *texts]))
+    if len(stop) > MAX_ENDS:
+        raise InputError(f"{len(stop)} tokens end an answer; no more than {MAX_ENDS} are supported")
+    return replace(template, stop=stop)
+
+
+def token_text(tokenizer: Tokenizer, number: Any, where: str) -> str:
+    """The text of a token. Raises InputError unless `number` is an id and the text stands for it alone."""
+    valid = type(number) is int and 0 <= number < 1 << 32
+    text = tokenizer.id_to_token(number) if valid else None
+    if text is None or tokenizer.token_to_id(text) != number:
+        raise InputError(f"{where}: {str(number)[:40]} is not the id of a token of this tokenizer")
+    return str(text)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is no such file."""
+    raw = read_json(path, MAX_SETTINGS_BYTES) if path.exists() else {}
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(raw).__name__}")
+    return raw
+
+
+def _special(settings: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that a file names: each a string, or an object with its content."""
+    found = {}
+    for name in SPECIAL:
+        value = settings.get(name)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str):
+            found[name] = value
+    return found
