@@ -180,11 +180,11 @@ def oriented(out: Path) -> Iterator[dict[str, Any]]:
     for orientation in range(1, 9):
         image = Image.open(out / "images" / "oriented.png")
         image.getexif()[0x0112] = orientation
-        upright = np.asarray(ImageOps.exif_transpose(image))
+        upright = ImageOps.exif_transpose(image)
         yield {
             "orientation": orientation,
-            "width": upright.shape[1],
-            "sha256": hashlib.sha256(resize(image, 16, "bilinear").tobytes()).hexdigest(),
+            "width": upright.width,
+            "sha256": hashlib.sha256(resize(upright, 16, "bilinear").tobytes()).hexdigest(),
         }
 
 

@@ -45,9 +45,12 @@ def main() -> None:
             apk.extractall(out, [name for name in apk.namelist() if name.startswith("assets/")])
         screens = ["dev.himix.edge.demo.ScreensTest"]
     fixtures, script = BUILD / "fixtures", Path(__file__).parent / "fixtures.py"
+    hostile = BUILD / "hostile"
     run(sys.executable, script, bundle, fixtures)
+    run(sys.executable, ROOT / "conformance" / "hostile.py", bundle, hostile)
     properties = {
-        "fixtures": fixtures, "bundle": bundle, "jni": library, "python": sys.executable, "script": script,
+        "fixtures": fixtures, "hostile": hostile, "bundle": bundle, "jni": library,
+        "python": sys.executable, "script": script,
         "onnxruntime": runtime / "linux" / "libonnxruntime.so", "assets": out / "assets",
         "resources": Path(__file__).parent / "app" / "src" / "main" / "res",
     }  # fmt: skip

@@ -241,6 +241,8 @@ def _changed(good: dict[str, Any], field: str, value: Any, name: str = "", word:
     else:
         at[int(last) if isinstance(at, list) else last] = value
     shown = "missing" if value is _MISSING else repr(value)[:40]
+    if RAW in repr(value):
+        word = ""  # no JSON in the first place
     return _case(name or f"{field}: {shown}", _dumped(changed), last if word is None else word)
 
 

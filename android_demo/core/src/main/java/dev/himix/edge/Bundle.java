@@ -1,10 +1,12 @@
 package dev.himix.edge;
 
 import java.io.File;
-import java.io.IOException;
 import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 
 /**
@@ -16,20 +18,13 @@ public final class Bundle {
     public static final String TOKENIZER = "tokenizer.json";
     static final long SCHEMA_VERSION = 1;
     static final long MAX_MANIFEST_BYTES = 4 << 20;
-    private static final String[] ROLES = {"vision_encoder", "vision_injector", "decoder"};
-
-    /** A file of the bundle, its path relative to the folder. */
-    private static final class FileRecord {
-        final String path;
-        final long bytes;
-        final String sha256;
-
-        FileRecord(Fields record) {
-            path = record.string("path");
-            bytes = record.integer("bytes", 0, Long.MAX_VALUE);
-            sha256 = record.string("sha256");
-        }
-    }
+    static final String[] ROLES = {"vision_encoder", "vision_injector", "decoder"};
+    private static final int MOST_FILES = 10_000;
+    private static final String[] KNOWN = {
+        "schema_version", "name", "target", "roles", "files", "model", "preprocessing", "quantisation",
+        "chat_template", "generation", "context_capacity", "vision_tokens", "image_kv_id", "tools", "provenance",
+        "weights", "parity", "selftest",
+    };
 
     /** One question about one image whose exact answer is known. */
     public static final class SelfTestCase {
@@ -41,11 +36,12 @@ public final class Bundle {
         public final boolean ends; // whether the answer stops there; else it goes on
         public final boolean decisive; // whether the model is surer of it than devices round differently
 
-        SelfTestCase(Fields test) {
+        SelfTestCase(Fields test, int vocabSize) {
+            test.only("image", "prompt", "pixels_sha256", "token_ids", "text", "ends", "decisive");
             image = test.string("image");
             prompt = test.string("prompt");
-            pixelsSha256 = test.string("pixels_sha256");
-            tokenIds = test.integers("token_ids", 0, Integer.MAX_VALUE);
+            pixelsSha256 = test.digest("pixels_sha256");
+            tokenIds = test.integers("token_ids", 0, vocabSize - 1);
             text = test.string("text");
             ends = test.flag("ends", true);
             decisive = test.flag("decisive", true);
@@ -67,67 +63,95 @@ public final class Bundle {
     public final double temperature;
     public final double topP;
     public final SelfTestCase selfTest;
-    private final Map<String, FileRecord> roleFiles = new LinkedHashMap<String, FileRecord>();
+    private final Map<String, List<String>> rolePaths = new LinkedHashMap<String, List<String>>();
     private final Map<String, FileRecord> files = new LinkedHashMap<String, FileRecord>();
+    private final Map<String, FileRecord> byLowerCase = new HashMap<String, FileRecord>();
     private long decoderBytes;
 
     private Bundle(File folder, Fields manifest) {
         this.folder = folder;
-        name = manifest.string("name");
         target = manifest.string("target");
         if (!target.equals("onnx")) {
             throw new InputException(
                     folder + ": a bundle for " + target + "; this app runs the target onnx (himix export --target onnx)");
         }
-        Fields roles = manifest.object("roles");
-        for (String role : roles.names()) {
-            for (Fields fields : roles.objects(role)) {
-                FileRecord record = new FileRecord(fields);
-                files.put(record.path, record);
-                if (!roleFiles.containsKey(role)) {
-                    roleFiles.put(role, record);
-                }
-                if (role.equals("decoder")) {
-                    decoderBytes += record.bytes;
-                }
-            }
-        }
-        for (String role : ROLES) {
-            if (!roleFiles.containsKey(role)) {
-                throw new InputException(new File(folder, MANIFEST) + ": roles: no file for " + role);
-            }
-        }
-        for (Fields fields : manifest.objects("files")) {
-            FileRecord record = new FileRecord(fields);
-            files.put(record.path, record);
-        }
+        name = manifest.plainName("name");
+        readFiles(manifest);
         model = new ModelConfig(manifest.object("model"));
         template = new ChatTemplate(manifest.object("chat_template"));
         Fields preprocessing = manifest.object("preprocessing");
-        if (preprocessing.integer("image_size", 1, 1 << 14) != model.imageSize) {
+        preprocessing.only("image_size", "method");
+        if (preprocessing.integer("image_size", 1, ModelConfig.MOST_PIXELS) != model.imageSize) {
             throw preprocessing.wrong("image_size", "the model's, " + model.imageSize);
         }
-        filter = Resize.Filter.of(preprocessing.string("method"), new File(folder, MANIFEST).toString());
+        filter = Resize.Filter.of(preprocessing.string("method"), where());
         Fields quantisation = manifest.object("quantisation");
+        quantisation.only("precision", "bits", "group_size", "method", "activations");
         precision = quantisation.string("precision");
         activations = quantisation.string("activations");
         capacity = (int) manifest.integer("context_capacity", 1, 1 << 24);
         visionTokens = (int) manifest.integer("vision_tokens", 1, 1 << 24);
         imageKvId = manifest.string("image_kv_id");
         Fields generation = manifest.object("generation");
-        maxNewTokens = (int) generation.integer("max_new_tokens", 1, Integer.MAX_VALUE);
-        temperature = generation.number("temperature");
-        topP = generation.number("top_p");
-        selfTest = new SelfTestCase(manifest.object("selftest"));
-        checkPath(selfTest.image);
-        for (String path : files.keySet()) {
-            checkPath(path);
-        }
+        generation.only("max_new_tokens", "temperature", "top_p");
+        maxNewTokens = (int) generation.integer("max_new_tokens", 1, 1 << 24);
+        temperature = generation.number("temperature", 0, Double.MAX_VALUE);
+        topP = generation.number("top_p", Double.MIN_VALUE, 1);
+        selfTest = new SelfTestCase(manifest.object("selftest"), model.vocabSize);
+        FileRecord.checkPath(selfTest.image, where());
         for (String needed : new String[] {TOKENIZER, selfTest.image}) {
             if (!files.containsKey(needed)) {
-                throw new InputException(new File(folder, MANIFEST) + ": files: no record of " + needed);
+                throw new InputException(where() + ": files: no record of " + needed);
             }
         }
+        manifest.only(KNOWN);
+    }
+
+    private void readFiles(Fields manifest) {
+        Fields roles = manifest.object("roles");
+        for (String role : ROLES) {
+            List<Fields> records = roles.has(role) ? roles.objects(role) : Collections.<Fields>emptyList();
+            if (records.isEmpty()) {
+                throw new InputException(where() + ": roles: no file for " + role);
+            }
+            List<String> paths = new ArrayList<String>();
+            for (Fields fields : records) {
+                FileRecord record = add(fields);
+                paths.add(record.path);
+                decoderBytes += role.equals("decoder") ? record.bytes : 0;
+            }
+            rolePaths.put(role, paths);
+        }
+        roles.only(ROLES);
+        for (Fields fields : manifest.objects("files")) {
+            add(fields);
+        }
+    }
+
+    /** A path may serve several roles, but it is one file; on a phone's storage also if it is spelled in capitals. */
+    private FileRecord add(Fields fields) {
+        FileRecord record = new FileRecord(fields, where());
+        String lower = record.path.toLowerCase(Locale.ROOT);
+        for (FileRecord other : new FileRecord[] {files.get(record.path), byLowerCase.get(lower)}) {
+            if (other != null && !other.equalTo(record)) {
+                throw new InputException(where() + ": " + record.path + " is listed as two different files; refused");
+            }
+        }
+        if (files.size() >= MOST_FILES) {
+            throw new InputException(where() + ": more than " + MOST_FILES + " files; refused");
+        }
+        files.put(record.path, record);
+        byLowerCase.put(lower, record);
+        return record;
+    }
+
+    private String where() {
+        return new File(folder, MANIFEST).toString();
+    }
+
+    /** Whether a bundle, and so its folder, may be called so: nothing that a shell reads otherwise. */
+    public static boolean isName(String name) {
+        return Fields.isPlainName(name);
     }
 
     /** Reads and checks a bundle, every hash included. Throws InputException naming the file that is wrong. */
@@ -156,28 +180,19 @@ public final class Bundle {
     /** Checks that every file is the one that the manifest describes. Throws InputException. */
     public void verify() {
         for (FileRecord record : files.values()) {
-            File file = new File(folder, record.path);
-            if (!staysInside(file)) {
-                throw new InputException(file + ": a link that leaves the bundle; refused");
-            }
-            if (!file.isFile()) {
-                throw new InputException(file + ": missing; the bundle is incomplete, copy it again");
-            }
-            if (file.length() != record.bytes) {
-                throw new InputException(
-                        file + ": " + file.length() + " bytes, the manifest says " + record.bytes
-                                + "; copy the bundle again");
-            }
-            if (!Files.sha256(file).equals(record.sha256)) {
-                throw new InputException(
-                        file + ": content does not match its SHA-256 in the manifest; copy the bundle again");
-            }
+            record.verify(folder);
         }
+        OnnxFiles.check(this);
     }
 
     /** The main file of a role. */
     public File roleFile(String role) {
-        return new File(folder, roleFiles.get(role).path);
+        return new File(folder, rolePaths.get(role).get(0));
+    }
+
+    /** Paths of a role's files, the main one first. */
+    List<String> rolePaths(String role) {
+        return rolePaths.get(role);
     }
 
     /** Paths of all files, manifest.json first, relative to the folder. */
@@ -200,26 +215,5 @@ public final class Bundle {
     /** Size of the decoder's files. */
     public long decoderBytes() {
         return decoderBytes;
-    }
-
-    private boolean staysInside(File file) {
-        try {
-            return file.getCanonicalPath().startsWith(folder.getCanonicalPath() + File.separator);
-        } catch (IOException error) {
-            return false;
-        }
-    }
-
-    private void checkPath(String path) {
-        boolean odd = path.isEmpty() || path.startsWith("/");
-        for (char c : new char[] {'\\', ':', '\0'}) {
-            odd |= path.indexOf(c) >= 0;
-        }
-        for (String part : path.split("/", -1)) {
-            odd |= part.equals("..");
-        }
-        if (odd) {
-            throw new InputException(new File(folder, MANIFEST) + ": path \"" + path + "\" leaves the bundle; refused");
-        }
     }
 }

@@ -12,12 +12,18 @@ public final class ChatTemplate {
     final String bos;
     final String defaultSystem;
 
+    private static final int LONGEST = 4096; // characters of a piece that is searched for special tokens
+
     ChatTemplate(Fields template) {
+        template.only("user", "assistant", "system", "stop", "bos", "default_system");
         user = pair(template, "user");
         assistant = pair(template, "assistant");
         system = template.has("system") ? pair(template, "system") : new String[] {"", ""};
         stop = new ArrayList<String>(template.strings("stop"));
         bos = template.string("bos", "");
+        if (bos.length() > LONGEST) {
+            throw template.wrong("bos", "of at most " + LONGEST + " characters");
+        }
         defaultSystem = template.string("default_system", "");
     }
 
@@ -25,6 +31,11 @@ public final class ChatTemplate {
         List<String> pair = template.strings(role);
         if (pair.size() != 2) {
             throw template.wrong(role, "a prefix and a suffix");
+        }
+        for (String piece : pair) {
+            if (piece.length() > LONGEST) {
+                throw template.wrong(role, "of at most " + LONGEST + " characters");
+            }
         }
         return new String[] {pair.get(0), pair.get(1)};
     }

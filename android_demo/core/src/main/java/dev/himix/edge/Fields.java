@@ -1,11 +1,16 @@
 package dev.himix.edge;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Pattern;
 
 /** A JSON object whose fields are read with their types; a field that is wrong is named in the error. */
 final class Fields {
+    private static final Pattern DIGEST = Pattern.compile("[0-9a-f]{64}");
+    private static final Pattern NAME = Pattern.compile("[A-Za-z0-9_][A-Za-z0-9._-]{0,127}");
+
     private final Map<String, Object> members;
     private final String where;
 
@@ -35,6 +40,15 @@ final class Fields {
         return members.get(name);
     }
 
+    /** Throws InputException for a field that is not one of these: what it means is not known here. */
+    void only(String... known) {
+        for (String name : members.keySet()) {
+            if (!Arrays.asList(known).contains(name)) {
+                throw new InputException(where + ": " + name + " is not known to this app; refused");
+            }
+        }
+    }
+
     Fields object(String name) {
         return of(need(name), where + ": " + name);
     }
@@ -48,11 +62,33 @@ final class Fields {
     }
 
     String string(String name, String otherwise) {
-        return has(name) ? string(name) : otherwise;
+        return members.containsKey(name) ? string(name) : otherwise;
+    }
+
+    /** Lower-case hexadecimal SHA-256. */
+    String digest(String name) {
+        String digest = string(name);
+        if (!DIGEST.matcher(digest).matches()) {
+            throw wrong(name, "64 hexadecimal digits");
+        }
+        return digest;
+    }
+
+    /** Letters, digits, '.', '_' and '-': nothing that a shell or a file system reads otherwise. */
+    String plainName(String field) {
+        String name = string(field);
+        if (!isPlainName(name)) {
+            throw wrong(field, "at most 128 of A-Z a-z 0-9 . _ -, no dot or dash in front");
+        }
+        return name;
+    }
+
+    static boolean isPlainName(String name) {
+        return NAME.matcher(name).matches();
     }
 
     boolean flag(String name, boolean otherwise) {
-        if (!has(name)) {
+        if (!members.containsKey(name)) {
             return otherwise;
         }
         if (!(members.get(name) instanceof Boolean)) {
@@ -69,12 +105,14 @@ final class Fields {
         return (Long) value;
     }
 
-    double number(String name) {
+    /** A number in least..most, both included. */
+    double number(String name, double least, double most) {
         Object value = need(name);
-        if (!(value instanceof Number)) {
-            throw wrong(name, "a number");
+        double number = value instanceof Number ? ((Number) value).doubleValue() : Double.NaN;
+        if (!(number >= least && number <= most)) {
+            throw wrong(name, "a number in " + least + ".." + most);
         }
-        return ((Number) value).doubleValue();
+        return number;
     }
 
     List<Object> list(String name) {

@@ -1,6 +1,7 @@
 package dev.himix.edge;
 
 import java.io.ByteArrayOutputStream;
+import java.io.DataInputStream;
 import java.io.File;
 import java.io.FileInputStream;
 import java.io.FileNotFoundException;
@@ -21,13 +22,16 @@ public final class Files {
 
     /** A file's bytes. Throws InputException if it is missing, cannot be read or is larger than {@code limit}. */
     public static byte[] read(File file, long limit) {
+        if (file.exists() && !file.isFile()) { // reading a pipe might never end
+            throw new InputException(file + ": not a regular file; refused");
+        }
         if (file.length() > limit) {
             throw new InputException(file + ": larger than " + (limit >> 20) + " MiB; refused");
         }
-        try (InputStream in = new FileInputStream(file)) {
-            ByteArrayOutputStream out = new ByteArrayOutputStream((int) file.length());
-            copy(in, out);
-            return out.toByteArray();
+        try (DataInputStream in = new DataInputStream(new FileInputStream(file))) {
+            byte[] bytes = new byte[(int) file.length()];
+            in.readFully(bytes);
+            return bytes.length > 0 ? bytes : rest(in, limit, file);
         } catch (FileNotFoundException error) {
             throw new InputException(file + ": no such file");
         } catch (IOException error) {
@@ -35,20 +39,40 @@ public final class Files {
         }
     }
 
+    /** The system's own files (/proc) say that they are empty. */
+    private static byte[] rest(InputStream in, long limit, File file) throws IOException {
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        byte[] buffer = new byte[1 << 12];
+        for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+            out.write(buffer, 0, count);
+            if (out.size() > limit) {
+                throw new InputException(file + ": larger than " + (limit >> 20) + " MiB; refused");
+            }
+        }
+        return out.toByteArray();
+    }
+
     /** A JSON file of at most {@code limit} bytes, in UTF-8. Throws InputException naming the file. */
     public static Object readJson(File file, long limit) {
         byte[] bytes = read(file, limit);
+        try {
+            return parseJson(ByteBuffer.wrap(bytes));
+        } catch (InputException error) {
+            throw new InputException(file + ": " + error.getMessage());
+        }
+    }
+
+    /** JSON in UTF-8. Throws InputException. */
+    static Object parseJson(ByteBuffer bytes) {
         try {
             return Json.parse(
                     StandardCharsets.UTF_8
                             .newDecoder()
                             .onMalformedInput(CodingErrorAction.REPORT)
-                            .decode(ByteBuffer.wrap(bytes))
+                            .decode(bytes)
                             .toString());
         } catch (CharacterCodingException error) {
-            throw new InputException(file + ": not UTF-8");
-        } catch (InputException error) {
-            throw new InputException(file + ": " + error.getMessage());
+            throw new InputException("not UTF-8");
         }
     }
 

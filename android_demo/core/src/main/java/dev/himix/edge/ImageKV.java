@@ -15,7 +15,7 @@ import java.util.Map;
  */
 public final class ImageKV {
     private static final String FORMAT = "himix-image-kv-1";
-    private static final long MAX_FILE_BYTES = 1 << 30;
+    private static final long MAX_FILE_BYTES = 256 << 20;
     private static final int MAX_HEADER_BYTES = 1 << 20;
 
     final float[] key;
@@ -94,7 +94,8 @@ public final class ImageKV {
         }
         byte[] text = new byte[(int) length];
         bytes.get(text);
-        Fields header = Fields.of(Json.parse(new String(text, StandardCharsets.UTF_8)), "header");
+        Fields header = Fields.of(Files.parseJson(ByteBuffer.wrap(text)), "header");
+        header.only("__metadata__", "key", "value");
         Fields metadata = header.object("__metadata__");
         if (!metadata.string("format", "").equals(FORMAT)) {
             throw new InputException("its format is not " + FORMAT);
@@ -104,31 +105,47 @@ public final class ImageKV {
         if (shape.length != 4 || !Arrays.equals(shape, header.object("value").integers("shape", 1, 1 << 24))) {
             throw new InputException("key and value are not two tensors of one shape");
         }
-        int next;
-        try {
-            next = Integer.parseInt(metadata.string("next_position"));
-        } catch (NumberFormatException error) {
-            throw new InputException("next_position is not a number");
+        String next = metadata.string("next_position");
+        if (!next.matches("[0-9]{1,8}")) {
+            throw new InputException("next_position is not a position");
         }
         ByteBuffer data = bytes.slice().order(ByteOrder.LITTLE_ENDIAN);
+        Fields value = header.object("value");
+        long[] keyPlace = place(key, shape, data.capacity());
+        long[] valuePlace = place(value, shape, data.capacity());
+        boolean apart = keyPlace[1] <= valuePlace[0] || valuePlace[1] <= keyPlace[0];
+        if (!apart || keyPlace[1] - keyPlace[0] + valuePlace[1] - valuePlace[0] != data.capacity()) {
+            throw new InputException("key and value do not lie one behind the other");
+        }
         return new ImageKV(
-                tensor(key, shape, data), tensor(header.object("value"), shape, data), shape[0], shape[1], shape[2],
-                shape[3], metadata.string("model_id", ""), next);
+                numbers(data, keyPlace), numbers(data, valuePlace), shape[0], shape[1], shape[2], shape[3],
+                metadata.string("model_id"), Integer.parseInt(next));
     }
 
-    private static float[] tensor(Fields entry, int[] shape, ByteBuffer data) {
+    /** Where a tensor's bytes begin and end. */
+    private static long[] place(Fields entry, int[] shape, int size) {
+        entry.only("dtype", "shape", "data_offsets");
         List<Object> offsets = entry.list("data_offsets");
         double count = (double) shape[0] * shape[1] * shape[2] * shape[3];
         boolean numbers = offsets.size() == 2 && offsets.get(0) instanceof Long && offsets.get(1) instanceof Long;
         long from = numbers ? (Long) offsets.get(0) : -1;
         long to = numbers ? (Long) offsets.get(1) : -1;
-        if (!entry.string("dtype").equals("F32") || from < 0 || to > data.capacity() || to - from != 4 * count) {
+        if (!entry.string("dtype").equals("F32") || from < 0 || to > size || to - from != 4 * count) {
             throw new InputException("a tensor's type or size is not what its shape says");
         }
-        float[] values = new float[(int) count];
+        return new long[] {from, to};
+    }
+
+    private static float[] numbers(ByteBuffer data, long[] place) {
+        float[] values = new float[(int) (place[1] - place[0]) / 4];
         data.clear();
-        data.position((int) from);
+        data.position((int) place[0]);
         data.slice().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(values);
+        for (float value : values) {
+            if (Float.isNaN(value) || Float.isInfinite(value)) {
+                throw new InputException("not all of its values are numbers");
+            }
+        }
         return values;
     }
 }

@@ -111,7 +111,7 @@ public final class Json {
             char c = peek();
             at++;
             if (c == '"') {
-                return out.toString();
+                return wellFormed(out.toString());
             } else if (c == '\\') {
                 out.append(escape());
             } else if (c < ' ') {
@@ -120,6 +120,19 @@ public final class Json {
                 out.append(c);
             }
         }
+    }
+
+    /** Half a surrogate pair is no character; it would be written as another one. */
+    private String wellFormed(String found) {
+        for (int i = 0; i < found.length(); i++) {
+            if (Character.isSurrogate(found.charAt(i))) {
+                if (!Character.isSupplementaryCodePoint(found.codePointAt(i))) {
+                    throw wrong("half a surrogate pair");
+                }
+                i++;
+            }
+        }
+        return found;
     }
 
     private char escape() {
@@ -168,7 +181,11 @@ public final class Json {
         if (digits.length() <= 18 && digits.indexOf('.') < 0 && digits.indexOf('e') < 0 && digits.indexOf('E') < 0) {
             return Long.valueOf(digits);
         }
-        return Double.valueOf(digits);
+        Double number = Double.valueOf(digits);
+        if (number.isInfinite()) {
+            throw wrong("a number beyond what a computer holds");
+        }
+        return number;
     }
 
     private Object word(String word, Object value) {

@@ -5,6 +5,7 @@ import java.util.TreeSet;
 
 /** What a session has to know of the model: the shapes of its cache, and which layers see the image. */
 public final class ModelConfig {
+    static final int MOST_PIXELS = 1 << 13;
     private static final int MOST = 1 << 20;
 
     public final String architecture; // "himix" or "vanilla"
@@ -23,17 +24,20 @@ public final class ModelConfig {
         if (!architecture.equals("himix") && !architecture.equals("vanilla")) {
             throw model.wrong("architecture", "himix or vanilla");
         }
-        layers = (int) model.integer("num_hidden_layers", 1, 4096);
+        layers = (int) model.integer("num_hidden_layers", 1, 1024);
         int heads = (int) model.integer("num_attention_heads", 1, MOST);
         keyValueHeads = model.has("num_key_value_heads") ? (int) model.integer("num_key_value_heads", 1, MOST) : heads;
         headDim =
                 model.has("head_dim")
                         ? (int) model.integer("head_dim", 1, MOST)
                         : (int) model.integer("hidden_size", 1, MOST) / heads;
+        if (headDim < 1) {
+            throw model.wrong("num_attention_heads", "at most hidden_size");
+        }
         vocabSize = (int) model.integer("vocab_size", 1, 1 << 24);
         featureSize = (int) model.integer("vision_hidden_size", 1, MOST);
         Fields vision = model.object("vision_config");
-        imageSize = (int) vision.integer("image_size", 1, 1 << 14);
+        imageSize = (int) vision.integer("image_size", 1, MOST_PIXELS);
         visionRows = rows(model, vision);
     }
 
@@ -45,17 +49,26 @@ public final class ModelConfig {
         String sharing = "none";
         if (architecture.equals("himix") && model.has("injection")) {
             Fields injection = model.object("injection");
+            injection.only("layers", "sharing"); // another way to inject gives other answers
             sharing = injection.string("sharing", "none");
             if (!Arrays.asList("none", "uniform", "levels").contains(sharing)) {
                 throw injection.wrong("sharing", "none, uniform or levels");
             }
             if (injection.has("layers")) {
                 injected = injection.integers("layers", 0, layers - 1);
+                for (int i = 0; i < Math.max(injected.length, 1); i++) {
+                    if (injected.length == 0 || i > 0 && injected[i] <= injected[i - 1]) {
+                        throw injection.wrong("layers", "rising layer numbers");
+                    }
+                }
             }
         }
         int levels = 1;
         if (sharing.equals("levels") && vision.has("feature_layers")) {
             levels = vision.list("feature_layers").size();
+            if (levels < 1 || levels > injected.length) {
+                throw vision.wrong("feature_layers", "at least one, and at most as many as layers see the image");
+            }
         }
         int[] rows = new int[layers];
         Arrays.fill(rows, -1);

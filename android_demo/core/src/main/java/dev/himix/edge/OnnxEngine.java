@@ -42,19 +42,27 @@ final class OnnxEngine {
         encoder = open(bundle, "vision_encoder", threads);
         injector = open(bundle, "vision_injector", threads);
         decoder = open(bundle, "decoder", threads);
-        image = Tensor.allocate("image", Tensor.UINT8, 1, side, side, 3);
-        features = Tensor.allocate("vision_features", Tensor.FLOAT, 1, bundle.visionTokens, model.featureSize);
-        int rows = model.visionRowCount();
-        visionKey = Tensor.allocate("vision_key", Tensor.FLOAT, rows, heads, bundle.visionTokens, model.headDim);
-        visionValue = Tensor.allocate("vision_value", Tensor.FLOAT, rows, heads, bundle.visionTokens, model.headDim);
-        logits = Tensor.allocate("logits", Tensor.FLOAT, 1, model.vocabSize);
-        outputs.add(logits);
+        long rows = model.visionRowCount();
+        long slots = bundle.visionTokens;
         try {
+            image = made(encoder, false, "image", Tensor.UINT8, 1, side, side, 3);
+            features = made(encoder, true, "vision_features", Tensor.FLOAT, 1, slots, model.featureSize);
+            injector.expect(false, "vision_features", 1, slots, model.featureSize);
+            visionKey = made(injector, true, "vision_key", Tensor.FLOAT, rows, heads, slots, model.headDim);
+            visionValue = made(injector, true, "vision_value", Tensor.FLOAT, rows, heads, slots, model.headDim);
+            logits = made(decoder, true, "logits", Tensor.FLOAT, 1, model.vocabSize);
+            outputs.add(logits);
             makeCache(heads);
         } catch (InputException error) {
             close();
             throw error;
         }
+    }
+
+    /** Memory for a tensor that the graph has: compared first, since a manifest may say any size. */
+    private static Tensor made(OnnxGraph graph, boolean output, String name, int type, long... shape) {
+        graph.expect(output, name, shape);
+        return Tensor.allocate(name, type, shape);
     }
 
     private OnnxGraph open(Bundle bundle, String role, int threads) {
@@ -69,16 +77,14 @@ final class OnnxEngine {
     }
 
     private void makeCache(long heads) {
-        decoder.expect(true, logits);
         for (int layer = 0; layer < model.layers; layer++) {
             for (String kind : new String[] {"key", "value"}) {
                 String name = "past_key_values." + layer + "." + kind;
-                Tensor cache = Tensor.allocate(name, Tensor.FLOAT, 1, heads, capacity, model.headDim);
-                Tensor present = cache.as("present." + layer + "." + kind);
-                decoder.expect(false, cache);
-                decoder.expect(true, present);
+                String present = "present." + layer + "." + kind;
+                Tensor cache = made(decoder, false, name, Tensor.FLOAT, 1, heads, capacity, model.headDim);
+                decoder.expect(true, present, cache.shape);
                 past.add(cache);
-                outputs.add(present);
+                outputs.add(cache.as(present));
             }
         }
     }
@@ -135,7 +141,13 @@ final class OnnxEngine {
         List<Tensor> inputs = new ArrayList<Tensor>(Arrays.asList(ids, positions, lastSlot, total));
         inputs.addAll(past);
         decoder.run(inputs, outputs);
-        return floats(logits);
+        float[] scores = floats(logits);
+        for (float score : scores) {
+            if (!(score < Float.POSITIVE_INFINITY)) {
+                throw new InputException("the model's output is not a number; the bundle or the ImageKV is damaged");
+            }
+        }
+        return scores;
     }
 
     private static float[] floats(Tensor tensor) {

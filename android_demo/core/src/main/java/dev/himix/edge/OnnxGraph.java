@@ -36,12 +36,17 @@ final class OnnxGraph {
         static Tensor allocate(String name, int type, long... shape) {
             long bytes = type == FLOAT || type == INT32 ? 4 : type == INT64 ? 8 : 1;
             for (long dimension : shape) {
-                bytes *= dimension;
+                bytes = dimension == 0 || bytes <= Integer.MAX_VALUE / dimension ? bytes * dimension : Long.MAX_VALUE;
+                if (bytes > Integer.MAX_VALUE) {
+                    throw new InputException(name + " " + Arrays.toString(shape) + " is more than one buffer can hold");
+                }
             }
-            if (bytes > Integer.MAX_VALUE) {
-                throw new InputException(name + " needs " + (bytes >> 20) + " MiB; more than one buffer can hold");
+            try {
+                ByteBuffer buffer = ByteBuffer.allocateDirect((int) bytes).order(ByteOrder.nativeOrder());
+                return new Tensor(name, buffer, type, shape);
+            } catch (OutOfMemoryError error) {
+                throw new InputException(name + " needs " + (bytes >> 20) + " MiB; this device has no room for it");
             }
-            return new Tensor(name, ByteBuffer.allocateDirect((int) bytes).order(ByteOrder.nativeOrder()), type, shape);
         }
 
         /** The same memory under another name. */
@@ -66,13 +71,13 @@ final class OnnxGraph {
         }
     }
 
-    /** Throws InputException unless the graph has this tensor with this shape. */
-    void expect(boolean output, Tensor tensor) {
-        long[] found = shape(session, output, tensor.name);
-        if (!Arrays.equals(found, tensor.shape)) {
+    /** Throws InputException unless the graph has an input or output of this name and shape. */
+    void expect(boolean output, String name, long... shape) {
+        long[] found = shape(session, output, name);
+        if (!Arrays.equals(found, shape)) {
             throw new InputException(
-                    file + ": " + tensor.name + " is " + Arrays.toString(found) + ", the manifest says "
-                            + Arrays.toString(tensor.shape));
+                    file + ": " + name + " is " + Arrays.toString(found) + ", the manifest says "
+                            + Arrays.toString(shape));
         }
     }
 

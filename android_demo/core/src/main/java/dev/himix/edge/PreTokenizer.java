@@ -8,6 +8,7 @@ import java.util.List;
  * engines of desktop Java and Android differ in what \s and \p{L} mean.
  */
 abstract class PreTokenizer {
+    private static final int MOST_STEPS = 16; // each goes over the whole text
     private static final String CONTRACTIONS_FIRST = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|";
     private static final String REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -27,16 +28,19 @@ abstract class PreTokenizer {
     }
 
     /** The steps of a tokenizer.json's "pre_tokenizer". Throws InputException for a kind that is not known here. */
-    static List<PreTokenizer> read(Fields fields, String where) {
+    static List<PreTokenizer> read(Fields fields) {
         List<PreTokenizer> steps = new ArrayList<PreTokenizer>();
         String type = fields.string("type");
         if (type.equals("Sequence")) {
             for (Fields step : fields.objects("pretokenizers")) {
-                steps.addAll(read(step, where));
+                steps.addAll(read(step));
+                if (steps.size() > MOST_STEPS) {
+                    throw new InputException("more than " + MOST_STEPS + " pre_tokenizers; refused");
+                }
             }
         } else if (type.equals("ByteLevel")) {
             if (fields.flag("add_prefix_space", true)) {
-                throw new InputException(where + ": ByteLevel with add_prefix_space is not supported");
+                throw new InputException("ByteLevel with add_prefix_space is not supported");
             }
             if (fields.flag("use_regex", true)) {
                 steps.add(new Gpt2());
@@ -51,10 +55,10 @@ abstract class PreTokenizer {
             } else if (isolated && pattern.equals(CONTRACTIONS_FIRST + "\\p{N}{1,3}" + REST)) {
                 steps.add(new Llama3(3));
             } else {
-                throw new InputException(where + ": this Split pattern is not supported: " + pattern);
+                throw new InputException("this Split pattern is not supported: " + pattern);
             }
         } else {
-            throw new InputException(where + ": pre_tokenizer " + type + " is not supported");
+            throw new InputException("pre_tokenizer " + type + " is not supported");
         }
         return steps;
     }

@@ -60,32 +60,60 @@ public final class Resize {
             this.first = first;
             this.weights = weights;
         }
+
+        int end() {
+            return first + weights.length;
+        }
     }
 
     /**
-     * A picture as the S x S pixels of a model. Rows are read one by one: memory is that of S columns, however large
-     * the picture is.
+     * A picture as the S x S pixels of a model. Rows are read one by one and added up at once: memory is that of S rows
+     * of S columns, however large the picture is.
      *
      * @return S * S * 3 bytes, RGB.
      */
     public static byte[] toSquare(Upright image, int size, Filter filter) {
         int width = image.width();
         int height = image.height();
+        PictureFile.checkSize(width, height);
         Window[] across = width == size ? null : windows(width, size, filter);
         Window[] down = height == size ? null : windows(height, size, filter);
-        byte[] narrow = new byte[height * size * 3];
+        int stride = size * 3;
+        int[] sums = new int[down == null ? 0 : size * stride];
+        byte[] out = new byte[size * stride];
+        byte[] narrow = new byte[stride];
         int[] row = new int[width];
+        int open = 0; // the first output row that is not complete
         for (int y = 0; y < height; y++) {
             image.row(y, row);
             for (int x = 0; x < size; x++) {
                 for (int channel = 0; channel < 3; channel++) {
                     int shift = 16 - 8 * channel;
                     int value = across == null ? row[x] >> shift & 255 : sum(row, across[x], shift);
-                    narrow[(y * size + x) * 3 + channel] = (byte) value;
+                    narrow[x * 3 + channel] = (byte) value;
                 }
             }
+            if (down == null) {
+                System.arraycopy(narrow, 0, out, y * stride, stride);
+                continue;
+            }
+            while (open < size && down[open].end() <= y) {
+                open++;
+            }
+            for (int to = open; to < size && down[to].first <= y; to++) {
+                add(narrow, down[to].weights[y - down[to].first], sums, to * stride);
+            }
         }
-        return down == null ? narrow : vertical(narrow, size, down);
+        for (int i = 0; i < sums.length; i++) {
+            out[i] = (byte) clip(sums[i] + (1 << FRACTION - 1));
+        }
+        return out;
+    }
+
+    private static void add(byte[] line, int weight, int[] sums, int to) {
+        for (int i = 0; i < line.length; i++) {
+            sums[to + i] += (line[i] & 255) * weight;
+        }
     }
 
     private static int sum(int[] row, Window window, int shift) {
@@ -94,22 +122,6 @@ public final class Resize {
             sum += (row[window.first + i] >> shift & 255) * window.weights[i];
         }
         return clip(sum);
-    }
-
-    private static byte[] vertical(byte[] narrow, int size, Window[] windows) {
-        int stride = size * 3;
-        byte[] out = new byte[size * stride];
-        for (int y = 0; y < size; y++) {
-            Window window = windows[y];
-            for (int x = 0; x < stride; x++) {
-                int sum = 1 << FRACTION - 1;
-                for (int i = 0; i < window.weights.length; i++) {
-                    sum += (narrow[(window.first + i) * stride + x] & 255) * window.weights[i];
-                }
-                out[y * stride + x] = (byte) clip(sum);
-            }
-        }
-        return out;
     }
 
     private static int clip(int sum) {

@@ -12,7 +12,7 @@ public final class Sampler {
 
     /** Throws InputException for a temperature below 0 or topP outside (0, 1]. The seed makes sampling repeatable. */
     public Sampler(double temperature, double topP, long seed) {
-        if (!(temperature >= 0)) {
+        if (!(temperature >= 0 && temperature <= Double.MAX_VALUE)) {
             throw new InputException("temperature is " + temperature + "; it must be 0 (greedy) or more");
         }
         if (!(topP > 0 && topP <= 1)) {
@@ -54,12 +54,12 @@ public final class Sampler {
         final double[] weights = new double[logits.length];
         double most = Double.NEGATIVE_INFINITY;
         for (float logit : logits) {
-            most = Math.max(most, logit / temperature);
+            most = Math.max(most, logit);
         }
         double total = 0;
         Integer[] order = new Integer[logits.length];
         for (int i = 0; i < weights.length; i++) {
-            weights[i] = Math.exp(logits[i] / temperature - most);
+            weights[i] = Math.exp((logits[i] - most) / temperature); // the least temperature divides 0
             total += weights[i];
             order[i] = i;
         }

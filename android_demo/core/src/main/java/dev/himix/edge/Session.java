@@ -2,7 +2,10 @@ package dev.himix.edge;
 
 import java.io.File;
 
-/** An open model: encode an image once, ask about it as often as you like. Not thread-safe: it has one KV cache. */
+/**
+ * An open model: encode an image once, ask about it as often as you like. It has one KV cache, so calls from several
+ * threads wait for each other, and a listener cannot ask in the middle of an answer.
+ */
 public final class Session {
     /** Receives an answer as it comes. */
     public interface Listener {
@@ -38,10 +41,13 @@ public final class Session {
     private final OnnxEngine engine;
     private final TextProcessor text;
     private Stats stats = new Stats();
+    private boolean answering;
+    private boolean closed;
 
     private Session(Bundle bundle, int threads) {
         this.bundle = bundle;
-        text = new TextProcessor(Tokenizer.load(new File(bundle.folder, Bundle.TOKENIZER)), bundle.template);
+        File tokenizer = new File(bundle.folder, Bundle.TOKENIZER);
+        text = new TextProcessor(Tokenizer.load(tokenizer, bundle.model.vocabSize), bundle.template);
         engine = new OnnxEngine(bundle, threads);
     }
 
@@ -61,7 +67,12 @@ public final class Session {
     }
 
     /** An image's keys and values, to be used under any prompt; {@link #stats} has the times of its stages. */
-    public ImageKV encodeImage(Photo photo) {
+    public synchronized ImageKV encodeImage(Photo photo) {
+        checkFree();
+        return encode(photo);
+    }
+
+    private ImageKV encode(Photo photo) {
         stats = new Stats();
         Stats.Clock clock = new Stats.Clock();
         byte[] pixels = Resize.toSquare(photo.decode(), bundle.model.imageSize, bundle.filter);
@@ -85,14 +96,16 @@ public final class Session {
      * @return the answer's times and counts.
      * @throws InputException an empty prompt, one that does not fit into the cache, an ImageKV of another model.
      */
-    public Stats generate(String prompt, ImageKV image, Options options, Listener listener) {
+    public synchronized Stats generate(String prompt, ImageKV image, Options options, Listener listener) {
+        checkFree();
         return answer(System.nanoTime(), new Stats(), prompt, image, options, listener);
     }
 
     /** Answers one question about a new image; its ttft includes the image's stages. Arguments as above. */
-    public Stats generate(String prompt, Photo photo, Options options, Listener listener) {
+    public synchronized Stats generate(String prompt, Photo photo, Options options, Listener listener) {
+        checkFree();
         long began = System.nanoTime();
-        ImageKV encoded = encodeImage(photo);
+        ImageKV encoded = encode(photo);
         return answer(began, stats, prompt, encoded, options, listener);
     }
 
@@ -104,8 +117,8 @@ public final class Session {
             throw new InputException("max_new_tokens is " + options.maxNewTokens + "; it must be at least 1");
         }
         checkFits(image);
-        int[] ids = text.encodeQuestion(prompt);
         int used = image == null ? 0 : image.tokens;
+        int[] ids = text.encodeQuestion(prompt, Math.max(bundle.capacity - used, 0));
         int room = bundle.capacity - used - ids.length;
         if (room < 1) {
             throw new InputException(
@@ -116,6 +129,17 @@ public final class Session {
         times.promptTokens = ids.length;
         times.visionTokens = used;
         int limit = Math.min(options.maxNewTokens, room);
+        answering = true;
+        try {
+            stream(began, times, image, ids, limit, sampler, listener);
+        } finally {
+            answering = false;
+        }
+        return times;
+    }
+
+    private void stream(
+            long began, Stats times, ImageKV image, int[] ids, int limit, Sampler sampler, Listener listener) {
         Stats.Clock clock = new Stats.Clock();
         engine.start(image);
         float[] logits = engine.step(ids);
@@ -126,7 +150,7 @@ public final class Session {
             int token = sampler.pick(logits);
             if (text.isStop(token)) {
                 times.finishReason = "stop";
-                break;
+                return;
             }
             String piece = stream.step(token);
             times.newTokens++;
@@ -135,7 +159,7 @@ public final class Session {
             }
             if (!listener.onToken(token, piece)) {
                 times.finishReason = "stop";
-                break;
+                return;
             }
             if (times.newTokens < limit) {
                 clock.lap();
@@ -143,16 +167,26 @@ public final class Session {
                 times.interToken.add(clock.lap());
             }
         }
-        return times;
     }
 
-    private void checkFits(ImageKV image) {
+    private void checkFree() {
+        if (closed) {
+            throw new InputException("this session is closed; open the bundle again");
+        }
+        if (answering) {
+            throw new InputException("this session is in the middle of an answer; ask when it has ended");
+        }
+    }
+
+    /** Throws InputException for an image that was not made by this model. */
+    void checkFits(ImageKV image) {
         if (image == null) {
             return;
         }
         ModelConfig model = bundle.model;
         boolean fits = image.rows == model.visionRowCount() && image.heads == model.keyValueHeads
-                && image.headDim == model.headDim;
+                && image.headDim == model.headDim
+                && image.nextPosition == model.firstTextPosition(image.tokens);
         if (!image.modelId.equals(bundle.imageKvId) || !fits) {
             String made = image.modelId.isEmpty() ? "unknown" : image.modelId;
             throw new InputException(
@@ -162,12 +196,16 @@ public final class Session {
     }
 
     /** Times of the last call. */
-    public Stats stats() {
+    public synchronized Stats stats() {
         return stats;
     }
 
-    /** Frees the graphs. The session must not be used afterwards. */
-    public void close() {
+    /** Frees the graphs, after a running answer; another call throws InputException from then on. */
+    public synchronized void close() {
+        if (answering) {
+            throw new InputException("this session is in the middle of an answer; close it when it has ended");
+        }
+        closed = true;
         engine.close();
     }
 }

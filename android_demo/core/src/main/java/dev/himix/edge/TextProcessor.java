@@ -7,6 +7,8 @@ import java.util.Set;
 
 /** Tokenizer and chat template of one model. What a user types is never read as a special token. */
 public final class TextProcessor {
+    private static final int NORMALIZING = 4; // composed characters have fewer bytes than their parts
+
     private final Tokenizer tokenizer;
     private final ChatTemplate template;
     private final Set<Integer> stopIds = new HashSet<Integer>();
@@ -21,6 +23,16 @@ public final class TextProcessor {
 
     /** Token ids of a question, up to where the answer starts. Throws InputException if it is empty. */
     public int[] encodeQuestion(String question) {
+        return encodeQuestion(question, Integer.MAX_VALUE);
+    }
+
+    /** As above; a question that cannot be {@code room} tokens or fewer is refused before it is cut into them. */
+    int[] encodeQuestion(String question, int room) {
+        if (question.length() / NORMALIZING > (long) room * tokenizer.longest()) {
+            throw new InputException(
+                    "the prompt does not fit: it has " + question.length() + " characters, the model's context has "
+                            + "room for " + room + " tokens; shorten it");
+        }
         String content = strip(question);
         if (content.isEmpty()) {
             throw new InputException("the prompt is empty; ask something about the image");

@@ -23,72 +23,85 @@ public final class Tokenizer {
 
     private final Map<String, Integer> vocab = new HashMap<String, Integer>();
     private final Map<Integer, byte[]> bytes = new HashMap<Integer, byte[]>();
-    private final Map<Long, long[]> merges = new HashMap<Long, long[]>(); // pair -> {rank, merged id}
+    private final BpeMerger merger = new BpeMerger();
     private final Map<String, Integer> special = new HashMap<String, Integer>();
     private final Set<Integer> specialIds = new HashSet<Integer>();
     private final List<PreTokenizer> steps;
     private final boolean wholeWordsFirst;
     private final boolean compose; // NFC
     private final int[] byteIds = new int[256]; // -1: not in the vocabulary
+    private int longest; // bytes of a token
 
-    private Tokenizer(Fields json, String where) {
+    private Tokenizer(Fields json, int rows) {
         Fields model = json.object("model");
         String type = model.string("type", "BPE");
         if (!type.equals("BPE")) {
-            throw new InputException(where + ": a " + type + " tokenizer; only byte-level BPE is supported");
+            throw new InputException("a " + type + " tokenizer; only byte-level BPE is supported");
         }
         if (!hasType(json, "decoder", "ByteLevel")) {
-            throw new InputException(where + ": not a byte-level BPE (its decoder is another); it is not supported");
+            throw new InputException("not a byte-level BPE (its decoder is another); it is not supported");
         }
         for (String field : new String[] {"unk_token", "continuing_subword_prefix", "end_of_word_suffix", "dropout"}) {
             if (model.has(field) && !"".equals(model.get(field))) {
-                throw new InputException(where + ": model: " + field + " is not supported");
+                throw new InputException("model: " + field + " is not supported");
             }
         }
-        if (model.flag("byte_fallback", false)) {
-            throw new InputException(where + ": model: byte_fallback is not supported");
+        if (model.has("byte_fallback") && model.flag("byte_fallback", false)) {
+            throw new InputException("model: byte_fallback is not supported");
         }
         compose = hasType(json, "normalizer", "NFC");
         if (json.has("normalizer") && !compose) {
-            throw new InputException(where + ": this normalizer is not supported; only NFC is");
+            throw new InputException("this normalizer is not supported; only NFC is");
         }
         if (!json.has("pre_tokenizer")) {
-            throw new InputException(where + ": no pre_tokenizer; it is not supported");
+            throw new InputException("no pre_tokenizer; it is not supported");
         }
-        steps = PreTokenizer.read(json.object("pre_tokenizer"), where);
-        wholeWordsFirst = model.flag("ignore_merges", false);
-        Fields entries = model.object("vocab");
-        for (String token : entries.names()) {
-            int id = (int) entries.integer(token, 0, Integer.MAX_VALUE);
-            vocab.put(token, id);
-            bytes.put(id, decode(token));
-        }
-        for (int b = 0; b < 256; b++) {
-            Integer id = vocab.get(String.valueOf(BYTE_TO_CHAR[b]));
-            byteIds[b] = id == null ? -1 : id;
-        }
-        readMerges(model.list("merges"), where);
+        steps = PreTokenizer.read(json.object("pre_tokenizer"));
+        wholeWordsFirst = model.has("ignore_merges") && model.flag("ignore_merges", false);
+        readVocabulary(model.object("vocab"), rows);
+        readMerges(model.list("merges"));
         for (Fields token : json.has("added_tokens") ? json.objects("added_tokens") : Collections.<Fields>emptyList()) {
-            String content = token.string("content");
-            if (!token.flag("special", false)) {
-                throw new InputException(where + ": added token " + content + " is not special; it is not supported");
-            }
-            int id = (int) token.integer("id", 0, Integer.MAX_VALUE);
-            special.put(content, id);
-            specialIds.add(id);
+            readSpecial(token, rows);
         }
     }
 
-    /** Reads a tokenizer.json. Throws InputException saying what is wrong or not supported. */
-    public static Tokenizer load(File file) {
-        return new Tokenizer(Fields.of(Files.readJson(file, MAX_BYTES), file.toString()), file.toString());
+    /**
+     * Reads a tokenizer.json; {@code rows} of the model's embedding: no id lies beyond. Throws InputException saying
+     * what is wrong or not supported.
+     */
+    public static Tokenizer load(File file, int rows) {
+        Object json = Files.readJson(file, MAX_BYTES);
+        try {
+            return new Tokenizer(Fields.of(json, "it"), rows);
+        } catch (InputException error) {
+            throw new InputException(file + ": " + error.getMessage());
+        }
     }
 
     private static boolean hasType(Fields json, String field, String type) {
         return json.has(field) && json.object(field).string("type").equals(type);
     }
 
-    private void readMerges(List<Object> items, String where) {
+    private void readVocabulary(Fields entries, int rows) {
+        for (String token : entries.names()) {
+            int id = (int) entries.integer(token, 0, rows - 1);
+            byte[] spelled = decode(token);
+            if (bytes.put(id, spelled) != null) {
+                throw new InputException("model: vocab: two tokens have the id " + id);
+            }
+            vocab.put(token, id);
+            longest = Math.max(longest, spelled.length);
+        }
+        if (vocab.isEmpty()) {
+            throw new InputException("model: vocab: no tokens");
+        }
+        for (int b = 0; b < 256; b++) {
+            Integer id = vocab.get(String.valueOf(BYTE_TO_CHAR[b]));
+            byteIds[b] = id == null ? -1 : id;
+        }
+    }
+
+    private void readMerges(List<Object> items) {
         for (int rank = 0; rank < items.size(); rank++) {
             Object item = items.get(rank);
             List<?> pair = item instanceof List ? (List<?>) item : Arrays.asList(String.valueOf(item).split(" "));
@@ -96,19 +109,33 @@ public final class Tokenizer {
             Integer right = pair.size() == 2 ? vocab.get(pair.get(1)) : null;
             Integer merged = left == null || right == null ? null : vocab.get("" + pair.get(0) + pair.get(1));
             if (merged == null) {
-                throw new InputException(where + ": merges: " + item + " is not a pair of tokens of the vocabulary");
+                throw new InputException("merges: " + item + " is not a pair of tokens of the vocabulary");
             }
-            merges.put(key(left, right), new long[] {rank, merged});
+            merger.add(left, right, rank, merged);
         }
     }
 
-    private static long key(int left, int right) {
-        return (long) left << 32 | right;
+    private void readSpecial(Fields token, int rows) {
+        String content = token.string("content");
+        if (content.isEmpty()) {
+            throw new InputException("added_tokens: one has no content");
+        }
+        if (!token.flag("special", false)) {
+            throw new InputException("added token " + content + " is not special; it is not supported");
+        }
+        int id = (int) token.integer("id", 0, rows - 1);
+        Integer known = special.containsKey(content) ? special.get(content) : vocab.get(content);
+        if (known == null ? bytes.containsKey(id) || specialIds.contains(id) : known != id) {
+            throw new InputException("added token " + content + ": its id " + id + " is not its own");
+        }
+        special.put(content, id);
+        specialIds.add(id);
     }
 
     /** Token ids of plain text: nothing in it is read as a special token. */
     public List<Integer> encode(String text) {
         List<Integer> ids = new ArrayList<Integer>();
+        text = wellFormed(text);
         List<String> pieces = Collections.singletonList(compose ? Normalizer.normalize(text, Normalizer.Form.NFC) : text);
         for (PreTokenizer step : steps) {
             pieces = step.split(pieces);
@@ -117,6 +144,22 @@ public final class Tokenizer {
             encodeWord(piece.getBytes(StandardCharsets.UTF_8), ids);
         }
         return ids;
+    }
+
+    /** Half a surrogate pair is no character; Python never sees one. */
+    private static String wellFormed(String text) {
+        StringBuilder out = new StringBuilder(text.length());
+        for (int at = 0; at < text.length(); ) {
+            int code = text.codePointAt(at);
+            at += Character.charCount(code);
+            out.appendCodePoint(code >= 0xD800 && code <= 0xDFFF ? 0xFFFD : code);
+        }
+        return out.toString();
+    }
+
+    /** The most bytes that a token stands for. */
+    int longest() {
+        return longest;
     }
 
     private void encodeWord(byte[] word, List<Integer> ids) {
@@ -138,23 +181,7 @@ public final class Tokenizer {
                 symbols[count++] = byteIds[b & 255];
             }
         }
-        while (true) { // the earliest rule first, and its leftmost place
-            long[] best = null;
-            int place = -1;
-            for (int i = 0; i + 1 < count; i++) {
-                long[] merge = merges.get(key(symbols[i], symbols[i + 1]));
-                if (merge != null && (best == null || merge[0] < best[0])) {
-                    best = merge;
-                    place = i;
-                }
-            }
-            if (best == null) {
-                break;
-            }
-            symbols[place] = (int) best[1];
-            System.arraycopy(symbols, place + 2, symbols, place + 1, count - place - 2);
-            count--;
-        }
+        count = merger.merge(symbols, count);
         for (int i = 0; i < count; i++) {
             ids.add(symbols[i]);
         }

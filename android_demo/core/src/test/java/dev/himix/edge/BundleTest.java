@@ -162,6 +162,45 @@ public class BundleTest {
         assertTrue(error.getMessage(), !error.getMessage().contains("\n"));
     }
 
+    @Test
+    public void weightsInAFileThatIsNotListed() throws Exception {
+        File injector = new File(folder, "vision_injector.onnx");
+        String before = Files.sha256(injector);
+        long size = injector.length();
+        for (String place : new String[] {"w.bin", "../w.bin", "/etc/passwd", "tokenizer.json"}) {
+            byte[] entry = joined(field(1, "location".getBytes("UTF-8")), field(2, place.getBytes("UTF-8")));
+            byte[] tensor = field(5, field(13, entry));
+            byte[] node = field(1, field(5, field(6, tensor))); // in the branch of an If
+            for (byte[] graph : new byte[][] {tensor, node}) {
+                Files.write(injector, field(7, graph));
+                String changed = text().replace(before, Files.sha256(injector)).replace("" + size, "" + injector.length());
+                Files.write(manifest(), changed.getBytes(StandardCharsets.UTF_8));
+                refused(injector + ": its weights are in \"" + place + "\", which the manifest does not list");
+            }
+        }
+        byte[] weights = Files.read(new File(Fixtures.BUNDLE, "decoder.onnx"), 1 << 26);
+        Files.write(injector, field(7, field(5, field(9, weights))));
+        assertTrue(OnnxFiles.locations(injector).isEmpty());
+    }
+
+    /** A field of a protobuf message. */
+    private static byte[] field(int number, byte[] content) {
+        java.io.ByteArrayOutputStream out = new java.io.ByteArrayOutputStream();
+        for (long left : new long[] {number << 3 | 2, content.length}) {
+            for (; left > 127; left >>>= 7) {
+                out.write((int) left & 127 | 128);
+            }
+            out.write((int) left);
+        }
+        return joined(out.toByteArray(), content);
+    }
+
+    private static byte[] joined(byte[] first, byte[] second) {
+        byte[] all = java.util.Arrays.copyOf(first, first.length + second.length);
+        System.arraycopy(second, 0, all, first.length, second.length);
+        return all;
+    }
+
     private File manifest() {
         return new File(folder, Bundle.MANIFEST);
     }

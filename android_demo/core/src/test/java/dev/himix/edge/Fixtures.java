@@ -38,6 +38,11 @@ final class Fixtures {
         return session;
     }
 
+    /** Rows of the bundle's embedding. */
+    static int rows() {
+        return Bundle.read(BUNDLE).model.vocabSize;
+    }
+
     static void loadRuntime() {
         System.load(System.getProperty("himix.jni"));
         OnnxRuntime.load(System.getProperty("himix.onnxruntime"));
@@ -59,6 +64,9 @@ final class Fixtures {
     static ImageSource image(File file) {
         try {
             BufferedImage image = ImageIO.read(file);
+            if (image == null) {
+                throw new InputException(file + ": not a picture");
+            }
             return new ImageSource() {
                 @Override
                 public int width() {

@@ -17,8 +17,8 @@ public final class RunTests {
         List<Class<?>> classes =
                 new ArrayList<>(
                         Arrays.asList(
-                                BenchmarkTest.class, BundleTest.class, ImageKVTest.class, ResizeTest.class,
-                                SamplerTest.class, SessionTest.class, TokenizerTest.class));
+                                BenchmarkTest.class, BundleTest.class, HostileSessionTest.class, HostileTest.class,
+                                ImageKVTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TokenizerTest.class));
         for (String name : arguments) {
             classes.add(Class.forName(name));
         }

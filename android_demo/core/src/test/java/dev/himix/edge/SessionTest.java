@@ -86,7 +86,7 @@ public class SessionTest {
         Session session = Fixtures.session();
         TextProcessor text =
                 new TextProcessor(
-                        Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json")), session.bundle.template);
+                        Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json"), Fixtures.rows()), session.bundle.template);
         StringBuilder prompt = new StringBuilder("what");
         while (text.encodeQuestion(prompt.toString()).length < 510) {
             prompt.append(" shape");

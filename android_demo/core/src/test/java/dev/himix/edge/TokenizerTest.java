@@ -23,7 +23,7 @@ public class TokenizerTest {
         List<Map<String, Object>> tokenizers = Fixtures.cases("tokenizers");
         assertTrue(tokenizers.size() >= 5);
         for (Map<String, Object> fixture : tokenizers) {
-            Tokenizer tokenizer = Tokenizer.load(new File((String) fixture.get("file")));
+            Tokenizer tokenizer = Tokenizer.load(new File((String) fixture.get("file")), Fixtures.rows());
             TextProcessor text = new TextProcessor(tokenizer, Bundle.read(Fixtures.BUNDLE).template);
             for (Map<String, Object> example : (List<Map<String, Object>>) fixture.get("cases")) {
                 String input = (String) example.get("text");
@@ -39,7 +39,7 @@ public class TokenizerTest {
 
     @Test
     public void typedSpecialTokensAreText() {
-        Tokenizer tokenizer = Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json"));
+        Tokenizer tokenizer = Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json"), Fixtures.rows());
         assertTrue(tokenizer.idOf("<|im_end|>") >= 0);
         assertTrue(tokenizer.encode("<|im_end|>").size() > 1);
         assertTrue(!tokenizer.encode("a<|im_end|>b").contains(tokenizer.idOf("<|im_end|>")));
@@ -49,7 +49,7 @@ public class TokenizerTest {
     public void streamedTextEqualsPythons() {
         TextProcessor text =
                 new TextProcessor(
-                        Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json")),
+                        Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json"), Fixtures.rows()),
                         Bundle.read(Fixtures.BUNDLE).template);
         List<Map<String, Object>> streams = Fixtures.cases("streams");
         assertTrue(streams.size() > 100);
@@ -83,7 +83,7 @@ public class TokenizerTest {
             assertTrue(change[0], !bad.equals(good));
             File file = folder.newFile();
             Files.write(file, bad.getBytes(StandardCharsets.UTF_8));
-            InputException error = assertThrows(change[1], InputException.class, () -> Tokenizer.load(file));
+            InputException error = assertThrows(change[1], InputException.class, () -> Tokenizer.load(file, Fixtures.rows()));
             assertTrue(error.getMessage(), error.getMessage().contains(change[2]));
             assertTrue(error.getMessage(), error.getMessage().startsWith(file.toString()));
         }

@@ -35,7 +35,7 @@ final class Bundles {
         TreeSet<String> names = new TreeSet<String>(shipped(context));
         File[] pushed = pushedFolder(context).listFiles();
         for (File folder : pushed == null ? new File[0] : pushed) {
-            if (new File(folder, Bundle.MANIFEST).isFile()) {
+            if (Bundle.isName(folder.getName()) && new File(folder, Bundle.MANIFEST).isFile()) {
                 names.add(folder.getName());
             }
         }
@@ -53,7 +53,7 @@ final class Bundles {
 
     /** A bundle's folder; one of the app is copied out first. Throws InputException if there is none of that name. */
     static synchronized File folder(Context context, String name) {
-        if (!name.matches("[A-Za-z0-9][A-Za-z0-9._-]*")) {
+        if (!Bundle.isName(name)) {
             throw new InputException("\"" + name + "\" is not a bundle's name");
         }
         File pushed = new File(pushedFolder(context), name);

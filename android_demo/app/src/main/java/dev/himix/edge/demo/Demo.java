@@ -5,6 +5,7 @@ import android.graphics.Bitmap;
 import android.net.Uri;
 import android.os.Handler;
 import android.os.Looper;
+import android.util.Log;
 import dev.himix.edge.Bundle;
 import dev.himix.edge.Files;
 import dev.himix.edge.ImageKV;
@@ -249,7 +250,7 @@ final class Demo {
         });
     }
 
-    private void start(String what, final Work work) {
+    private void start(final String what, final Work work) {
         pending++;
         busy = true;
         status = what;
@@ -265,6 +266,9 @@ final class Demo {
                     problem = wrong.getMessage();
                 } catch (OutOfMemoryError wrong) {
                     problem = "not enough memory on this device";
+                } catch (RuntimeException wrong) { // the last net: a line, and what led to it in the log
+                    Log.e("HimixDemo", what, wrong);
+                    problem = "that failed unexpectedly: " + wrong;
                 }
                 final String message = problem;
                 show(new Work() {

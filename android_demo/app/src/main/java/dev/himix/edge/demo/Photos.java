@@ -5,6 +5,7 @@ import android.graphics.BitmapFactory;
 import android.graphics.Matrix;
 import android.media.ExifInterface;
 import dev.himix.edge.InputException;
+import dev.himix.edge.PictureFile;
 import dev.himix.edge.Session;
 import dev.himix.edge.Upright;
 import java.io.File;
@@ -12,7 +13,6 @@ import java.io.IOException;
 
 /** Picture files: decoded for the model, and small for the screen. */
 final class Photos {
-    private static final long MAX_PIXELS = 100_000_000; // as himix-edge's Python refuses them
     private static final long MAX_DECODED = 24_000_000; // 96 MB; larger ones are halved while they are decoded
 
     private Photos() {}
@@ -47,17 +47,14 @@ final class Photos {
     }
 
     private static BitmapFactory.Options measure(File file) {
+        PictureFile.check(file);
         BitmapFactory.Options options = new BitmapFactory.Options();
         options.inJustDecodeBounds = true;
         BitmapFactory.decodeFile(file.getPath(), options);
         if (options.outWidth <= 0 || options.outHeight <= 0) {
             throw new InputException("this file is not a picture that Android can read");
         }
-        if ((long) options.outWidth * options.outHeight > MAX_PIXELS) {
-            throw new InputException(
-                    options.outWidth + " x " + options.outHeight + " pixels; pictures over "
-                            + MAX_PIXELS / 1_000_000 + " megapixels are refused, scale it down first");
-        }
+        PictureFile.checkSize(options.outWidth, options.outHeight);
         return options;
     }
 
@@ -85,8 +82,8 @@ final class Photos {
         try {
             return new ExifInterface(file.getPath())
                     .getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL);
-        } catch (IOException error) {
-            return ExifInterface.ORIENTATION_NORMAL; // a format without EXIF
+        } catch (IOException | RuntimeException error) { // older Androids throw anything for odd EXIF
+            return ExifInterface.ORIENTATION_NORMAL;
         }
     }
 
