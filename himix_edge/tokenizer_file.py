@@ -103,6 +103,13 @@ def _check_model(model: Component) -> None:
         raise ValueError("model: continuing_subword_prefix is not supported")
     if kind == "Unigram" and not all(isinstance(entry, list) and entry and entry[0] for entry in vocabulary):
         raise ValueError("model: vocab has an entry without a token")
+    unknown = model.get("unk_id" if kind == "Unigram" else "unk_token")
+    if kind == "Unigram":
+        known = type(unknown) is int and 0 <= unknown < len(vocabulary)
+    else:  # "" stands for none in GPT-2's first files
+        known = (kind == "BPE" and not unknown) or unknown in vocabulary
+    if not known:
+        raise ValueError(f"model: its unknown token {str(unknown)[:40]!r} is not in vocab")
     if len(model.get("end_of_word_suffix") or "") > MAX_CONTENT:
         raise ValueError("model: end_of_word_suffix is too long")
 

@@ -25,7 +25,7 @@ Image = ImageKV | str | Path | Picture
 class Piece:
     """One generated token and the text it completes (empty inside a multi-byte character or a possible stop text).
 
-    `token_id` is None for text that was held back as a possible stop text when the answer ended.
+    `token_id` is None for text that was held back when the answer ended: a possible stop text, an unfinished character.
     """
 
     text: str
@@ -240,7 +240,10 @@ class Chat:
                 logits = self._feed(self._pending)
                 self._pending = []
                 stats.inter_token.append(clock.lap())
-        if rest := stop.rest():
+        text, stopped = stop.feed(decoder.rest())
+        if stopped:
+            stats.finish_reason = "stop"
+        if rest := text + stop.rest():
             yield Piece(rest, None)
 
     def _feed(self, ids: list[int]) -> Floats:
