@@ -108,7 +108,15 @@ def parse_yaml(text: str, where: str) -> Any:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise InputError(f"{where}: anchors and aliases (&, *) are not supported; write the values out")
         value = yaml.load(text, _Yaml)  # a SafeLoader
-    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
     refuse_deep(value, where)
     return value

@@ -13,6 +13,7 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
     assert [stage.steps for stage in changed.stages] == [7, 7, 7]
     assert [stage.learning_rate for stage in changed.stages] == [0.002, 0.002, 0.5]
     assert (changed.join, changed.tests) == (0.25, ())
+    assert read_recipe("nano", ("learning_rate=1e-3",)).stages[0].learning_rate == 0.001
     assert changed.stage_of(6) == (changed.stages[0], 0)
     assert changed.stage_of(7) == (changed.stages[1], 7)
 
@@ -24,11 +25,24 @@ def test_shipped_recipes_are_valid_and_settings_change_them():
         ("nothing.steps=3", "STAGE.NAME=VALUE"),
         ("speed=3", "'speed' is not a setting; known: accumulate"),
         ("steps=many", "valid integer"),
-        ("steps=0", "at least one step"),
+        ("steps=0", "stage all: steps must be at least 1"),
         ("images_per_step=0", "images_per_step must be at least 1"),
         ("evaluate_every=0", "evaluate_every must be at least 1"),
-        ("lora_rank=-1", "cannot be negative"),
-        ("vocab_size=299", "vocab_size: for a model that starts from nothing, and at least 300"),
+        ("lora_rank=-1", "lora_rank must be at least 0"),
+        ("vocab_size=299", "vocab_size must be at least 300"),
+        ("learning_rate=.nan", "JSON compliant"),
+        ("learning_rate=1e9", "learning_rate must be at least 0 and at most 10"),
+        ("images_per_step=1000000000", "images_per_step must be .* at most 65536"),
+        ("images_per_step='4'", "valid integer"),
+        ("mirror=1", "valid boolean"),
+        ("betas=[0.9, 1]", "betas"),
+        ("injection_layers=[-1]", "injection_layers"),
+        ("data=[{name: easy-vqa, samples: 0}]", "data easy-vqa: samples must be at least 1"),
+        ("steps=2001-99-99", "not valid YAML"),
+        ("steps=2001-09-09", "date is not JSON"),
+        ("steps=!!bool maybe", "not valid YAML"),
+        ("steps=[", "not valid YAML"),
+        ("data=[&a {name: easy-vqa}, *a]", "anchors"),
         ("from_words=true", "from_words needs a stage with a tower_loss before it"),
     ],
 )
@@ -51,7 +65,7 @@ def test_wrong_recipes_are_named(tmp_path):
         ("model: nano", "stages: Field required"),
         ("model: nano\ndata: []\nimages_per_step: 1\nconversations_per_image: 1\nstages: []", "has stages"),
         ("model: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("x" * 70000, "this is not a recipe"),
+        ("x" * 70000, "larger than 65536 bytes"),
     ):
         path.write_text(content)
         with pytest.raises(InputError, match=complaint):

@@ -10,20 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem
+from himix_edge.reading import parse_yaml, read_yaml, validated
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
 MAX_RECIPE_BYTES = 1 << 16
 Part = Literal["tower", "injection", "decoder"]
-POSITIVE = (
-    "images_per_step", "conversations_per_image", "own_texts_per_step", "own_texts_every", "accumulate",
-    "validation_images", "evaluate_every", "checkpoint_every",
-)  # fmt: skip
+MANY = 1 << 24
 LEAST_VOCABULARY = 300  # every byte, ChatML's tokens and some merges
+RANGES: dict[str, tuple[float, float]] = {  # both ends may be; NaN is in none
+    "steps": (1, MANY), "learning_rate": (0, 10), "warmup_steps": (0, MANY), "decoder_rate": (0, 1e4),
+    "tower_rate": (0, 1e4), "key_rate": (0, 1e4), "answer_loss": (0, 1e4), "tower_loss": (0, 1e4), "samples": (1, MANY),
+    "images_per_step": (1, 1 << 16), "conversations_per_image": (1, 1 << 12), "lora_rank": (0, 1 << 12),
+    "lora_alpha": (1, 1 << 16), "lora_first_layer": (0, 1024), "own_texts": (0, MANY),
+    "own_texts_per_step": (1, 1 << 16), "own_texts_every": (1, MANY), "accumulate": (1, 1 << 16),
+    "weight_decay": (0, 100), "gradient_clip": (1e-6, 1e9), "join": (0, 1), "shift": (0, 1024), "shade": (0, 1),
+    "jitter": (0, 1), "validation_images": (1, MANY), "evaluate_every": (1, MANY), "checkpoint_every": (1, MANY),
+    "vocab_size": (LEAST_VOCABULARY, MANY),
+}  # fmt: skip
 STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
 
 
@@ -35,6 +41,9 @@ class DataPart:
     samples: int | None = None
     split: str = "train"
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, f"data {self.name}: ")
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,11 @@ class Stage:
     from_words: bool = False
     data: tuple[DataPart, ...] = ()
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.learn:
+            raise ValueError(f"stage {self.name}: something must learn")
+        _check_ranges(self, f"stage {self.name}: ")
 
 
 @dataclass(frozen=True)
@@ -152,19 +166,17 @@ class Recipe:
         if not self.stages or len({stage.name for stage in self.stages}) != len(self.stages):
             raise ValueError("a recipe has stages, each with a name of its own")
         for stage in self.stages:
-            if not stage.learn or stage.steps < 1:
-                raise ValueError(f"stage {stage.name}: something must learn, for at least one step")
             if not (stage.data or self.data):
                 raise ValueError(f"stage {stage.name}: no data, neither its own nor the recipe's")
             if stage.from_words and not any(one.tower_loss for one in self.stages[: self.stages.index(stage)]):
                 raise ValueError(f"stage {stage.name}: from_words needs a stage with a tower_loss before it")
-        for name in POSITIVE:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.vocab_size is not None and (self.pretrained or self.vocab_size < LEAST_VOCABULARY):
-            raise ValueError(f"vocab_size: for a model that starts from nothing, and at least {LEAST_VOCABULARY}")
-        if self.lora_rank < 0 or self.own_texts < 0:
-            raise ValueError("lora_rank and own_texts cannot be negative")
+        _check_ranges(self, "")
+        if self.vocab_size is not None and self.pretrained:
+            raise ValueError("vocab_size: for a model that starts from nothing")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be at least 0 and below 1")
+        if self.injection_layers is not None and not all(0 <= layer < 1024 for layer in self.injection_layers):
+            raise ValueError("injection_layers: numbers of layers, from 0")
         if self.own_texts and not self.lora_rank:
             raise ValueError("own_texts: without adapters (lora_rank) no model is left to compare with; set it to 0")
 
@@ -197,15 +209,9 @@ def read_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise InputError(f"no recipe {name!r}; give a .yaml file or one of: {known}")
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes; this is not a recipe")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    recipe = _validated(raw, str(path))
+    recipe = validated(Recipe, read_yaml(path, MAX_RECIPE_BYTES), str(path))
     for setting in settings:
-        recipe = _validated(_changed(dataclasses.asdict(recipe), setting), f"--set {setting}")
+        recipe = validated(Recipe, _changed(dataclasses.asdict(recipe), setting), f"--set {setting}")
     return recipe
 
 
@@ -222,13 +228,14 @@ def _changed(values: dict[str, Any], setting: str) -> dict[str, Any]:
     else:
         known = sorted({*values, *values["stages"][0]})
         raise InputError(f"--set {setting}: {field!r} is not a setting; known: {', '.join(known)}")
+    value = parse_yaml(text, f"--set {setting}")
     for place in places:
-        place[field] = yaml.safe_load(text)
+        place[field] = value
     return values
 
 
-def _validated(raw: Any, where: str) -> Recipe:
-    try:
-        return TypeAdapter(Recipe).validate_python(raw)
-    except ValidationError as error:
-        raise InputError(f"{where}: {first_problem(error)}") from None
+def _check_ranges(settings: "DataPart | Stage | Recipe", where: str) -> None:
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name, None)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{where}{name} must be at least {low:g} and at most {high:g}")
