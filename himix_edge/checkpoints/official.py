@@ -32,10 +32,10 @@ def official_config(folder: Path, raw: dict[str, Any]) -> ModelConfig:
 
     text = _part_config(folder, raw, "language_model", "text_config")
     vision = _part_config(folder, raw, "vision_tower", "vision_config")
-    layers = _layers(raw.get("vision_feature_layer", -2))
+    layers = _layers(raw.get("vision_feature_layer", -2), str(folder / "config.json"))
     strategy = raw.get("vision_feature_select_strategy", "patch")
     if strategy not in ("patch", "cls_patch"):
-        raise InputError(f"{folder / 'config.json'}: vision_feature_select_strategy {strategy!r} is not supported")
+        raise InputError(f"{folder / 'config.json'}: vision_feature_select_strategy {strategy!r:.40} is not supported")
     tower = tower_config_from(
         vision, str(folder / "config.json"), feature_layers=layers, drop_first_token=strategy == "patch"
     )
@@ -60,8 +60,11 @@ def official_weights(folder: Path, config: ModelConfig) -> Weights:
     return weights
 
 
-def _layers(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, list) else (value,)
+def _layers(value: Any, where: str) -> tuple[int, ...]:
+    layers = value if isinstance(value, list) else [value]
+    if not all(type(layer) is int for layer in layers):
+        raise InputError(f"{where}: vision_feature_layer {value!r:.40} is no layer's number")
+    return tuple(layers)
 
 
 def _part_config(folder: Path, raw: dict[str, Any], part: str, field: str) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.model.transformers_tower import KINDS, transformers_config
-from himix_edge.reading import first_problem, read_json, refuse_absurd
+from himix_edge.reading import MAX_VALUE, read_json, refuse_absurd, validated
 from himix_edge.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
-T = TypeVar("T")
 HALF = (0.5, 0.5, 0.5)
 FAMILY_OF = {
     "siglip": "siglip", "siglip_vision_model": "siglip", "clip": "clip", "clip_vision_model": "clip",
@@ -72,8 +69,10 @@ def tower_config_from(
         **_preprocessing({} if preprocessor is None else preprocessor, family, where),
         "drop_first_token": family not in ("siglip", "hiera") if drop_first_token is None else drop_first_token,
     }
+    if values.get("quantization_config"):
+        raise InputError(f"{where}: quantization_config is not supported; give the tower in float")
     if values.get("num_channels", 3) != 3:
-        raise InputError(f"{where}: num_channels {values['num_channels']}; a tower here takes RGB")
+        raise InputError(f"{where}: num_channels {values['num_channels']!r:.40}; a tower here takes RGB")
     size = square_side(values.get("image_size", 224), where)
     if family in KINDS:
         if len(feature_layers) != 1 or pooling != 1 or image_size not in (None, size):
@@ -82,18 +81,18 @@ def tower_config_from(
         refuse_absurd({"vision": {"config": plain, "image_size": size}}, where)
         fields = {**shared, "image_size": size, "feature_layer": feature_layers[0]}
         draft = {**fields, "config": plain, "num_tokens": 1, "feature_size": 1}
-        _validated(TransformersVisionConfig, draft, where)
-        return transformers_config(plain, where, **fields)
+        checked = validated(TransformersVisionConfig, draft, where)
+        return transformers_config(plain, where, **{name: getattr(checked, name) for name in fields})
     if values.get("use_swiglu_ffn"):
         raise InputError(f"{where}: DINOv2 with use_swiglu_ffn (the giant one) is not supported")
     act = str(values["hidden_act"])
     if act not in ACTS:
-        raise InputError(f"{where}: hidden_act {act!r} is not supported; known: {', '.join(ACTS)}")
+        raise InputError(f"{where}: hidden_act {act[:40]!r} is not supported; known: {', '.join(ACTS)}")
     if family == "dinov2":
-        try:
-            values["intermediate_size"] = int(values["hidden_size"] * values["mlp_ratio"])
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"{where}: hidden_size or mlp_ratio: {error}") from None
+        hidden, ratio = values["hidden_size"], values["mlp_ratio"]
+        if not all(type(n) in (int, float) and 0 < n <= MAX_VALUE for n in (hidden, ratio)):
+            raise InputError(f"{where}: hidden_size {hidden!r:.40} or mlp_ratio {ratio!r:.40} is no size")
+        values["intermediate_size"] = int(hidden * ratio)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
     sizes = {
         **{name: values[name] for name in names}, "image_size": size if image_size is None else image_size,
@@ -104,7 +103,7 @@ def tower_config_from(
         **shared, **sizes, "hidden_act": ACTS[act], "class_token": family != "siglip", "pre_norm": family == "clip",
         "layer_scale": family == "dinov2", "feature_layers": feature_layers,
     }  # fmt: skip
-    return _validated(ViTConfig, fields, where)
+    return validated(ViTConfig, fields, where)
 
 
 def family_settings(raw: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -113,7 +112,9 @@ def family_settings(raw: Any, where: str) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
     family = FAMILY_OF.get(str(raw.get("model_type")))
     if family is None:
-        raise InputError(f"{where}: model_type {raw.get('model_type')!r} is not a known tower: {', '.join(FAMILY_OF)}")
+        raise InputError(
+            f"{where}: model_type {raw.get('model_type')!r:.40} is not a known tower: {', '.join(FAMILY_OF)}"
+        )
     part = raw.get("vision_config") or raw
     if not isinstance(part, dict):
         raise InputError(f"{where}: vision_config is not a JSON object")
@@ -133,7 +134,9 @@ def _preprocessing(settings: Any, family: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: preprocessor_config.json scales pixels by other than 1/255; not supported")
     resample = settings.get("resample", 2 if family == "vit" else 3)
     if resample not in (2, 3):
-        raise InputError(f"{where}: preprocessor_config.json: resample {resample} is not bilinear (2) or bicubic (3)")
+        raise InputError(
+            f"{where}: preprocessor_config.json: resample {resample!r:.40} is not bilinear (2) or bicubic (3)"
+        )
     return {"image_mean": mean, "image_std": std, "resample": "bilinear" if resample == 2 else "bicubic"}
 
 
@@ -141,15 +144,8 @@ def square_side(value: Any, where: str) -> int:
     """A square's side, given as one number or as two equal ones."""
     sides = value if isinstance(value, list | tuple) else [value]
     if not 1 <= len(sides) <= 2 or sides[0] != sides[-1] or type(sides[0]) is not int or sides[0] < 1:
-        raise InputError(f"{where}: {value!r} as image_size or patch_size; only squares are supported")
+        raise InputError(f"{where}: {value!r:.40} as image_size or patch_size; only squares are supported")
     return sides[0]
-
-
-def _validated(kind: type[T], fields: dict[str, Any], where: str) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(fields)
-    except ValidationError as error:
-        raise InputError(f"{where}: {first_problem(error).removeprefix('Value error, ')}") from None
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def _agreed(thetas: dict[str, Any], where: str) -> Any:
     """The one value that all places give which give any."""
     given = {name: value for name, value in thetas.items() if value is not None}
     first = next(iter(given.values()), None)
-    for name, value in given.items():
-        if value != first or type(value) is bool:
-            said = ", ".join(f"{name} {str(value)[:40]}" for name, value in given.items())
-            raise InputError(f"{where}: contradictory or no numbers: {said}; remove the wrong one")
-    return first
+    for value in given.values():
+        if value != first:
+            said = ", ".join(f"{name} {value!r:.40}" for name, value in given.items())
+            raise InputError(f"{where}: {said} contradict each other; remove the wrong one")
+    return float(first) if type(first) is int and abs(first) < 1 << 60 else first
 
 
 def _scaling(part: dict[str, Any], key: str, where: str) -> dict[str, Any] | None:
