@@ -86,8 +86,8 @@ def run(name: str, arguments: argparse.Namespace) -> int:
     command += [word for setting in arguments.settings for word in ("--set", setting)]
     command += ["--resume"] if (folder / "last").exists() else []
     print(" ".join(command), flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output.txt").open("a") as output:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{name}.txt").open("a") as output:  # a run's folder holds nothing but its own
         code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
     print(f"{name}: exit code {code}" if code else f"{name}: done", flush=True)
     return code

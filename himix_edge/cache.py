@@ -1,6 +1,8 @@
 """Where what was fetched is kept."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 
 from himix_edge.errors import InputError
@@ -16,3 +18,9 @@ def cache_folder() -> Path:
     except (RuntimeError, KeyError):
         raise InputError("no home folder to keep what is fetched in; set XDG_CACHE_HOME to a folder for it") from None
     return home.absolute() / ".cache" / "himix-edge"
+
+
+def say(line: str) -> None:
+    """A line about a fetch on standard error, terminal or not."""
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        print(line, file=sys.stderr, flush=True)

@@ -6,11 +6,8 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from himix_edge.disk import disk_errors
 from himix_edge.errors import InputError
 from himix_edge.staging import Staging, staging
-
-__all__ = ["disk_errors", "refuse_foreign_file", "sha256", "staged_file"]
 
 Ours = Callable[[Path], bool]
 

@@ -13,7 +13,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from himix_edge.cache import cache_folder
+from himix_edge.cache import cache_folder, say
 from himix_edge.data.emoji_concepts import code_points
 from himix_edge.errors import InputError
-from himix_edge.files import sha256, staged_file
+from himix_edge.files import refuse_foreign_file, sha256
+from himix_edge.staging import staging
 
 SIZE = 72  # pixels, the side of a kept drawing
 MEMBER_BYTES = 1 << 20  # no drawing is larger
@@ -85,8 +85,13 @@ def drawings(style: str) -> dict[str, Image.Image]:
     kept = cache_folder() / f"emoji-{style}-{SIZE}.zip"
     names = code_points()
     if not _holds(kept, names):
-        with tempfile.TemporaryDirectory() as scratch, staged_file(kept) as staged:
-            _extract(STYLES[style], _fetch(STYLES[style], Path(scratch)), staged)
+        with staging(kept, wait=True) as place:
+            if not _holds(kept, names):  # still: the process that was waited for may have fetched it
+                place.scratch.mkdir()
+                place.new.mkdir()
+                made = place.new / kept.name
+                _extract(STYLES[style], _fetch(STYLES[style], place.scratch), made)
+                place.publish(made, lambda: refuse_foreign_file(kept, None))
     with zipfile.ZipFile(kept) as archive:
         return {name: Image.open(io.BytesIO(archive.read(f"{name}.png"))).convert("RGBA") for name in names}
 
@@ -104,6 +109,7 @@ def _fetch(archive: Archive, folder: Path) -> Path:
     if npm is None:
         raise InputError(f"{archive.package}: npm fetches it and is not installed; install Node.js with npm")
     command = [npm, "pack", "--silent", "--ignore-scripts", archive.package]
+    say(f"fetching {archive.package} with npm, once")
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     files = list(folder.glob("*.tgz"))
     if result.returncode or len(files) != 1:

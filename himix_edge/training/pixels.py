@@ -1,7 +1,9 @@
 """Images of a training run at the size that the tower takes, kept as files where the user gives a folder for them."""
 
+import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -9,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from himix_edge.config import VisionConfig
-from himix_edge.files import disk_errors
+from himix_edge.disk import disk_errors
 from himix_edge.preprocess import Picture, load_image
 
 MEMORY_BYTES = 512 << 20
@@ -52,14 +55,28 @@ class ImageLoader:
 def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[np.uint8]:
     what = [image, vision.image_size, vision.resample, image.stat().st_mtime_ns if isinstance(image, Path) else 0]
     path = folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
+    shape = (1, vision.image_size, vision.image_size, 3)
     try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        pixels = load_image(image, vision.image_size, vision.resample)
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        pixels = np.zeros(0)
+    if pixels.shape == shape and pixels.dtype == np.uint8:
+        return pixels
+    pixels = load_image(image, vision.image_size, vision.resample)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(f".{os.getpid()}.tmp")
         with staged.open("wb") as file:
             np.save(file, pixels, allow_pickle=False)
-        staged.rename(path)
+        with contextlib.suppress(FileNotFoundError):  # taken for a killed run's, by one on another machine
+            staged.replace(path)
     return pixels
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed had begun to write into a folder of pixels."""
+    for path in folder.glob("*.tmp"):
+        unfinished = re.fullmatch(r"[0-9a-f]{32}\.([0-9]{1,9})\.tmp", path.name)
+        if unfinished and not psutil.pid_exists(int(unfinished[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -37,7 +37,7 @@ from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
 from himix_edge.training.lora import add_adapters, plain_name, set_adapters, use_adapters
 from himix_edge.training.objective import Objective
-from himix_edge.training.pixels import ImageLoader
+from himix_edge.training.pixels import ImageLoader, clear_leftovers
 from himix_edge.training.processes import accelerator, computes_bfloat16, device_name, wrap
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Start, Variant, start
@@ -174,6 +174,8 @@ class Trainer:
             restore_learned(self.last, self.objective)
         assert model.config.vision is not None
         self.load = ImageLoader(model.config.vision, run.pixels)
+        if run.pixels and self.accelerator.is_main_process:
+            clear_leftovers(run.pixels)
         self.wrapped: Any = None
         self.graphed: GraphedStep | None = None
         if run.compile:
