@@ -70,7 +70,7 @@ def test_a_table_tells_kept_images_from_new_ones():
         ({"schema_version": 2}, "schema_version is 2"),
         ({"batery": 1}, "batery"),
         ({"verdict": "fine"}, "verdict"),
-        ({"samples": {"ttft": [float("nan")]}}, "ttft"),
+        ({"samples": {"ttft": [float("nan")]}}, "NaN is no JSON number"),
         ({"answers": [{"prompt": "?", "token_ids_sha256": "x", "runs": 1, "equal_runs": 1}]}, "token_ids_sha256"),
     ],
 )

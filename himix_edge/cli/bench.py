@@ -1,5 +1,6 @@
 """himix bench: latency, memory and answers of bundles, measured so that the figures can be trusted."""
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,22 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel, Field
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.data import load_dataset
-from himix_edge.errors import GateRefused, InputError
+from himix_edge.errors import GateRefused, InputError, one_line
+from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import SHIPPED
-from himix_edge.reading import read_json
+from himix_edge.reading import read_json, validated
 from himix_edge.runtimes.bench.compare import compare as compare_records
 from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Record, read_records, write_records
+from himix_edge.runtimes.bench.record import Record, is_records, read_records, write_records
 from himix_edge.runtimes.bench.summary import LOADING, TIMES, label, loading, times
 from himix_edge.runtimes.devices import open_device
 
+MOST_SIZES = 100  # of a sweep
 PROBE = SHIPPED / "probe" / "probe.json"
 MODES = {"cold": "cold-image", "warm": "warm-image", "none": "text-only"}
+
+
+class Evaluated(BaseModel):
+    """What is read of the output of `himix eval --json`."""
+
+    model: str
+    accuracy: float | None = Field(ge=0, le=1)
 
 
 class BenchGroup(click.Group):
@@ -49,8 +60,8 @@ def bench() -> None:
 @click.option("--device", default="local", show_default=True, help="local, ssh://USER@HOST[:PORT] or adb[:SERIAL].")
 @click.option("--image", "image_mode", type=click.Choice(list(MODES)), default="cold", show_default=True,
               help="cold: encoded for every question; warm: its keys and values given; none: text only.")  # fmt: skip
-@click.option("--images", type=click.IntRange(min=1), default=1, show_default=True, help="Joined for each question.")
-@click.option("--questions-per-image", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--images", type=click.IntRange(1, 1000), default=1, show_default=True, help="Joined for each question.")
+@click.option("--questions-per-image", type=click.IntRange(1, 1000), default=1, show_default=True)
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="Make every prompt so long. [default: as they come]")
 @click.option("--new-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Of every answer.")
 @click.option("--natural", is_flag=True, help="Let the model end its answers; --new-tokens is then the most.")
@@ -58,9 +69,11 @@ def bench() -> None:
               help="Tokens said before each prompt (with --image warm or none).")  # fmt: skip
 @click.option("--sweep-vision-tokens", "sweep", is_flag=False, flag_value="auto", metavar="[N,N,...]",
               help="Also with images of so many tokens; alone: 0, a quarter, 1, 2, 4, ... of the model's.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: the runtime's choice]")
-@click.option("--iterations", type=click.IntRange(min=1), default=20, show_default=True, help="Timed ones.")
-@click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True, help="Iterations not counted.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: the runtime's choice]")
+@click.option("--iterations", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Timed ones.")
+@click.option(
+    "--warm-up", type=click.IntRange(0, 100_000), default=3, show_default=True, help="Iterations not counted."
+)
 @click.option("--max-temperature", type=float, metavar="C", help="Wait before an iteration until the CPU is below.")
 @click.option("--questions", type=click.Path(path_type=Path), help="LLaVA-format .json. [default: the probe images]")
 @click.option("--accuracy", type=click.Path(path_type=Path), multiple=True, help="Output of `himix eval --json`.")
@@ -91,6 +104,12 @@ def run(
     for path, suffix in ((out, ".json"), (report, ".html")):
         if path is not None and path.suffix != suffix:
             raise InputError(f"{path}: give a name that ends in {suffix}")
+    if out:
+        refuse_foreign_file(out, is_records)
+    if report:
+        from himix_edge.runtimes.bench.report import refuse_in_the_way
+
+        refuse_in_the_way(report)
     todo = [(folder, p) for folder in bundles for p in (plan, *(plan.at(n) for n in sweep_sizes(sweep, folder, plan)))]
     command = shlex.join(["himix", *sys.argv[1:]])
     records = []
@@ -126,6 +145,8 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
     Slower: a median that grew by more than the threshold, and p < 0.01 by Mann and Whitney's test. Cases that only one
     side has are named.
     """
+    if not math.isfinite(threshold):
+        raise InputError(f"--threshold {threshold}: give a number")
     found, remarks = compare_records(read_records(before), read_records(after), threshold)
     if as_json:
         print_json({"differences": [vars(d) for d in found], "remarks": remarks})
@@ -133,31 +154,34 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
         columns = ("metric", "before", "after", "ratio", "95% interval", "p", "")
         for case in dict.fromkeys(d.case for d in found):
             print_table(case, columns, [
-                (d.metric, d.before, d.after, f"{d.ratio:.3f}",
+                (d.metric, d.before, d.after, "-" if d.ratio is None else f"{d.ratio:.3f}",
                  f"{d.interval[0]:.3f} to {d.interval[1]:.3f}" if d.interval else "",
                  "" if d.p is None else f"{d.p:.2g}", "REGRESSION" if d.regression else "")
                 for d in found if d.case == case
             ])  # fmt: skip
         for remark in remarks:
-            click.echo(remark)
+            click.echo(one_line(remark))
     worse = [d for d in found if d.regression]
     if worse:
-        raise GateRefused("slower: " + "; ".join(f"{d.case}: {d.metric} x {d.ratio:.2f}" for d in worse))
+        raise GateRefused("slower: " + "; ".join(f"{d.case}: {d.metric} x {d.ratio or math.inf:.2f}" for d in worse))
 
 
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .html to write, with .md and .json.")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="The .html to write, with .md and .json. [default: beside the first of FILES]")  # fmt: skip
 @click.option("--accuracy", type=click.Path(path_type=Path), multiple=True, help="Output of `himix eval --json`.")
-def report_command(files: tuple[Path, ...], out: Path, accuracy: tuple[Path, ...]) -> None:
+def report_command(files: tuple[Path, ...], out: Path | None, accuracy: tuple[Path, ...]) -> None:
     """One self-contained page, Markdown and JSON beside it, from FILES of records (`himix bench --out`, apps)."""
     from himix_edge.runtimes.bench.report import write_report
 
-    if out.suffix != ".html":
+    if out is None:
+        out = files[0].with_name(f"{files[0].stem}-report.html")
+    elif out.suffix != ".html":
         raise InputError(f"{out}: give a name that ends in .html")
     accuracies = read_accuracies(accuracy)
     records = [with_accuracy(record, accuracies, None) for file in files for record in read_records(file)]
-    write_report(out, records)
+    write_report(out, records, files)
     click.echo(f"{out}: {len(records)} records; {out.with_suffix('.md').name} and .json beside it")
 
 
@@ -167,7 +191,7 @@ def show(records: Sequence[Record]) -> None:
     opened = [record for record in records if record.samples.vision_encoder or record.settings.vision_tokens == 0]
     print_table("Before the prompt, medians in ms", ("bundle", *LOADING), [(label(r), *loading(r)) for r in opened])
     for record in records:
-        reasons = f": {'; '.join(record.reasons)}" if record.reasons else ""
+        reasons = f": {one_line('; '.join(record.reasons))}" if record.reasons else ""
         click.echo(f"{label(record)}: {record.verdict}{reasons}")
 
 
@@ -180,8 +204,10 @@ def sweep_sizes(sweep: str | None, folder: Path, plan: Plan) -> list[int]:
             sizes = [int(part) for part in sweep.split(",")]
         except ValueError:
             sizes = [-1]
-        if min(sizes) < 0:
-            raise InputError(f"--sweep-vision-tokens {sweep}: give numbers of tokens, e.g. 0,64,128")
+        if min(sizes) < 0 or len(sizes) > MOST_SIZES:
+            raise InputError(
+                f"--sweep-vision-tokens {sweep}: give numbers of tokens, {MOST_SIZES} at most, e.g. 0,64,128"
+            )
         return sizes
     manifest = read_manifest(folder)
     own, room = manifest.vision_tokens, manifest.context_capacity - plan.depth - plan.new_tokens
@@ -199,7 +225,10 @@ def read_accuracies(files: Sequence[Path]) -> dict[str, float]:
         result = read_json(path)
         if not isinstance(result, dict) or "accuracy" not in result or "model" not in result:
             raise InputError(f"{path}: not the output of `himix eval --bundle BUNDLE --json`")
-        found[Path(result["model"]).name] = float(result["accuracy"])
+        evaluated = validated(Evaluated, result, str(path))
+        if evaluated.accuracy is None:
+            raise InputError(f"{path}: accuracy is null: it was measured on no question")
+        found[Path(evaluated.model).name] = evaluated.accuracy
     return found
 
 
@@ -214,7 +243,7 @@ def with_accuracy(record: Record, accuracies: dict[str, float], folder: Path | N
 @contextmanager
 def progress_bar() -> Iterator[Any]:
     """A function (title, what, done, of) that moves a bar on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=progress_console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda title, what, done, of: bar.update(task, description=f"{title}: {what}", completed=done, total=of)

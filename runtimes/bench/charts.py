@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from html import escape
 from statistics import median
 
+from himix_edge.errors import one_line
 from himix_edge.runtimes.bench.record import Record
 from himix_edge.runtimes.bench.statistics import percentile
-from himix_edge.runtimes.bench.summary import STAGES, grown_bytes, label, middle, number
+from himix_edge.runtimes.bench.summary import STAGES, grown_bytes, label, middle, number, per_second
 
 STAGE_NAMES = {"preprocess": "preprocess", "vision_encoder": "encoder", "vision_injector": "injector",
                "prefill": "prefill", "rest": "text in and out"}  # fmt: skip
 COLOURS = 6  # --c1 to --c6
 BINS = 48
+SHORTEST = 1e-6  # milliseconds; below that no clock can tell it from 0, which no logarithm has
 WIDTH, HEIGHT = 380, 230  # of an SVG, in units that are pixels on a phone
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 24, 30
 
@@ -26,7 +28,7 @@ def ttft_bars(records: Sequence[Record]) -> str:
     shown = [record for record in records if record.samples.ttft and record.samples.prefill]
     if not shown:
         return ""
-    longest = max(typical_ttft(record)[0] for record in shown)
+    longest = max(typical_ttft(record)[0] for record in shown) or 1.0
     rows = []
     for record in shown:
         total, parts = typical_ttft(record)
@@ -64,12 +66,12 @@ def decode_rows(records: Sequence[Record]) -> str:
     shown = [record for record in records if len(record.samples.inter_token) > 1]
     if not shown:
         return ""
-    everything = [value for record in shown for value in record.samples.inter_token if value > 0]
+    everything = [max(value, SHORTEST) for record in shown for value in record.samples.inter_token]
     low, high = math.log(min(everything)), math.log(max(everything))
     span = max(high - low, 1e-9)
     rows = []
     for record in shown:
-        values = [value for value in record.samples.inter_token if value > 0]
+        values = [max(value, SHORTEST) for value in record.samples.inter_token]
         counts = [0] * BINS
         for value in values:
             counts[min(BINS - 1, int((math.log(value) - low) / span * BINS))] += 1
@@ -83,7 +85,7 @@ def decode_rows(records: Sequence[Record]) -> str:
         mark = f'<line x1="{middle_at:.1f}" x2="{middle_at:.1f}" y1="0" y2="40"/>'
         svg = f'<svg class="ridge" viewBox="0 0 {BINS * 10} 40" preserveAspectRatio="none">{bars}{mark}</svg>'
         quantiles = " · ".join(f"p{share} {number(percentile(values, share))}" for share in (50, 90, 99))
-        rows.append(row(label(record), f"{number(1000 / median(values))} tokens/s", svg, f"{quantiles} ms"))
+        rows.append(row(label(record), f"{number(per_second(record))} tokens/s", svg, f"{quantiles} ms"))
     ends = f"<span>{number(math.exp(low))} ms</span><span>{number(math.exp(high))} ms</span>"
     return f'{"".join(rows)}<div class="ends">{ends}</div>'
 
@@ -93,7 +95,7 @@ def memory_bars(records: Sequence[Record]) -> str:
     shown = [(record, grown) for record in records if (grown := grown_bytes(record)) is not None]
     if not shown:
         return ""
-    longest = max(max(grown, record.bundle.bytes or 0) for record, grown in shown)
+    longest = max(max(grown, record.bundle.bytes or 0) for record, grown in shown) or 1
     rows = []
     for record, grown in shown:
         size = record.bundle.bytes
@@ -112,7 +114,7 @@ def roofline_bars(records: Sequence[Record]) -> str:
     for record in records:
         bandwidth, token = record.device.read_bandwidth_gb_s, middle(record.samples.inter_token)
         needed = bytes_per_token(record)
-        if bandwidth and token and needed:
+        if bandwidth and token and needed and token > SHORTEST:
             reached = needed / token / 1e6  # bytes a millisecond are kB/s: 1e6 of them are 1 GB/s
             share = reached / bandwidth
             piece = f'<i class="c1" style="width:{min(100, 100 * share):.2f}%"></i>'
@@ -135,8 +137,7 @@ def bytes_per_token(record: Record) -> int | None:
 
 def size_and_speed(records: Sequence[tuple[int, Record]]) -> str:
     """Points: bundle size against tokens a second, coloured by target, numbered as in the table."""
-    shown = [(n, r, r.bundle.bytes / 1e6, 1000 / token) for n, r in records
-             if r.bundle.bytes and (token := middle(r.samples.inter_token))]  # fmt: skip
+    shown = [(n, r, r.bundle.bytes / 1e6, speed) for n, r in records if r.bundle.bytes and (speed := per_second(r))]
     if not shown:
         return ""
     targets = list(dict.fromkeys(record.bundle.target for _, record, _, _ in shown))
@@ -146,12 +147,14 @@ def size_and_speed(records: Sequence[tuple[int, Record]]) -> str:
     for n, record, size, speed in shown:
         colour = 1 + targets.index(record.bundle.target) % COLOURS
         accuracy = "" if record.bundle.accuracy is None else f", {record.bundle.accuracy:.2%} right"
-        words = f"{record.bundle.name}: {size:.1f} MB, {number(speed)} tokens/s{accuracy}"
+        words = f"{one_line(record.bundle.name)}: {size:.1f} MB, {number(speed)} tokens/s{accuracy}"
         marks.append(
             f'<g><title>{escape(words)}</title><circle class="c{colour}" cx="{x(size):.1f}" cy="{y(speed):.1f}" r="8"/>'
             f'<text class="dot" x="{x(size):.1f}" y="{y(speed) + 3.5:.1f}">{n}</text></g>'
         )
-    legend = "".join(f'<span><i class="c{1 + i % COLOURS}"></i>{escape(t)}</span>' for i, t in enumerate(targets))
+    legend = "".join(
+        f'<span><i class="c{1 + i % COLOURS}"></i>{escape(one_line(t))}</span>' for i, t in enumerate(targets)
+    )
     return f'<div class="legend">{legend}</div>{plot(x, y, "bundle, MB", "tokens/s", "".join(marks))}'
 
 
@@ -161,7 +164,7 @@ def sweep_lines(records: Sequence[Record], metric: str, title: str) -> str:
     for record in records:
         value, tokens = middle(getattr(record.samples, metric)), record.settings.vision_tokens
         if value is not None and tokens is not None and not record.samples.vision_encoder:
-            lines.setdefault(record.bundle.name, {})[tokens] = value
+            lines.setdefault(one_line(record.bundle.name), {})[tokens] = value
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return ""
@@ -185,7 +188,7 @@ class Axis:
 
     def __init__(self, values: Sequence[float], start: float, end: float, zero: bool = False):
         low, high = (0.0 if zero else min(values)), max(values)
-        if high <= low:
+        if high - low <= 1e-6 * high:  # one value, or several that no label tells apart
             low, high = low * 0.9, (high * 1.1 or 1.0)
         step = 10 ** math.floor(math.log10((high - low) / 3))
         step *= next(f for f in (1, 2, 5, 10) if (high - low) / (step * f) <= 4.5)

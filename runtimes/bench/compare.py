@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from himix_edge.errors import InputError
+from himix_edge.errors import InputError, one_line
 from himix_edge.runtimes.bench.record import Record, Samples
 from himix_edge.runtimes.bench.statistics import mann_whitney, ratio_interval
+from himix_edge.runtimes.bench.summary import grown_bytes
 
 METRICS = tuple(Samples.model_fields)
 SIGNIFICANT = 0.01
+MEASURABLE = 1e-6  # milliseconds
 
 
 @dataclass(frozen=True)
 class Difference:
     """One metric of one case, before and after: medians (ms; for memory MB), their ratio after / before, p-value.
 
+    `ratio` is None where there was nothing before.
     `p` and `interval` (95%, of the ratio) are None where there are no repeated measurements.
     """
 
@@ -24,7 +27,7 @@ class Difference:
     metric: str
     before: float
     after: float
-    ratio: float
+    ratio: float | None
     interval: tuple[float, float] | None
     p: float | None
     regression: bool
@@ -33,7 +36,11 @@ class Difference:
 def case_of(record: Record) -> str:
     """What has to be equal for two records to be comparable, as words."""
     bundle, s = record.bundle, record.settings
-    words = [bundle.name, *(word for word in (bundle.target, bundle.precision) if word not in bundle.name), s.mode]
+    words = [
+        one_line(bundle.name),
+        *(one_line(word) for word in (bundle.target, bundle.precision) if word not in bundle.name),
+        s.mode,
+    ]
     if s.vision_tokens is not None:
         words.append(f"N={s.vision_tokens}")
     settings = {
@@ -59,7 +66,9 @@ def compare(before: Sequence[Record], after: Sequence[Record], threshold: float)
     new = {case_of(record): record for record in after}
     shared = [case for case in old if case in new]
     if not shared:
-        raise InputError(f"nothing to compare: the first has {', '.join(old)}; the second {', '.join(new)}")
+        raise InputError(
+            f"nothing to compare: the first has {one_line(', '.join(old))}; the second {one_line(', '.join(new))}"
+        )
     remarks = [f"{case}: only in the first" for case in old if case not in new]
     remarks += [f"{case}: only in the second" for case in new if case not in old]
     found = []
@@ -76,11 +85,11 @@ def _differences(case: str, old: Record, new: Record, threshold: float) -> list[
         if not a or not b:
             continue
         before, after = float(np.median(a)), float(np.median(b))
-        ratio = after / before if before else float("inf") if after else 1.0
+        ratio = after / before if before > MEASURABLE else None if after > MEASURABLE else 1.0
         repeated = min(len(a), len(b)) >= 8
         p = mann_whitney(a, b) if repeated else None
-        interval = ratio_interval(a, b) if repeated else None
-        worse = ratio > 1 + threshold and p is not None and p < SIGNIFICANT
+        interval = ratio_interval(a, b) if repeated and before > MEASURABLE else None
+        worse = (ratio is None or ratio > 1 + threshold) and p is not None and p < SIGNIFICANT
         found.append(Difference(case, metric, before, after, ratio, interval, p, worse))
     for metric, a, b in (("peak memory, MB", _grown(old), _grown(new)), ("bundle, MB", _size(old), _size(new))):
         if a and b:
@@ -89,10 +98,8 @@ def _differences(case: str, old: Record, new: Record, threshold: float) -> list[
 
 
 def _grown(record: Record) -> float | None:
-    memory = record.memory
-    if memory.peak_bytes is None or memory.baseline_bytes is None:
-        return None
-    return (memory.peak_bytes - memory.baseline_bytes) / 1e6
+    grown = grown_bytes(record)
+    return None if grown is None else grown / 1e6
 
 
 def _size(record: Record) -> float | None:
@@ -100,13 +107,13 @@ def _size(record: Record) -> float | None:
 
 
 def _remarks(case: str, old: Record, new: Record) -> list[str]:
-    remarks = [f"{case}: {which} is {r.verdict}: {'; '.join(r.reasons)}"
+    remarks = [f"{case}: {which} is {r.verdict}: {one_line('; '.join(r.reasons))}"
                for which, r in (("the first", old), ("the second", new)) if r.verdict != "valid"]  # fmt: skip
     if old.device.name != new.device.name or old.device.cpu != new.device.cpu:
-        remarks.append(f"{case}: another device ({old.device.name}, {new.device.name})")
+        remarks.append(f"{case}: another device ({one_line(old.device.name)}, {one_line(new.device.name)})")
     answers = {(a.prompt, *a.images): a.token_ids_sha256 for a in old.answers}
     changed = [a.prompt for a in new.answers if answers.get((a.prompt, *a.images), a.token_ids_sha256)
                != a.token_ids_sha256]  # fmt: skip
     if changed:
-        remarks.append(f"{case}: {len(changed)} of {len(new.answers)} answers differ, e.g. to {changed[0]!r}")
+        remarks.append(f"{case}: {len(changed)} of {len(new.answers)} answers differ, e.g. to {one_line(changed[0])!r}")
     return remarks

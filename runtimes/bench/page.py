@@ -1,14 +1,16 @@
 """The report as one HTML file that needs nothing else: no script, no font, no picture from anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from html import escape
 
+from himix_edge.errors import one_line, printable
 from himix_edge.runtimes.bench import charts
-from himix_edge.runtimes.bench.record import Record
+from himix_edge.runtimes.bench.record import Device, Record
 from himix_edge.runtimes.bench.summary import TIMES, label, loading, number, times
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
+GENERATOR = '<meta name="generator" content="himix-edge">'  # by which `himix report` knows its own pages
 STYLE = """
 :root{--paper:#fbfbf9;--card:#fff;--ink:#1d1f23;--soft:#666c75;--line:#e3e3de;--track:#efefeb;
 --c1:#3866c9;--c2:#d98a00;--c3:#2c8f4f;--c4:#c5403f;--c5:#8156c4;--c6:#1a8f9c;
@@ -80,11 +82,13 @@ NOTES = {
 def html_page(records: Sequence[Record]) -> str:
     """The whole page."""
     numbered = list(enumerate(records, 1))
-    main = [record for record in records if not is_sweep(record, records)]
+    encoding = {(record.bundle.name, record.device) for record in records if record.samples.vision_encoder}
+    numbered_main = [(n, r) for n, r in numbered if not is_sweep(r, encoding)]
+    main = [record for _, record in numbered_main]
     cards = [
         card("Time to first token", charts.ttft_bars(main), NOTES["ttft"]),
         card("Time between tokens", charts.decode_rows(main), NOTES["decode"]),
-        card("Size and speed", charts.size_and_speed([(n, r) for n, r in numbered if r in main]), NOTES["size"]),
+        card("Size and speed", charts.size_and_speed(numbered_main), NOTES["size"]),
         card("Memory", charts.memory_bars(main), NOTES["memory"]),
         card("Larger images", charts.sweep_lines(records, "prefill", "Prefill")
              + charts.sweep_lines(records, "inter_token", "Each further token"), NOTES["sweep"]),
@@ -93,11 +97,11 @@ def html_page(records: Sequence[Record]) -> str:
         card("Where it ran", hosts(records), ""),
     ]  # fmt: skip
     summary = card("Summary", f'<div class="scroll">{summary_table(numbered)}</div>', "Medians in milliseconds.")
-    days = sorted({record.started[:10] for record in records})
-    devices = ", ".join(dict.fromkeys(record.device.name for record in records))
+    days = sorted({one_line(record.started[:10]) for record in records})
+    devices = ", ".join(dict.fromkeys(one_line(record.device.name) for record in records))
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta name="color-scheme" content="light dark">'
@@ -109,10 +113,9 @@ def html_page(records: Sequence[Record]) -> str:
     )
 
 
-def is_sweep(record: Record, records: Sequence[Record]) -> bool:
-    """Whether a record is one of a bundle's several image sizes, beside one that encodes the image."""
-    same = [other for other in records if other.bundle.name == record.bundle.name and other.device == record.device]
-    return not record.samples.vision_encoder and any(other.samples.vision_encoder for other in same)
+def is_sweep(record: Record, encoding: Container[tuple[str, Device]]) -> bool:
+    """Whether a record is one of a bundle's several image sizes, beside one (of `encoding`) that encodes the image."""
+    return not record.samples.vision_encoder and (record.bundle.name, record.device) in encoding
 
 
 def card(title: str, content: str, note: str) -> str:
@@ -159,7 +162,7 @@ def trust(records: Sequence[Record]) -> str:
             facts.append(f"{number(record.energy_j / record.settings.timed)} J an iteration")
         hot = [r.cpu_temperature_c for r in record.readings if r.cpu_temperature_c is not None]
         facts += [f"up to {max(hot):.0f} °C"] if hot else []
-        reasons = "".join(f"<li>{escape(reason)}</li>" for reason in record.reasons)
+        reasons = "".join(f"<li>{escape(printable(reason))}</li>" for reason in record.reasons)
         parts.append(
             f'<div class="row"><div class="head"><span>{escape(label(record))}</span>'
             f'<strong class="{record.verdict}">{record.verdict}</strong></div>'
@@ -181,8 +184,8 @@ def hosts(records: Sequence[Record]) -> str:
             "browser": device.browser,
             "versions": ", ".join(f"{name} {v}" for name, v in sorted(versions.items())) or None,
         }  # fmt: skip
-        items = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
-        parts.append(f"<h3>{escape(device.name)}</h3><dl>{items}</dl>")
+        items = "".join(f"<dt>{name}</dt><dd>{escape(one_line(value))}</dd>" for name, value in facts.items() if value)
+        parts.append(f"<h3>{escape(one_line(device.name))}</h3><dl>{items}</dl>")
     return "".join(parts)
 
 
@@ -190,6 +193,9 @@ def commands(records: Sequence[Record]) -> str:
     """The exact commands, and the bundles they ran on."""
     runs = dict.fromkeys((record.command, record.harness) for record in records)
     bundles = dict.fromkeys((r.bundle.name, r.bundle.manifest_sha256) for r in records if r.bundle.manifest_sha256)
-    lines = "".join(f"<pre>{escape(command)}</pre><small>{escape(harness)}</small>" for command, harness in runs)
-    hashes = "".join(f"<li>{escape(name)}: manifest {digest}</li>" for name, digest in bundles)
+    lines = "".join(
+        f"<pre>{escape(printable(command))}</pre><small>{escape(one_line(harness))}</small>"
+        for command, harness in runs
+    )
+    hashes = "".join(f"<li>{escape(one_line(name))}: manifest {digest}</li>" for name, digest in bundles)
     return lines + (f"<ul>{hashes}</ul>" if hashes else "")

@@ -1,6 +1,7 @@
 """A benchmark as it was asked for, and the job that comes of it for one bundle."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Plan:
             raise InputError("--depth: what was said before is behind an image already seen; add --image warm")
         if self.mode == "text-only" and self.images > 1:
             raise InputError("--images: a text-only run has none")
+        if self.max_temperature is not None and not math.isfinite(self.max_temperature):
+            raise InputError(f"--max-temperature {self.max_temperature}: give degrees Celsius")
         return self
 
     def at(self, vision_tokens: int) -> "Plan":
@@ -58,10 +61,16 @@ class Plan:
         """
         manifest = read_manifest(folder)
         text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
-        asking = Asking(self.images, self.questions_per_image, self.prompt_tokens)
-        items = make_items(dataset, text, asking, self.mode)
         images = 0 if self.mode == "text-only" else self.images
         vision = self.vision_tokens or images * manifest.vision_tokens
+        room = manifest.context_capacity - self.new_tokens - self.depth - vision
+        if self.prompt_tokens and self.prompt_tokens > room:  # said before prompts are made so long
+            raise InputError(
+                f"{folder}: {vision} image, {self.depth} earlier, {self.prompt_tokens} prompt and {self.new_tokens} "
+                f"answer tokens do not fit its context capacity, which is {manifest.context_capacity}"
+            )
+        asking = Asking(self.images, self.questions_per_image, self.prompt_tokens)
+        items = make_items(dataset, text, asking, self.mode)
         if images > 1 and Bundle(folder, manifest).config.architecture == "vanilla":
             raise InputError(f"{folder}: a vanilla model takes one image, not {images}")
         longest = self.prompt_tokens or max(

@@ -11,24 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from himix_edge.bundle import all_files, read_manifest
+from pydantic import ValidationError
+
+from himix_edge.bundle import all_files, open_verified, read_manifest
 from himix_edge.data import Dataset
-from himix_edge.errors import HimixError, InputError
+from himix_edge.errors import InputError, last_line
+from himix_edge.reading import first_problem
 from himix_edge.runtimes.bench.facts import bundle_facts
 from himix_edge.runtimes.bench.job import Job
+from himix_edge.runtimes.bench.outcome import follow
 from himix_edge.runtimes.bench.plan import Plan
 from himix_edge.runtimes.bench.record import Device, Record
 from himix_edge.runtimes.bench.verdict import judge
 
 Progress = Callable[[str, int, int], None]  # what is done, steps done, of
-
-
-class WorkerFailed(HimixError):
-    """A measuring process ended with an expected failure; it has that failure's exit code."""
-
-    def __init__(self, text: str, exit_code: int):
-        super().__init__(text)
-        self.exit_code = exit_code
 
 
 def measure_here(
@@ -39,8 +35,9 @@ def measure_here(
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle`, and for a plan that does not fit the bundle.
     """
+    open_verified(folder)  # before the first of its files is opened below
     job, started = plan.job(folder, dataset), now()
-    loads = []
+    loads, before = [], bundle_facts(folder)
     for number in range(plan.loads - 1):
         progress("opening", number, plan.loads)
         cold = drop_page_cache(folder)
@@ -49,13 +46,25 @@ def measure_here(
     cold = drop_page_cache(folder)
     outcome = run_worker("measure", job, lambda done, of: progress("measuring", done, of))
     outcome["samples"]["load" if cold else "load_warm"] = [*loads, *outcome["samples"].pop("load")]
-    return make_record(folder, plan, job, outcome, device, command, started)
+    record = make_record(folder, plan, job, outcome, device, command, started)
+    if record.bundle != before:
+        raise InputError(f"{folder}: was changed while it was measured; measure it again")
+    return record
 
 
 def make_record(
     folder: Path, plan: Plan, job: Job, outcome: dict[str, Any], device: Device, command: str, started: str
 ) -> Record:
-    """The record of what a measuring process reported, judged."""
+    """The record of what a measuring process reported, judged. Raises InputError for what no record may say."""
+    try:
+        return _made_record(folder, plan, job, outcome, device, command, started)
+    except ValidationError as error:
+        raise InputError(f"{folder}: its record: {first_problem(error)}") from None
+
+
+def _made_record(
+    folder: Path, plan: Plan, job: Job, outcome: dict[str, Any], device: Device, command: str, started: str
+) -> Record:
     verdict, reasons = judge(outcome, len(job.items), plan.timed, plan.max_temperature)
     facts = bundle_facts(folder)
     manifest = read_manifest(folder)
@@ -84,42 +93,26 @@ def run_worker(kind: str, job: Job, progress: Callable[[int, int], None]) -> dic
                 process.kill()
                 raise
         if outcome is None:
-            lines = errors.read_text(errors="replace").strip().splitlines()
+            said = last_line(errors.read_text(errors="replace"))
             raise InputError(
                 f"{job.bundle}: the measuring process ended with code {process.returncode}"
                 + (" (killed; out of memory?)" if process.returncode == -9 else "")
-                + (f": {lines[-1]}" if lines else "")
+                + (f": {said}" if said else "")
             )
         return outcome
-
-
-def follow(lines: Any, progress: Callable[[int, int], None]) -> dict[str, Any] | None:
-    """Read a worker's lines to the end; its outcome, or None if there was none. Raises what it reports."""
-    outcome = None
-    for line in lines:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            continue  # a runtime's own chatter
-        if not isinstance(message, dict):
-            continue
-        if "progress" in message:
-            progress(*message["progress"])
-        elif "error" in message:
-            raise WorkerFailed(message["error"], message["exit_code"])
-        elif "outcome" in message:
-            outcome = message["outcome"]
-    return outcome
 
 
 def drop_page_cache(folder: Path) -> bool:
     """Let the kernel forget a bundle's files, so that opening it reads the disk; False where that cannot be asked."""
     if not hasattr(os, "posix_fadvise"):
         return False
-    for record in all_files(read_manifest(folder)):
-        with (folder / record.path).open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        for record in all_files(read_manifest(folder)):
+            with (folder / record.path).open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}; the bundle is being changed") from None
     return True
 
 

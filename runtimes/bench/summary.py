@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from himix_edge.errors import one_line
 from himix_edge.runtimes.bench.record import Record
 from himix_edge.runtimes.bench.statistics import percentile
 
@@ -26,9 +27,10 @@ def grown_bytes(record: Record) -> int | None:
 def label(record: Record) -> str:
     """The bundle, the image tokens in front of its text, and whether they were kept from before."""
     tokens = record.settings.vision_tokens
+    name = one_line(record.bundle.name)
     if tokens is None:
-        return record.bundle.name
-    return f"{record.bundle.name} N={tokens}{' kept' if record.settings.mode == 'warm-image' else ''}"
+        return name
+    return f"{name} N={tokens}{' kept' if record.settings.mode == 'warm-image' else ''}"
 
 
 def times(record: Record) -> tuple[str, ...]:
@@ -41,9 +43,15 @@ def times(record: Record) -> tuple[str, ...]:
         number(middle(samples.prefill)),
         number(token),
         number(percentile(samples.inter_token, 99) if samples.inter_token else None),
-        number(1000 / token if token else None),
+        number(per_second(record)),
         number(None if memory is None else memory / 1e6),
     )
+
+
+def per_second(record: Record) -> float | None:
+    """Tokens a second; None where a token took no time that a clock can tell."""
+    token = middle(record.samples.inter_token)
+    return 1000 / token if token and token > 1e-6 else None
 
 
 def loading(record: Record) -> tuple[str, ...]:

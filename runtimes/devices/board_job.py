@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from himix_edge.bundle import MANIFEST, all_files, open_verified
+from himix_edge.bundle import MANIFEST, all_files, open_verified, read_manifest
 from himix_edge.data import Dataset
-from himix_edge.errors import InputError
+from himix_edge.errors import InputError, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.bench.job import Item, Job, Question
 from himix_edge.runtimes.bench.plan import Plan
+from himix_edge.runtimes.devices.remote_job import is_own
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}
@@ -34,7 +35,7 @@ class BoardJob:
     def text_of(self, ids: str) -> str:
         """The answer's text from its tokens, which the board writes as numbers."""
         stream = self.text.stream()
-        return "".join(stream.step(int(token)) for token in ids.split())
+        return "".join(stream.step(int(token)) for token in ids.split()) + stream.rest()
 
 
 def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> BoardJob:
@@ -42,12 +43,16 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
 
     Raises InputError or GateRefused as `open_verified`; InputError for a target that no board runs.
     """
+    if (target := read_manifest(folder).target) not in PACKAGES:
+        raise InputError(
+            f"{folder}: a board runs {', '.join(PACKAGES)} bundles, not {one_line(target)}; export it for one of them"
+        )
     bundle = open_verified(folder)
     manifest, config = bundle.manifest, bundle.config
-    if manifest.target not in PACKAGES:
-        raise InputError(
-            f"{folder}: a board runs {', '.join(PACKAGES)} bundles, not {manifest.target}; export it for one of them"
-        )
+    for record in all_files(manifest):
+        first = record.path.partition("/")[0]
+        if first in ("pixels", "job.json") or is_own(first):
+            raise InputError(f"{folder}: its file {record.path} has the name of one that measuring makes on the board")
     text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
     plain = plan.job(folder, dataset)
     pixels: dict[str, str] = {}

@@ -3,28 +3,46 @@
 The runner (runtimes/executorch_runner) has to be on the board; $HIMIX_BOARD_EXECUTORCH is its path there.
 """
 
-import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from himix_edge.bundle import MANIFEST, all_files, open_verified
 from himix_edge.data import Dataset
-from himix_edge.errors import InputError
+from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.preprocess import load_image
+from himix_edge.reading import parse_json, validated
 from himix_edge.runtimes.bench.digest import token_digest
 from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Device, Record
+from himix_edge.runtimes.bench.record import Device, Milliseconds, Part, Record
 from himix_edge.runtimes.bench.running import Progress, make_record, now
 from himix_edge.runtimes.devices.link import Link
-from himix_edge.runtimes.devices.pushing import push, quoted
+from himix_edge.runtimes.devices.pushing import as_size, push, quoted
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 RUNNER_VARIABLE = "HIMIX_BOARD_EXECUTORCH"
 ANSWER_S = 600.0  # for all runs of one question
+Time = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class Run(Part):
+    """A line of the runner: milliseconds of each stage, the answer's tokens, what the process took (bytes)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    load: Time
+    vision_encoder: Time
+    vision_injector: Time
+    start: Time
+    prefill: Time
+    inter_token: Milliseconds
+    token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    vision_tokens: int = Field(ge=0)
+    peak_rss: int = Field(ge=0)
 
 
 def measure_executorch(
@@ -53,7 +71,7 @@ def measure_executorch(
     position = manifest.vision_tokens if config.architecture == "vanilla" else 0
     stop = ",".join(map(str, sorted(text.stop_ids)))
 
-    def answers(number: int, prompt: str, runs: int, new_tokens: int, to_stop: bool) -> list[dict[str, Any]]:
+    def answers(number: int, prompt: str, runs: int, new_tokens: int, to_stop: bool) -> list[Run]:
         ids = text.encode_chat([Message("user", prompt)])
         words = [runner, "--model", model, "--pixels", f"pixels/{number}.rgb", "--prompt", ",".join(map(str, ids))]
         words += ["--position", str(position), "--max-new-tokens", str(new_tokens), "--runs", str(runs)]
@@ -61,12 +79,16 @@ def measure_executorch(
         forget = f"dd if={shlex.quote(model)} iflag=nocache count=0 2>/dev/null; "  # coreutils' way to a cold file
         done = link.run(f"cd {quoted(there)} && {{ {forget}{shlex.join(words)}; }}", timeout=ANSWER_S)
         if done.code:
-            raise InputError(f"{link.name}: {runner}: {(done.errors.strip() or 'it failed').splitlines()[-1]}")
-        return [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+            raise InputError(f"{link.name}: {runner}: {last_line(done.errors, 'it failed')}")
+        where = f"{link.name}: {runner}"
+        lines = [line for line in done.output.splitlines() if line.startswith("{")]
+        if len(lines) != runs:
+            raise InputError(f"{where}: {len(lines)} answers to a question that was asked {runs} times")
+        return [validated(Run, parse_json(line, where), where) for line in lines]
 
     started = now()
     expected = manifest.selftest.token_ids
-    tested = answers(len(questions), manifest.selftest.prompt, 1, len(expected), True)[0]["token_ids"]
+    tested = answers(len(questions), manifest.selftest.prompt, 1, len(expected), True)[0].token_ids
     rounds = -(-plan.timed // len(questions))
     warm = 1 + -(-plan.warm_up // len(questions))  # the first is the reference
     found = []
@@ -76,21 +98,21 @@ def measure_executorch(
     counted = [runs[warm + i] for i in range(rounds) for runs in found][: plan.timed]
     cold = link.run("dd if=/dev/null iflag=nocache count=0 2>/dev/null").code == 0
     samples = {
-        "load" if cold else "load_warm": [runs[0]["load"] for runs in found],
-        "vision_encoder": [run["vision_encoder"] for run in counted],
-        "vision_injector": [run["vision_injector"] for run in counted],
-        "prefill": [run["start"] + run["prefill"] for run in counted],
-        "ttft": [sum(run[s] for s in ("vision_encoder", "vision_injector", "start", "prefill")) for run in counted],
-        "inter_token": [time for run in counted for time in run["inter_token"]],
+        "load" if cold else "load_warm": [runs[0].load for runs in found],
+        "vision_encoder": [run.vision_encoder for run in counted],
+        "vision_injector": [run.vision_injector for run in counted],
+        "prefill": [run.start + run.prefill for run in counted],
+        "ttft": [run.vision_encoder + run.vision_injector + run.start + run.prefill for run in counted],
+        "inter_token": [time for run in counted for time in run.inter_token],
     }
     outcome = {
         "samples": samples, "readings": [], "energy_j": None, "harness_overhead": None,
         "notes": ["the board's load, clock and temperature were not watched"],
-        "answers": [_answer(text, image, prompt, [run["token_ids"] for run in runs])
+        "answers": [_answer(text, image, prompt, [run.token_ids for run in runs])
                     for (image, prompt), runs in zip(questions, found, strict=True)],
         "self_test_passed": manifest.selftest.accepts(tested), "provider": "cpu", "versions": {},
-        "vision_tokens": counted[0]["vision_tokens"],
-        "memory": {"peak_bytes": max(run["peak_rss"] for run in counted)},
+        "vision_tokens": counted[0].vision_tokens,
+        "memory": {"peak_bytes": max(run.peak_rss for run in counted)},
     }  # fmt: skip
     return make_record(folder, plan, job, outcome, _device(link), command, started)
 
@@ -122,9 +144,9 @@ def _device(link: Link) -> Device:
     """What a shell without Python can tell."""
     asked = "uname -n; uname -sr; uname -m; getconf _NPROCESSORS_ONLN; grep -m1 -i 'model name' /proc/cpuinfo; echo"
     name, system, machine, threads, cpu = (link.run(asked).output.splitlines() + [""] * 5)[:5]
-    memory = link.run("grep MemTotal /proc/meminfo").output.split()
+    memory = [*link.run("grep MemTotal /proc/meminfo").output.split(), "", ""]
     return Device(
-        name=name or link.name, kind="board", os=system or None, architecture=machine or None,
-        cpu=cpu.partition(":")[2].strip() or None, threads=int(threads) if threads.isdigit() else None,
-        memory_bytes=int(memory[1]) * 1024 if len(memory) > 1 else None,
+        name=one_line(name) or link.name, kind="board", os=one_line(system) or None,
+        architecture=one_line(machine) or None, cpu=one_line(cpu.partition(":")[2]) or None,
+        threads=as_size(threads) or None, memory_bytes=(as_size(memory[1]) or 0) * 1024 or None,
     )  # fmt: skip
