@@ -32,6 +32,7 @@ def staged_file(target: Path, ours: Ours | None = None, *, wait: bool = False) -
         InputError: something else is there, it is a link, a folder or a device, another process is writing it, or the
             place cannot be written.
     """
+    refuse_foreign_file(target, None)  # before anything is made beside it, as in /dev
     with staging(target, wait=wait) as place:
         _refuse(target, place, ours)
         place.new.mkdir()
