@@ -55,6 +55,7 @@ class Engine {
   #model;
   #sessions;
   #rows;
+  #imageShape; // I, G, N, h
   #names;
   #cache = {};
   #position = 0;
@@ -64,20 +65,26 @@ class Engine {
     [this.#ort, this.#model, this.#sessions] = [ort, manifest.model, sessions];
     this.capacity = manifest.context_capacity;
     this.#rows = visionRows(manifest.model);
+    const { num_key_value_heads: heads, head_dim: size } = manifest.model;
+    this.#imageShape = [new Set(this.#rows.filter((row) => row !== null)).size, heads, manifest.vision_tokens, size];
     this.#names = this.#rows.map((_, layer) => [`past_key_values.${layer}.key`, `past_key_values.${layer}.value`]);
   }
 
   /** uint8 (1, S, S, 3) as a flat array -> vision features, a tensor (1, N, d_v). */
   async encode(pixels, size) {
     const image = new this.#ort.Tensor("uint8", pixels, [1, size, size, 3]);
-    return (await this.#sessions.vision_encoder.run({ image })).vision_features;
+    return (await this.#run("vision_encoder", { image }, ["vision_features"])).vision_features;
   }
 
   /** Vision features -> {key, value: Float32Array, shape: [I, G, N, h]}. */
   async inject(features) {
-    const { vision_key: key, vision_value: value } = await this.#sessions.vision_injector.run({
-      vision_features: features,
-    });
+    const names = ["vision_key", "vision_value"];
+    const { vision_key: key, vision_value: value } = await this.#run("vision_injector", { vision_features: features }, names);
+    for (const { type, dims } of [key, value]) {
+      if (type !== "float32" || dims.join() !== this.#imageShape.join()) {
+        throw new InputError(`vision_injector: gives ${type} (${dims}), the manifest says float32 (${this.#imageShape})`);
+      }
+    }
     return { key: key.data, value: value.data, shape: [...key.dims] };
   }
 
@@ -103,13 +110,35 @@ class Engine {
     const positions = ids.map((_, i) => BigInt(this.#position + i));
     const int64 = (values) => new this.#ort.Tensor("int64", BigInt64Array.from(values), shape);
     const feeds = { ...this.#cache, input_ids: int64(ids.map(BigInt)), position_ids: int64(positions) };
-    const outputs = await this.#sessions.decoder.run(feeds);
+    const presents = this.#names.flat().map((name) => name.replace("past_key_values", "present"));
+    const outputs = await this.#run("decoder", feeds, ["logits", ...presents]);
+    const { type, data: logits } = outputs.logits;
+    if (type !== "float32" || logits.length !== this.#model.vocab_size) {
+      throw new InputError(`decoder: gives ${logits.length} logits, the manifest says ${this.#model.vocab_size}`);
+    }
+    if (!logits.every((logit) => logit < Infinity)) {
+      throw new InputError("the model's output is not a number; the bundle or the image's keys are damaged");
+    }
     this.#dispose();
     this.#position += ids.length;
     this.#names.flat().forEach((name) => {
       this.#cache[name] = outputs[name.replace("past_key_values", "present")];
     });
-    return outputs.logits.data;
+    return logits;
+  }
+
+  /** One graph's outputs by name. Throws an InputError with ONNX Runtime's reason. */
+  async #run(role, feeds, names) {
+    let outputs;
+    try {
+      outputs = await this.#sessions[role].run(feeds);
+    } catch (error) {
+      const reason = String(error?.message ?? error).split("\n", 1)[0];
+      throw new InputError(`${role}: ONNX Runtime cannot compute it (${reason.slice(0, 200)})`);
+    }
+    const missing = names.find((name) => !outputs[name]);
+    if (missing) throw new InputError(`${role}: has no output ${missing}; export the bundle again`);
+    return outputs;
   }
 
   async release() {

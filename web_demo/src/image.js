@@ -2,9 +2,9 @@
 // lays it over white, and resize.js does the rest.
 
 import { InputError } from "./errors.js";
+import { checkImage, checkSize } from "./image_header.js";
 import { resize } from "./resize.js";
 
-const MAX_PIXELS = 100_000_000;
 const MAX_FILE_BYTES = 256 << 20;
 
 /**
@@ -13,7 +13,7 @@ const MAX_FILE_BYTES = 256 << 20;
  * @returns Uint8Array (S, S, 3), RGB.
  */
 export async function loadPixels(file, preprocessing) {
-  const bitmap = await decode(file);
+  const bitmap = await decode(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   try {
     const resample = preprocessing.method === "pillow-bicubic-squash" ? "bicubic" : "bilinear";
     return resize(overWhite(bitmap), preprocessing.image_size, resample);
@@ -22,17 +22,25 @@ export async function loadPixels(file, preprocessing) {
   }
 }
 
-/** The upright image, colours as they are in the file. Throws an InputError for what is no image, or too large. */
-async function decode(file) {
+/**
+ * The upright image as an ImageBitmap. Throws an InputError for what is no image, or too large, or cut off.
+ *
+ * @param options of createImageBitmap.
+ */
+export async function decode(file, options = {}) {
+  if (!(file instanceof Blob)) return file; // it is decoded
   const name = file.name || "image";
   if (file.size > MAX_FILE_BYTES) throw new InputError(`${name}: over ${MAX_FILE_BYTES >> 20} MiB; scale it down first`);
-  const options = { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" };
-  const bitmap = await createImageBitmap(file, options).catch(() => {
+  const unreadable = () => {
     throw new InputError(`${name}: not an image that this browser can read`);
-  });
-  if (bitmap.width * bitmap.height > MAX_PIXELS) {
+  };
+  checkImage(new Uint8Array(await file.arrayBuffer().catch(unreadable)), name);
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", ...options }).catch(unreadable);
+  try {
+    checkSize(bitmap.width, bitmap.height, (what) => new InputError(`${name}: ${what}`));
+  } catch (error) {
     bitmap.close();
-    throw new InputError(`${name}: over ${MAX_PIXELS / 1e6} megapixels; scale it down first`);
+    throw error;
   }
   return bitmap;
 }

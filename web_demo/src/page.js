@@ -4,6 +4,7 @@ import { Camera } from "./camera.js";
 import { ModelClient } from "./client.js";
 import { describe, InputError } from "./errors.js";
 import { answerFacts, bundleFacts, timeRows } from "./facts.js";
+import { decode } from "./image.js";
 
 const $ = (id) => document.getElementById(id);
 const model = new ModelClient();
@@ -139,9 +140,7 @@ function setExample() {
 }
 
 async function preview(file) {
-  const bitmap = await createImageBitmap(file).catch(() => {
-    throw new InputError(`${file.name}: not an image that this browser can read`);
-  });
+  const bitmap = await decode(file);
   if (state.file !== file) return bitmap.close(); // another one was chosen meanwhile
   const scale = Math.min(1, 960 / Math.max(bitmap.width, bitmap.height));
   const canvas = $("preview");

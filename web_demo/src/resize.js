@@ -28,19 +28,20 @@ function cubic(x) {
 export function resize(image, size, resample) {
   const filter = FILTERS[resample];
   const { width, height } = image;
-  const narrow = new Uint8Array(height * size * 3);
+  const square = new Uint8Array(size * size * 3);
+  const down = height === size ? null : coefficients(height, size, filter);
+  const sums = new Int32Array(down ? square.length : 0).fill(1 << (PRECISION_BITS - 1));
   const across = width === size ? null : coefficients(width, size, filter);
   const band = Math.max(1, Math.floor((1 << 22) / width));
   for (let from = 0; from < height; from += band) {
     const to = Math.min(height, from + band);
     const rows = image.rows(from, to);
-    const target = narrow.subarray(from * size * 3, to * size * 3);
-    if (across) horizontal(rows, width, target, size, across);
-    else target.set(rows);
+    const narrow = across ? new Uint8Array((to - from) * size * 3) : rows;
+    if (across) horizontal(rows, width, narrow, size, across);
+    if (down) vertical(narrow, from, to, size, down, sums);
+    else square.set(narrow, from * size * 3);
   }
-  if (height === size) return narrow;
-  const square = new Uint8Array(size * size * 3);
-  vertical(narrow, square, size, coefficients(height, size, filter));
+  sums.forEach((sum, i) => (square[i] = clip(sum)));
   return square;
 }
 
@@ -74,11 +75,17 @@ function horizontal(input, width, output, size, across) {
   }
 }
 
-function vertical(input, output, size, down) {
-  for (let y = 0; y < size; y++) {
-    const { first, weights } = down[y];
-    for (let x = 0; x < size; x++) weighted(input, (first * size + x) * 3, size * 3, weights, output, (y * size + x) * 3);
-  }
+/** Adds rows `from` to `to` to the sums of the output rows that they count for. */
+function vertical(rows, from, to, size, down, sums) {
+  const stride = size * 3;
+  down.forEach(({ first, weights }, y) => {
+    const last = Math.min(to, first + weights.length);
+    for (let row = Math.max(from, first); row < last; row++) {
+      const weight = weights[row - first];
+      const [at, sum] = [(row - from) * stride, y * stride];
+      for (let x = 0; x < stride; x++) sums[sum + x] += rows[at + x] * weight;
+    }
+  });
 }
 
 function weighted(input, from, step, weights, output, to) {

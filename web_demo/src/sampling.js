@@ -4,7 +4,7 @@ import { InputError } from "./errors.js";
 
 /** Greedy at temperature 0, else nucleus sampling. `random` gives numbers in [0, 1). */
 export function sampler(temperature, topP, random = Math.random) {
-  if (!(temperature >= 0)) throw new InputError(`temperature is ${temperature}; it must be 0 (greedy) or more`);
+  if (!(temperature >= 0 && temperature < Infinity)) throw new InputError(`temperature is ${temperature}; it must be 0 (greedy) or more`);
   if (!(topP > 0 && topP <= 1)) throw new InputError(`top_p is ${topP}; it must be above 0 and at most 1`);
   if (temperature === 0) return argmax;
   return (logits) => {

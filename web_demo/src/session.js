@@ -13,11 +13,23 @@ export const newStats = () => ({
 
 export class Session {
   owner = null; // the chat whose tokens are in the cache
+  #busy = false;
 
   /** @param text a TextProcessor; @param engine what `openEngine` returned. */
   constructor(manifest, text, engine) {
     [this.manifest, this.text, this.engine] = [manifest, text, engine];
     this.capacity = engine.capacity;
+  }
+
+  /** Run `work` with the engine to itself. Throws an InputError if it is at work: there is one cache. */
+  async alone(work) {
+    if (this.#busy) throw new InputError("the model is computing something else; wait until that has ended");
+    this.#busy = true;
+    try {
+      return await work();
+    } finally {
+      this.#busy = false;
+    }
   }
 
   /**
@@ -30,9 +42,11 @@ export class Session {
     const clock = stopwatch();
     const pixels = await load();
     stats.preprocess += clock();
-    const features = await this.engine.encode(pixels, this.manifest.preprocessing.image_size);
-    stats.vision_encoder += clock();
-    const { key, value, shape } = await this.engine.inject(features);
+    const { key, value, shape } = await this.alone(async () => {
+      const features = await this.engine.encode(pixels, this.manifest.preprocessing.image_size);
+      stats.vision_encoder += clock();
+      return this.engine.inject(features);
+    });
     stats.vision_injector += clock();
     const nextPosition = firstTextPosition(this.manifest.model, shape[2]);
     return { key, value, shape, modelId: this.manifest.image_kv_id, nextPosition };
@@ -54,6 +68,7 @@ export class Chat {
   #image;
   #history = []; // token ids in the cache behind the image
   #pending = []; // said, but not in the cache yet: the last token of an answer
+  #turn = 0; // of the question that is being answered
 
   constructor(session, image) {
     [this.#session, this.#image] = [session, image];
@@ -71,12 +86,14 @@ export class Chat {
     const { maxNewTokens = defaults.max_new_tokens, temperature = defaults.temperature, topP = defaults.top_p } = options;
     const { stats = newStats(), began = performance.now() } = options;
     const pick = sampler(temperature, topP, options.random);
-    if (!(maxNewTokens >= 1)) throw new InputError(`the longest answer is ${maxNewTokens} tokens; it must be 1 or more`);
+    if (!(Number.isInteger(maxNewTokens) && maxNewTokens >= 1)) throw new InputError(`the longest answer is ${maxNewTokens} tokens; it must be 1 or more`);
+    const turn = ++this.#turn;
+    const visionTokens = this.#image.shape[2];
+    const used = visionTokens + this.#history.length;
+    text.checkLength(prompt, capacity - used);
     const ids = this.#history.length
       ? [...this.#pending, ...text.encodeNextTurn(prompt)]
       : text.encodeChat([{ role: "user", content: prompt }]);
-    const visionTokens = this.#image.shape[2];
-    const used = visionTokens + this.#history.length;
     const room = capacity - used - ids.length;
     if (room < 1) {
       throw new InputError(
@@ -85,10 +102,10 @@ export class Chat {
       );
     }
     Object.assign(stats, { prompt_tokens: ids.length, vision_tokens: visionTokens });
-    yield* this.#answer(ids, pick, Math.min(maxNewTokens, room), stats, began, options.ignoreStop);
+    yield* this.#answer(turn, ids, pick, Math.min(maxNewTokens, room), stats, began, options.ignoreStop);
   }
 
-  async *#answer(ids, pick, limit, stats, began, ignoreStop) {
+  async *#answer(turn, ids, pick, limit, stats, began, ignoreStop) {
     const { stopIds } = this.#session.text;
     const stream = this.#session.text.stream();
     const clock = stopwatch();
@@ -107,6 +124,7 @@ export class Chat {
       stats.new_tokens += 1;
       if (text && !stats.ttft) stats.ttft = performance.now() - began;
       yield { text, tokenId };
+      if (turn !== this.#turn) throw new InputError("this answer was left: its conversation was asked something else");
       if (stats.new_tokens < limit) {
         clock();
         logits = await this.#feed(this.#pending);
@@ -119,14 +137,15 @@ export class Chat {
   /** Append `ids` to the cache; if it holds another conversation, put this one's tokens back first. */
   async #feed(ids) {
     const session = this.#session;
-    let missing = ids;
-    if (session.owner !== this) {
-      session.engine.start(this.#image);
-      missing = [...this.#history, ...ids];
+    return session.alone(async () => {
+      const takesOver = session.owner !== this;
+      session.owner = null; // should it fail, what the cache holds is not known
+      if (takesOver) session.engine.start(this.#image);
+      const logits = await session.engine.step(takesOver ? [...this.#history, ...ids] : ids);
       session.owner = this;
-    }
-    this.#history = [...this.#history, ...ids];
-    return session.engine.step(missing);
+      this.#history = [...this.#history, ...ids];
+      return logits;
+    });
   }
 }
 

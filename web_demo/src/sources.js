@@ -1,7 +1,7 @@
 // Where a bundle's files come from: a folder beside the page, a folder the user picked, or a zip.
 
 import { InputError } from "./errors.js";
-import { readZip } from "./zip.js";
+import { crc32, readZip } from "./zip.js";
 
 /** A folder served from the page's own origin; `base` is its full address and ends in a slash. */
 export function urlSource(base) {
@@ -36,7 +36,9 @@ export function folderSource(files) {
       const file = byPath.get(path);
       if (!file) throw missing(name, path);
       if (file.size > limit) throw tooLarge(`${name}/${path}`, limit);
-      return new Uint8Array(await file.arrayBuffer());
+      return new Uint8Array(await file.arrayBuffer().catch(() => {
+        throw new InputError(`${name}/${path}: cannot be read; it was changed or removed, pick the folder again`);
+      }));
     },
   };
 }
@@ -45,7 +47,10 @@ export function folderSource(files) {
 export async function zipSource(file) {
   const entries = await readZip(file);
   const manifests = [...entries.keys()].filter((path) => /^([^/]+\/)?manifest\.json$/.test(path));
-  const manifest = manifests.sort((a, b) => a.length - b.length)[0];
+  const manifest = manifests.includes("manifest.json") ? "manifest.json" : manifests[0];
+  if (manifests.length > 1 && manifest !== "manifest.json") {
+    throw new InputError(`${file.name}: several manifest.json in it; a zip holds one bundle`);
+  }
   if (!manifest) throw new InputError(`${file.name}: no manifest.json in it; is it a bundle?`);
   const prefix = manifest.slice(0, -"manifest.json".length);
   return {
@@ -53,7 +58,9 @@ export async function zipSource(file) {
     async read(path, limit) {
       const entry = entries.get(prefix + path);
       if (!entry) throw missing(file.name, path);
-      return readAtMost(await entry.stream(), limit, `${file.name}/${path}`);
+      const content = await readAtMost(await entry.stream(), limit, `${file.name}/${path}`);
+      if (crc32(content) !== entry.crc) throw new InputError(`${file.name}/${path}: damaged, its checksum is wrong`);
+      return content;
     },
   };
 }

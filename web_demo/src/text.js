@@ -8,6 +8,7 @@ import { InputError } from "./errors.js";
 // Python's str.strip; String.prototype.trim strips a byte order mark too, and not the separators U+001C..U+001F, U+0085
 const SPACE = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
 const EDGES = new RegExp(`^${SPACE}|${SPACE}$`, "g");
+const NORMALIZING = 4; // composed characters are shorter than their parts
 const INCOMPLETE = "\ufffd"; // what bytes of an unfinished character decode to
 
 export class TextProcessor {
@@ -16,6 +17,7 @@ export class TextProcessor {
   #special; // content -> id
   #specialIds;
   #pattern;
+  #longest; // characters of a token
 
   /**
    * @param json a parsed tokenizer.json.
@@ -31,6 +33,8 @@ export class TextProcessor {
       throw new InputError("tokenizer.json: this page does not know its kind of tokenizer");
     }
     this.#template = template;
+    const tokens = Array.isArray(json.model.vocab) ? json.model.vocab.map(([token]) => token) : Object.keys(json.model.vocab);
+    this.#longest = tokens.reduce((most, token) => Math.max(most, token.length), 1);
     this.#special = new Map(special.map((token) => [token.content, token.id]));
     this.#specialIds = new Set(this.#special.values());
     const longestFirst = [...this.#special.keys()].sort((a, b) => b.length - a.length).map(escape);
@@ -49,6 +53,16 @@ export class TextProcessor {
   encodeNextTurn(content) {
     const { assistant } = this.#template;
     return this.#encode([fixed(assistant[1]), ...this.#turn({ role: "user", content }), fixed(assistant[0])]);
+  }
+
+  /** Throws an InputError for a prompt that cannot be `room` tokens, before it is cut into them. */
+  checkLength(prompt, room) {
+    if (prompt.length / NORMALIZING > room * this.#longest) {
+      throw new InputError(
+        `the question does not fit: it has ${prompt.length} characters, the cache has ${room} free slots; ` +
+          "shorten it or start a new conversation",
+      );
+    }
   }
 
   /** Token ids of plain text. */

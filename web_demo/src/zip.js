@@ -3,9 +3,10 @@
 import { InputError } from "./errors.js";
 
 const MAX_ENTRIES = 1000;
+const MAX_DIRECTORY = 4 << 20;
 const END = 0x06054b50, CENTRAL = 0x02014b50, LOCAL = 0x04034b50; // prettier-ignore
 
-/** Map of path -> {stream()}: its bytes as a ReadableStream. Throws an InputError for anything but a plain zip. */
+/** Map of path -> {crc, stream()}: its bytes as a ReadableStream. Throws an InputError for anything but a plain zip. */
 export async function readZip(file) {
   const bad = (why) => new InputError(`${file.name}: ${why}`);
   const tailAt = Math.max(0, file.size - 65557); // the end record and the longest comment behind it
@@ -16,7 +17,7 @@ export async function readZip(file) {
   const count = tail.getUint16(end + 10, true);
   const size = tail.getUint32(end + 12, true);
   const start = tail.getUint32(end + 16, true);
-  if (count > MAX_ENTRIES || start + size > file.size) throw bad("damaged, or no bundle: its directory is out of range");
+  if (count > MAX_ENTRIES || size > MAX_DIRECTORY || start + size > file.size) throw bad("damaged, or no bundle: its directory is out of range");
   const directory = await view(file, start, start + size);
   const entries = new Map();
   for (let at = 0, i = 0; i < count; i++) {
@@ -27,7 +28,10 @@ export async function readZip(file) {
     const method = directory.getUint16(at + 10, true);
     const packed = directory.getUint32(at + 20, true);
     const offset = directory.getUint32(at + 42, true);
-    entries.set(name, { stream: () => open(file, { name, method, packed, offset }) });
+    if (entries.has(name)) throw bad(`two entries are called ${name}; refused`);
+    if (directory.getUint16(at + 8, true) & 1) throw bad("it is encrypted; refused");
+    const crc = directory.getUint32(at + 16, true);
+    entries.set(name, { crc, stream: () => open(file, { name, method, packed, offset }) });
     at += 46 + nameSize + extraSize + commentSize;
   }
   return entries;
@@ -42,6 +46,18 @@ async function open(file, { name, method, packed, offset }) {
   if (method === 0) return raw;
   if (method === 8) return raw.pipeThrough(new DecompressionStream("deflate-raw"));
   throw new InputError(`${file.name}/${name}: packed by method ${method}; only stored and deflated entries are read`);
+}
+
+const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n;
+});
+
+/** The checksum that a zip has of an entry's bytes. */
+export function crc32(bytes) {
+  let crc = ~0;
+  for (let i = 0; i < bytes.length; i++) crc = CRC[(crc ^ bytes[i]) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
 }
 
 const view = async (file, from, to) => new DataView(await file.slice(from, to).arrayBuffer());

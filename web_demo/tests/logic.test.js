@@ -5,15 +5,17 @@ import { openAsBlob, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { openVerified, parseManifest, sha256 } from "../src/bundle.js";
+import { openVerified, sha256 } from "../src/bundle.js";
 import { describe as line, InputError } from "../src/errors.js";
 import { concat } from "../src/image_kv.js";
+import { parseManifest } from "../src/manifest.js";
 import { visionRows } from "../src/model.js";
 import { probabilities, sampler } from "../src/sampling.js";
 import { selfTest } from "../src/selftest.js";
 import { Session } from "../src/session.js";
 import { zipSource } from "../src/sources.js";
 import { TextProcessor } from "../src/text.js";
+import { crc32 } from "../src/zip.js";
 import { bundle, FOLDER, readJson } from "./fixtures.js";
 
 const read = (name) => JSON.parse(readFileSync(join(bundle("int8"), name), "utf8"));
@@ -137,6 +139,92 @@ test("a conversation adds to the cache, and another one on the same session puts
   await collect(chat.send("so", { maxNewTokens: 1, temperature: 0 }));
   assert.deepEqual(engine.log[0], ["start", 0]);
   assert.deepEqual(engine.log[1].slice(0, prompt.length + 2 + next.length), [...prompt, ...first, ...next]);
+});
+
+test("a conversation that is asked twice before it has answered ends the older answer; no two compute at once", async () => {
+  const session = new Session(read("manifest.json"), text, counting());
+  const chat = session.chat();
+  const greedy = { maxNewTokens: 3, temperature: 0 };
+  const older = chat.send("hi", greedy);
+  const { value: first } = await older.next();
+  const alone = await collect(session.chat().send("and", greedy));
+  assert.ok(alone.length);
+  const newer = await collect(chat.send("and", greedy));
+  assert.equal(newer.length, 3);
+  await assert.rejects(older.next(), { name: "InputError", message: /asked something else/ });
+  // what was said of the older answer is part of the conversation
+  const asked = text.encodeChat([{ role: "user", content: "hi" }]);
+  assert.deepEqual(session.engine.log.filter(Array.isArray).at(-3), [...asked, first.tokenId, ...text.encodeNextTurn("and")]);
+  const together = [collect(session.chat().send("a", greedy)), collect(session.chat().send("b", greedy))];
+  const ended = await Promise.allSettled(together);
+  assert.deepEqual(ended.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
+  assert.match(ended.find(({ reason }) => reason).reason.message, /computing something else/);
+});
+
+test("a step that fails loses nothing", async () => {
+  const engine = counting();
+  const session = new Session(read("manifest.json"), text, engine);
+  const expected = await collect(session.chat().send("hi", { maxNewTokens: 2, temperature: 0 }));
+  const chat = session.chat();
+  const { step } = engine;
+  engine.step = async () => {
+    throw new InputError("no memory");
+  };
+  await assert.rejects(collect(chat.send("hi")), /no memory/);
+  engine.step = step;
+  assert.deepEqual(await collect(chat.send("hi", { maxNewTokens: 2, temperature: 0 })), expected);
+});
+
+test("the least temperature takes the likeliest token; what is no temperature is refused", () => {
+  for (const temperature of [1e-310, Number.MIN_VALUE]) assert.equal(sampler(temperature, 1)([1, 3, 2, -Infinity]), 1);
+  for (const temperature of [NaN, Infinity, -1e-310]) assert.throws(() => sampler(temperature, 1), InputError);
+});
+
+test("a prompt of a megabyte is refused before it is cut into tokens", async () => {
+  const session = new Session(read("manifest.json"), text, counting());
+  const began = performance.now();
+  await assert.rejects(collect(session.chat().send("a".repeat(1 << 20))), /does not fit/);
+  assert.ok(performance.now() - began < 10_000);
+});
+
+test("zips that are not what they seem are refused", async () => {
+  const files = { "b/manifest.json": "{}", "b/x": "x" };
+  const zip = (entries, change = () => {}) => {
+    const [parts, directory] = [[], []];
+    let at = 0;
+    for (const [name, content] of entries) {
+      const [path, data] = [name, content].map((part) => new TextEncoder().encode(part));
+      const head = new DataView(new ArrayBuffer(46));
+      [[0, 0x02014b50], [16, crc32(data)], [20, data.length], [24, data.length], [42, at]].forEach(([place, value]) => head.setUint32(place, value, true)); // prettier-ignore
+      head.setUint16(28, path.length, true);
+      change(head);
+      const local = new DataView(new ArrayBuffer(30));
+      local.setUint32(0, 0x04034b50, true);
+      local.setUint16(26, path.length, true);
+      parts.push(local, path, data);
+      directory.push(head, path);
+      at += 30 + path.length + data.length;
+    }
+    const size = directory.reduce((sum, part) => sum + part.byteLength, 0);
+    const end = new DataView(new ArrayBuffer(22));
+    [[0, 0x06054b50], [12, size], [16, at]].forEach(([place, value]) => end.setUint32(place, value, true));
+    end.setUint16(10, entries.length, true);
+    return Object.assign(new Blob([...parts, ...directory, end]), { name: "b.zip" });
+  }; // prettier-ignore
+  const good = await zipSource(zip(Object.entries(files)));
+  assert.equal(new TextDecoder().decode(await good.read("x", 1)), "x");
+  await assert.rejects(good.read("../x", 9), { name: "InputError", message: /missing/ });
+  const refused = async (blob, message) => {
+    const attempt = zipSource(blob).then((source) => source.read("manifest.json", 9));
+    await assert.rejects(attempt, (error) => error instanceof InputError && message.test(error.message));
+  };
+  await refused(zip([...Object.entries(files), ["b/x", "y"]]), /two entries are called b\/x/);
+  await refused(zip([...Object.entries(files), ["c/manifest.json", "{}"]]), /several manifest\.json/);
+  await refused(zip(Object.entries(files), (head) => head.setUint32(16, 1, true)), /checksum is wrong/);
+  await refused(zip(Object.entries(files), (head) => head.setUint16(8, 1, true)), /encrypted/);
+  await refused(zip(Object.entries(files), (head) => head.setUint16(10, 12, true)), /method 12/);
+  await refused(zip(Object.entries(files), (head) => head.setUint32(42, 2 ** 31, true)), /damaged/);
+  await refused(zip([["b/manifest.json", "x".repeat(10)]]), /more than the 9 bytes/);
 });
 
 test("another answer fails the self-test unless the model is not sure of its own", async () => {

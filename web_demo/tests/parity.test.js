@@ -1,10 +1,12 @@
 // In Chromium: pixels, prompts and answers are exactly the Python session's.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { launch, openPage, serve, SOFTWARE_GPU } from "./browser.js";
-import { base64, BUNDLES, bundle, readJson } from "./fixtures.js";
+import { base64, BUNDLES, bundle, HOSTILE, hostile, readJson } from "./fixtures.js";
 
 let server, browser;
 
@@ -79,6 +81,27 @@ test("WebGPU, emulated in software: the same tokens", async () => {
   } finally {
     await emulating.close();
   }
+});
+
+test("hostile images: one clear line, or the right pixels", async () => {
+  const page = await openPage(browser, server.origin);
+  const wrong = [];
+  for (const { name, file, expect, word, sha256 } of hostile().images) {
+    const content = readFileSync(join(HOSTILE, file)).toString("base64");
+    const found = await page.evaluate(async (content) => {
+      const { loadPixels } = await import("/src/image.js");
+      const { sha256 } = await import("/src/bundle.js");
+      const image = new Blob([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))]);
+      try {
+        return { sha256: await sha256(await loadPixels(image, { method: "pillow-bilinear-squash", image_size: 64 })) };
+      } catch ({ name, message }) {
+        return { name, message };
+      }
+    }, content);
+    const right = expect === "refused" ? found.name === "InputError" && found.message.includes(word) : (sha256 ?? found.sha256) === found.sha256 && !found.name; // prettier-ignore
+    if (!right) wrong.push([name, found]);
+  }
+  assert.deepEqual(wrong, []);
 });
 
 test("resized pixels are Pillow's bit for bit; decoded JPEG within what decoders differ by", async () => {

@@ -15,6 +15,7 @@ if [ -z "$CHROMIUM" ]; then
 	CHROMIUM=$(command -v chromium)
 fi
 "$python" web_demo/tests/fixtures.py build/web-tests "$@"
+"$python" conformance/hostile.py "$1" build/web-tests/hostile
 export CHROMIUM PYTHON="$python" WEB_FIXTURES="$PWD/build/web-tests" WEB_BUNDLES=""
 for bundle in "$@"; do WEB_BUNDLES="$WEB_BUNDLES $PWD/$bundle"; done
 cd web_demo

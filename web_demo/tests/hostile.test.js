@@ -1,0 +1,86 @@
+// The hostile inputs that every client is tried with (conformance/README.md): one clear line, or the right answer.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { openVerified } from "../src/bundle.js";
+import { InputError, oneLine } from "../src/errors.js";
+import { checkImage } from "../src/image_header.js";
+import { isBounded } from "../src/pattern.js";
+import { TextProcessor } from "../src/text.js";
+import { parseTokenizer } from "../src/tokenizer_file.js";
+import { bundle, HOSTILE, hostile } from "./fixtures.js";
+
+const good = bundle("int8");
+const all = hostile();
+const { model, chat_template: template } = JSON.parse(readFileSync(join(good, "manifest.json"), "utf8"));
+
+/** Every case of a kind; those that end otherwise than they should are named together. */
+async function tryAll(kind, trial) {
+  const wrong = [];
+  for (const facts of all[kind]) {
+    const { name, expect, word } = facts;
+    const say = (what) => wrong.push(`${name}: ${what}`);
+    try {
+      await trial(join(HOSTILE, facts.file ?? ""), facts);
+      if (expect === "refused") say("was not refused");
+    } catch (error) {
+      const { message } = error;
+      const clear = error instanceof InputError && oneLine(message) === message && message.includes(word);
+      if (!clear || expect === "same") say(`${error.name}: ${message}`);
+    }
+  }
+  assert.ok(all[kind].length > 10);
+  assert.deepEqual(wrong, []);
+}
+
+test("manifests", async () => {
+  await tryAll("manifests", async (file) => {
+    const manifest = new Uint8Array(readFileSync(file));
+    const source = {
+      name: "b",
+      read: async (path, limit) => {
+        if (path === "manifest.json" && manifest.length > limit) throw new InputError("b/manifest.json: too large; refused");
+        if (path === "manifest.json") return manifest;
+        try {
+          return new Uint8Array(readFileSync(join(good, path)));
+        } catch {
+          throw new InputError(`b/${path}: missing`);
+        }
+      },
+    };
+    const { tokenizer, manifest: found } = await openVerified(source);
+    new TextProcessor(tokenizer, found.chat_template);
+  });
+});
+
+test("tokenizers", async () => {
+  await tryAll("tokenizers", (file, { expect }) => {
+    const json = parseTokenizer(new Uint8Array(readFileSync(file)), "tokenizer.json", model.vocab_size);
+    const ids = new TextProcessor(json, template).encodePlain(all.text);
+    if (expect === "same") assert.deepEqual(ids, all.ids);
+  });
+});
+
+test("what an image file says of itself", () => {
+  // what the browser's decoder refuses: see page.test.js
+  const decoders = ["nothing", "text"];
+  return tryAll("images", (file, { name }) => {
+    if (decoders.includes(name)) throw new InputError(name);
+    checkImage(new Uint8Array(readFileSync(file)), "image");
+  });
+});
+
+test("patterns that could take endless time are told from those that are published", () => {
+  const words = String.raw`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  for (const pattern of [
+    `(?i:'s|'t|'re|'ve|'m|'ll|'d)|${words}`, words.replace("{1,3}", ""),
+    String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+    String.raw`\d{1,3}(?=(?:\d{3})*\b)`, String.raw`\p{N}{1,3}`, "[\\r\\n]", "\\s?\\p{L}+",
+  ]) assert.ok(isBounded(pattern), pattern); // prettier-ignore
+  for (const pattern of ["(a+)+$", "(a|a)*b", "(a*)*", "a*a*a*b", "a+a+b", "(?:a?){64}b", "(", "[", "a{1,1000}", "((a+))?"]) {
+    assert.ok(!isBounded(pattern), pattern);
+  }
+});
