@@ -1,5 +1,8 @@
 """GGUF files: the same logits as transformers on the same dequantised weights, and hostile files are refused."""
 
+import os
+import struct
+
 import gguf
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from himix_edge import load_checkpoint
 from himix_edge.checkpoints.gguf import BLOCK, ROOT, gguf_config, gguf_weights
 from himix_edge.checkpoints.gguf_file import SUPPORTED, read_gguf
+from himix_edge.checkpoints.source import open_source
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 
@@ -56,9 +60,12 @@ def blocks(weight, kind, rng):
     return raw.reshape(weight.shape[0], -1)
 
 
-def write(path, model, family, kind=QUANTISED.F32, extra=()):
-    """The model as a GGUF file; returns the state dict that its dequantised weights make."""
-    writer, rng = gguf.GGUFWriter(path, family), np.random.default_rng(0)
+def write(path, model, family, kind=QUANTISED.F32, extra=(), keys=(), **options):
+    """The model as a GGUF file; returns the state dict that its dequantised weights make.
+
+    `extra` are further tensors and `keys` further metadata, (name, value); `options` are GGUFWriter's.
+    """
+    writer, rng = gguf.GGUFWriter(path, family, **options), np.random.default_rng(0)
     writer.add_context_length(SIZES["max_position_embeddings"])
     writer.add_embedding_length(SIZES["hidden_size"])
     writer.add_block_count(SIZES["num_hidden_layers"])
@@ -92,6 +99,10 @@ def write(path, model, family, kind=QUANTISED.F32, extra=()):
         state[name] = torch.from_numpy(np.ascontiguousarray(back, np.float32))
     for name, array in extra:
         writer.add_tensor(name, array)
+    kinds = {str: writer.add_string, bool: writer.add_bool, int: writer.add_int32, float: writer.add_float32,
+             list: writer.add_array}  # fmt: skip
+    for name, value in dict(keys).items():
+        kinds[type(value)](name, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -108,6 +119,66 @@ def test_logits_equal_transformers_on_the_dequantised_weights(tmp_path, family, 
     ids = torch.randint(256, (1, 20))
     with torch.no_grad():
         assert torch.allclose(load_checkpoint(tmp_path / "model.gguf")(ids), model(ids).logits, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("key", [
+    ("llama.rope.scaling.factor", 2.0), ("llama.rope.scale_linear", 2.0), ("llama.rope.scaling.type", "yarn"),
+    ("llama.rope.scaling.type", 7), ("llama.rope.scaling.attn_factor", 0.5), ("llama.rope.scaling.factor", "1"),
+    ("llama.attention.sliding_window", 4096), ("llama.attention.causal", False), ("llama.expert_count", 8),
+    ("llama.logit_scale", 0.1), ("llama.embedding_scale", 12.0), ("llama.residual_scale", 0.2),
+    ("llama.attention.scale", 0.1), ("llama.final_logit_softcapping", 30.0), ("llama.attention.value_length", 16),
+    ("llama.rope.dimension_count", 16), ("llama.attention.key_length", "32"), ("llama.attention.key_length", True),
+    ("llama.attention.key_length", -4), ("llama.attention.key_length", 2**30), ("llama.vocab_size", 99),
+    ("llama.something.new", 1), ("general.quantization_version", 1), ("general.type", "adapter"),
+])  # fmt: skip
+def test_a_key_that_would_change_what_is_computed_is_named(tmp_path, key):
+    write(tmp_path / "model.gguf", reference("llama"), "llama", keys=[key])
+    with pytest.raises(InputError, match=key[0].removeprefix("llama.") if "scaling.type" not in key[0] else "scaling"):
+        load_checkpoint(tmp_path / "model.gguf")
+
+
+def test_keys_that_change_nothing_are_passed_over(tmp_path):
+    model = reference("llama")
+    write(tmp_path / "model.gguf", model, "llama", keys={
+        "llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 1.0, "llama.expert_count": 0,
+        "llama.vocab_size": 256, "llama.rope.dimension_count": 32, "llama.attention.value_length": 32,
+        "llama.tensor_data_layout": "Meta AI original pth", "general.file_type": 0, "general.type": "model",
+    }, extra=[("rope_freqs.weight", np.ones(16, np.float32))])  # fmt: skip
+    ids = torch.randint(256, (1, 20))
+    with torch.no_grad():
+        assert torch.allclose(load_checkpoint(tmp_path / "model.gguf")(ids), model(ids).logits, rtol=0, atol=5e-5)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A model split into files of five tensors each, as llama.cpp's gguf-split names them."""
+    write(tmp_path / "tiny.gguf", reference("qwen2"), "qwen2", split_max_tensors=12)
+    (tmp_path / "tiny.gguf").unlink(missing_ok=True)
+    return sorted(tmp_path.glob("*.gguf"))
+
+
+def test_a_split_model_is_read_from_any_of_its_parts(tmp_path, parts):
+    model = reference("qwen2")
+    ids = torch.randint(256, (1, 20))
+    assert len(parts) > 2
+    for part in (parts[0], parts[-1]):
+        source = open_source(part)
+        assert (source.name, list(source.files)) == ("tiny", parts)
+        with torch.no_grad():
+            assert torch.allclose(load_checkpoint(part)(ids), model(ids).logits, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda p: p[1].unlink(), r"part 1 of \d+ of a split model; tiny-00002-of-.* is missing"),
+    (lambda p: p[0].rename(p[0].with_name("one.gguf")), "one part of a model that was split.*join them"),
+    (lambda p: p[1].write_bytes(p[2].read_bytes()), "not part 2 of"),
+    (lambda p: p[1].write_bytes(b"GGUF"), "not a GGUF file"),
+])  # fmt: skip
+def test_a_split_model_that_is_not_whole_is_refused(parts, change, message):
+    change(parts)
+    first = next(path for path in (parts[0], parts[0].with_name("one.gguf")) if path.exists())
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(first)
 
 
 def test_an_untied_head_and_the_sizes_are_read(tmp_path):
@@ -142,12 +213,65 @@ def test_llama_3_scaling_is_found_again(tmp_path, factor):
      "surplus tensor blk.0.router.weight"),
     (lambda m: m.write_bytes(b"GGUF" + (1).to_bytes(4, "little") + bytes(64)), "version 1"),
     (lambda m: m.write_bytes(b"PK\x03\x04" + bytes(64)), "not a GGUF file"),
+    (lambda m: write(m, reference("llama"), "llama", extra=[("blk.².attn_norm.weight", np.zeros((4, 4), np.float32))]),
+     "surplus tensor blk.².attn_norm.weight"),
+    (lambda m: write(m, reference("llama"), "llama", extra=[("blk.00.attn_norm.weight", np.zeros((4, 4), np.float32))]),
+     "surplus tensor blk.00.attn_norm.weight"),
+    (lambda m: write(m, reference("llama"), "llama", endianess=gguf.GGUFEndian.BIG), "3 in big-endian"),
+    (lambda m: m.mkdir(), "a folder"),
+    (os.mkfifo, "not a regular file"),
+    (lambda m: m.write_bytes(header(entries=[text("a") + u32(8) + text("x")] * 2)), "a is there twice"),
+    (lambda m: m.write_bytes(header(entries=[text("a\nb") + u32(8) + text("x")])), "a metadata entry is called"),
+    (lambda m: m.write_bytes(header(entries=[text("a") + u32(9) + u32(9) + u64(1)])), "an array of type 9"),
+    (lambda m: m.write_bytes(header(entries=[text("a") + u32(8) + u64(1 << 62)])), "truncated"),
+    (lambda m: m.write_bytes(header(entries=[text("general.alignment") + u32(4) + u32(0)])), "general.alignment"),
+    (lambda m: m.write_bytes(header(entries=[text("general.alignment") + u32(4) + u32(48)])), "general.alignment"),
+    (lambda m: m.write_bytes(header([("a", 4, 0, 0), ("b", 4, 0, 0)])), "tensors a and b overlap"),
+    (lambda m: m.write_bytes(header([("a", 4, 0, 4)])), "not aligned"),
+    (lambda m: m.write_bytes(header([("a", 1 << 39, 0, 0)])), "ends beyond the file"),
+    (lambda m: m.write_bytes(header([("a", 4, 0, 1 << 62)])), "ends beyond the file"),
+    (lambda m: m.write_bytes(header([("a", 4, 77, 0)])), "type number 77"),
     (lambda m: m.write_bytes(b"GGUF\x03\0\0\0" + (1 << 60).to_bytes(8, "little") * 2), "damaged"),
     (lambda m: None, "no such file"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named(tmp_path, change, message):
     change(tmp_path / "model.gguf")
     with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path / "model.gguf")
+
+
+def u32(number):
+    return struct.pack("<I", number)
+
+
+def u64(number):
+    return struct.pack("<Q", number)
+
+
+def text(content):
+    return u64(len(content.encode())) + content.encode()
+
+
+def header(tensors=(), entries=()):
+    """A file of these tensors (name, columns, type, offset), metadata as it stands, and 64 bytes of payload."""
+    head = b"GGUF" + u32(3) + u64(len(tensors)) + u64(len(entries)) + b"".join(entries)
+    head += b"".join(text(n) + u32(1) + u64(size) + u32(kind) + u64(at) for n, size, kind, at in tensors)
+    return head + bytes(-len(head) % 32) + bytes(64)
+
+
+def test_a_header_is_bounded_in_what_it_makes(tmp_path):
+    """Eight million numbers in 8 MB would be 64 MB of references, and more files can ask for more."""
+    array = u32(9) + u32(0) + u64(1 << 20) + bytes(1 << 20)
+    (tmp_path / "model.gguf").write_bytes(header(entries=[text(f"k{i}") + array for i in range(8)]))
+    with pytest.raises(InputError, match="items in an array"):
+        load_checkpoint(tmp_path / "model.gguf")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    model = reference("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    write(tmp_path / "model.gguf", model, "llama")
+    with pytest.raises(InputError, match=r"layers.1.mlp.up_proj.weight: 1 of its \d+ numbers are NaN"):
         load_checkpoint(tmp_path / "model.gguf")
 
 

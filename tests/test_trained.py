@@ -64,6 +64,10 @@ def test_the_tokenizer_comes_from_the_base(folder, text, monkeypatch):
         ({"decoder": "smollm2-135m", "tower": "siglip"}, "no weights are known"),
         ({"decoder": "smollm2-135m"}, "tower: Field required"),
         ({"decoder": "smollm2-135m", "tower": "efficientnet-lite0", "lora_scale": "big"}, "lora_scale"),
+        ({"decoder": "smollm2-135m", "tower": "efficientnet-lite0", "lora_scale": "2.0"}, "lora_scale"),
+        ({"decoder": "smollm2-135m", "tower": "efficientnet-lite0", "lora_scale": 1e30}, "lora_scale"),
+        ({"decoder": "efficientnet-lite0", "tower": "efficientnet-lite0"}, "no weights are known"),
+        (["smollm2-135m"], "base.json"),
     ],
 )
 def test_a_wrong_base_is_refused(folder, content, complaint):

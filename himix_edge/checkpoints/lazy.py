@@ -54,11 +54,11 @@ def cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """
     made = tensor.to(dtype)
     if made is not tensor and not is_finite(made):
-        most = float(tensor.abs().max())
-        kind, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
-        raise InputError(
-            f"{name}: {most:.6g} is beyond {kind}, which ends at {limit:.6g}; store it as bfloat16 or float32"
-        )
+        if not is_finite(tensor):
+            raise InputError(f"{name}: holds NaN or infinite numbers")
+        most, limit = float(tensor.abs().max()), torch.finfo(dtype).max
+        kind = str(dtype).removeprefix("torch.")
+        raise InputError(f"{name}: {most:.6g} is beyond {kind}, which ends at {limit:.6g}; store it as a wider type")
     return made
 
 

@@ -3,6 +3,7 @@
 Nothing is read but configurations and headers; `Source.weights` reads a tensor when it is asked for.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -82,7 +83,7 @@ def open_source(source: str | Path) -> Source:
 
 def model_name(path: Path) -> str:
     """What a model is called that lies at `path`: its folder's name; of a training's `final` the run's."""
-    path = path.absolute()
+    path = Path(os.path.abspath(path))  # noqa: PTH100 (a link keeps its own name)
     if path.name == FINAL and path.parent.name:
         path = path.parent
     return as_name(path.stem if path.suffix == ".gguf" else path.name)
