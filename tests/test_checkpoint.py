@@ -182,8 +182,8 @@ def test_a_record_of_another_form_is_refused(copy, content):
 
 
 @pytest.mark.parametrize("place", [
-    "../model.safetensors", "/etc/passwd", "..", ".", "model.bin", "a" * 5000 + ".safetensors", "a\0.safetensors", "\ud800",
-    "sub/model.safetensors", "",
+    "../model.safetensors", "/etc/passwd", "..", ".", "model.bin", "a" * 5000 + ".safetensors", "a\0.safetensors",
+    "\ud800", "sub/model.safetensors", "",
 ])  # fmt: skip
 def test_an_index_names_safetensors_files_of_its_folder_alone(copy, place):
     names = load_file(copy / "model.safetensors")
@@ -203,6 +203,14 @@ def test_a_tensor_of_a_shard_counts_where_the_index_forgets_it(copy):
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="surplus mystery"):
         load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "x" * 300, "\x1b[31mred"])
+def test_a_tensor_of_a_strange_name_is_refused_in_one_line(copy, name):
+    save_file({**load_file(copy / "model.safetensors"), name: torch.zeros(1)}, copy / "model.safetensors")
+    with pytest.raises(InputError, match="a tensor is called") as refusal:
+        load_checkpoint(copy)
+    assert str(refusal.value).isprintable()
 
 
 def test_a_surplus_tensor_is_named(copy):

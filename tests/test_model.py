@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from himix_edge import load_checkpoint
 from himix_edge.config import DecoderConfig, Injection, ModelConfig
+from himix_edge.errors import InputError
 from himix_edge.model import build_model
 from himix_edge.model.decoder import attend, concat_images, mixture_mask
+from himix_edge.model.writing import write_texts
 from tests.conftest import TINY
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -147,3 +149,12 @@ def test_layers_below_the_injected_ones_need_no_backward_pass():
     model.decode(torch.tensor([[1, 2, 3]]), model.inject(features))[0].sum().backward()
     assert reached == [False, True]
     assert model.model.layers[1].self_attn.k_proj_img.weight.grad.abs().sum() > 0
+
+
+def test_a_model_that_overflows_writes_no_text():
+    """Finite weights may still make infinite sums: a clear word, not torch's complaint about probabilities."""
+    model = build_model(TINY).eval()
+    for parameter in model.parameters():
+        parameter.data.fill_(1e30)
+    with pytest.raises(InputError, match="its logits are NaN"):
+        write_texts(model, passages=1, tokens=3)

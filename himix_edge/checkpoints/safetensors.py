@@ -13,6 +13,7 @@ from himix_edge.reading import read_json
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 MAX_INDEX_BYTES = 64 << 20
+MAX_NAME = 256
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.safetensors")
 
 
@@ -59,6 +60,8 @@ def file_weights(path: Path) -> dict[str, LazyTensor]:
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
+            if strange := next((n for n in names if len(n) > MAX_NAME or not n.isprintable()), None):
+                raise InputError(f"{path}: damaged: a tensor is called {strange[:40]!r}")
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged or not a safetensors file ({error})") from None
