@@ -23,6 +23,7 @@ from himix_edge.export.policy import Policy, check_overrides, role_bits
 from himix_edge.model import VisionLanguageModel
 
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
+MAX_SCALE = 65504.0  # float16's largest number, which is how OpenVINO and Core ML store them
 ROUNDING = 0.5 + 2**-8  # steps by which plain rounding may be off: half a step, and the scale's own bf16 rounding
 
 
@@ -166,8 +167,8 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
     Reads one tensor at a time: at no moment is more of the model in memory than its integers and one float weight.
 
     Raises:
-        InputError: a 4-bit weight's input dimension is not a multiple of the group size, a weight is not finite, or
-            the source is damaged.
+        InputError: a 4-bit weight's input dimension is not a multiple of the group size, a weight is not finite or
+            too large for a scale in float16, or the source is damaged.
     """
     check_policy(source.config, policy)
     source = finite(source)
@@ -182,6 +183,9 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
         weight = source.weights[weight_name].read()
         given = calibrated.get(weight_name)
         quantised = given or quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
+        if float(quantised.scale.max()) > MAX_SCALE:
+            most = float(weight.abs().max())
+            raise InputError(f"{source.where}: {weight_name}: {most:.4g} is too large for a scale in float16")
         tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised, given is not None)
         del weight
         if isinstance(module, nn.Embedding):

@@ -59,6 +59,16 @@ def test_a_checkpoint_with_a_nan_is_refused_by_name(tiny_checkpoint, name, round
             round_weights(source, POLICIES[precision], rounding, load_llava(PROBE).samples[:1], lambda _: None)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_weight_too_large_for_any_scale_is_refused_by_name(tiny_checkpoint, precision):
+    source, name = open_source(tiny_checkpoint), "model.layers.0.mlp.up_proj.weight"
+    large = source.weights[name].read().clone()
+    large[0, 3] = 1e8
+    source = dataclasses.replace(source, weights={**source.weights, **as_weights({name: large})})
+    with pytest.raises(InputError, match=f"{name}: 1e[+]08 is too large for a scale in float16"):
+        quantise(source, POLICIES[precision])
+
+
 def test_a_nan_is_no_small_deviation():
     weight = torch.randn(4, 64)
     broken = quantise_tensor(weight, 8, 0)
