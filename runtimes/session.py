@@ -227,8 +227,9 @@ class Chat:
                 stats.finish_reason = "stop"
                 break
             self._pending = [token]
-            text, stopped = stop.feed(decoder.step(token))
             stats.new_tokens += 1
+            said = decoder.step(token) + (decoder.rest() if stats.new_tokens == limit else "")
+            text, stopped = stop.feed(said)
             if text and not stats.ttft:
                 stats.ttft = (time.perf_counter() - began) * 1000
             yield Piece(text, token)
