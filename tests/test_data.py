@@ -1,12 +1,14 @@
 """Datasets: easy-VQA as published, LLaVA's format, and files that break it."""
 
 import json
+import os
 
 import pytest
 
 from himix_edge.data import load_dataset
 from himix_edge.data.dataset import LazySamples, Sample, Turn
 from himix_edge.data.easy_vqa import with_phrasings
+from himix_edge.data.image_files import image_inside, is_file
 from himix_edge.errors import InputError
 
 
@@ -68,12 +70,48 @@ def test_unreadable_files_and_unknown_names(tmp_path):
     for name, message in [
         ("cifar", "unknown dataset"),
         (str(tmp_path / "bad.json"), "JSON"),
-        ("none.json", "No such file"),
+        ("none.json", "no such file"),
     ]:
         with pytest.raises(InputError, match=message):
             load_dataset(name)
     with pytest.raises(InputError, match="split"):
         load_dataset("easy-vqa", "validation")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ('[{"image": "a\\u0000b", "conversations": %s}]', "record 0: image .* is no name of a file"),
+    ('[{"image": "\\ud800", "conversations": %s}]', "record 0"),
+    ('[{"image": ".", "conversations": %s}]', "leaves the image folder"),
+    ('[{"image": 3, "conversations": %s}]', "record 0.image: Input should be a valid string"),
+    ('[{"image": "a", "image": "b", "conversations": %s}]', "'image' stands twice"),
+    ('[{"score": NaN, "conversations": %s}]', "NaN is no JSON number"),
+    ('[{"conversations": [{"from": "human", "value": "\\ud800"}, {"from": "gpt", "value": "a"}]}]', "record 0"),
+])  # fmt: skip
+def test_hostile_llava_json(tmp_path, content, message):
+    turns = '[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]'
+    path = tmp_path / "data.json"
+    path.write_text(content.replace("%s", turns))
+    with pytest.raises(InputError, match=message):
+        load_dataset(str(path))
+
+
+def test_links_may_not_lead_out_of_the_image_folder(tmp_path):
+    inside, circle = tmp_path / "images", tmp_path / "images" / "circle"
+    inside.mkdir()
+    (tmp_path / "other.png").touch()
+    (inside / "link.png").symlink_to(tmp_path / "other.png")
+    circle.symlink_to(circle)
+    for name, message in (("link.png", "leaves the image folder"), ("circle/x", "no name of a file")):
+        with pytest.raises(InputError, match=message):
+            image_inside(inside, name, "record 7")
+
+
+def test_only_a_regular_file_is_an_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    assert [is_file(tmp_path / name) for name in ("file", "pipe", "", "none", "a\0b", "x" * 300, "\ud800")] == [
+        True, *[False] * 6,
+    ]  # fmt: skip
 
 
 def test_lazy_samples_are_a_sequence():

@@ -4,9 +4,8 @@ import time
 from pathlib import Path
 
 import click
-from rich.progress import track
 
-from himix_edge.cli.console import print_json, print_table, progress_console
+from himix_edge.cli.console import print_json, print_table, track
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
@@ -62,9 +61,7 @@ def evaluate(
     content = read_text(text) if text else ""
     session = _open(bundle, model)
     if text:
-        value, count = perplexity(
-            session, content, max_tokens, lambda r: track(r, f"reading {text.name}", console=progress_console)
-        )
+        value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}"))
         if as_json:
             print_json({"model": str(bundle or model), "text": str(text), "tokens": count, "perplexity": value})
         else:
@@ -74,7 +71,7 @@ def evaluate(
     score, began = Score(), time.monotonic()
     total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
     total = min(total, limit or total)
-    for turn, given in track(ask_all(session, dataset, limit), f"asking {task}", total=total, console=progress_console):
+    for turn, given in track(ask_all(session, dataset, limit), f"asking {task}", total):
         score.add(turn, given)
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
@@ -134,7 +131,7 @@ def _benchmark(
     require_images(questions)
     session, began = _open(bundle, model), time.monotonic()
     asking = answer_all(session, questions, benchmark.max_new_tokens)
-    given = list(track(asking, f"asking {task}", total=len(questions), console=progress_console))
+    given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
     if answers:
         with staged_file(answers, lambda _: force) as staged:

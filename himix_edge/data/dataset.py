@@ -23,10 +23,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image (None: text only) and conversations about it; turns within one conversation follow each other."""
+    """An image (None: text only) and conversations about it; turns within one conversation follow each other.
+
+    `where` names the record that it comes from, for messages.
+    """
 
     image: Path | Picture | None
     conversations: tuple[tuple[Turn, ...], ...]
+    where: str = ""
 
 
 @dataclass(frozen=True)

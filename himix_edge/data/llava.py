@@ -1,16 +1,19 @@
 """LLaVA-format JSON: a list of {"image": path, "conversations": [{"from": "human"|"gpt", "value": text}, ...]}.
 
-`<image>` marks where the image stood in the human's text; HiMix does not put it there, so the mark is removed.
+`<image>` marks where the image stood in the human's text; HiMix does not put it there, so the mark is removed. Other
+fields, `id` among them, are not read. Images lie in one folder: a path or a link that leads out of it is refused.
 """
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from himix_edge.data.dataset import Dataset, Sample, Turn
+from himix_edge.data.image_files import image_inside
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem
+from himix_edge.reading import first_problem, read_json
+
+MAX_BYTES = 2 << 30  # LLaVA-1.5's mix of 665k conversations has 1 GB
 
 
 def load_llava(path: Path, image_folder: Path | None = None) -> Dataset:
@@ -24,15 +27,10 @@ def load_llava(path: Path, image_folder: Path | None = None) -> Dataset:
         InputError: unreadable file, a record that breaks the format or whose image path leaves the folder.
             Images are opened only when used, so a missing image is reported then.
     """
-    folder = (image_folder or path.parent).resolve()
+    folder = image_folder or path.parent
+    records = read_json(path, MAX_BYTES)
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
-    try:
-        parsed = _RECORDS.validate_python(records)
+        parsed = _RECORDS.validate_python(records, strict=True)
     except ValidationError as error:
         raise InputError(f"{path}: record {first_problem(error)}") from None
     samples = tuple(_sample(record, folder, f"{path}: record {i}") for i, record in enumerate(parsed))
@@ -62,13 +60,5 @@ def _sample(record: _Record, folder: Path, where: str) -> Sample:
         Turn(human.value.replace("<image>", "").strip(), gpt.value.strip())
         for human, gpt in zip(messages[::2], messages[1::2], strict=True)
     )
-    return Sample(_image_path(record.image, folder, where), (turns,))
-
-
-def _image_path(name: str | None, folder: Path, where: str) -> Path | None:
-    if name is None:
-        return None
-    image = (folder / name).resolve()
-    if not image.is_relative_to(folder):
-        raise InputError(f"{where}: image {name!r} leaves the image folder {folder}")
-    return image
+    image = None if record.image is None else image_inside(folder, record.image, where)
+    return Sample(image, (turns,), where)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
 from himix_edge.evaluation.benchmarks import Question
 from himix_edge.runtimes import ImageKV, Session
@@ -11,7 +12,7 @@ from himix_edge.runtimes import ImageKV, Session
 def require_images(questions: Sequence[Question]) -> None:
     """Raises InputError for the first image file that is missing: before hours of asking, not after them."""
     for image, question in {question.image: question for question in reversed(questions)}.items():
-        if isinstance(image, Path) and not image.is_file():
+        if isinstance(image, Path) and not is_file(image):
             raise InputError(f"question {question.id}: {image}: no such image; --image-folder names another folder")
 
 

@@ -1,12 +1,18 @@
 """Reading the files of a benchmark, which nobody vouches for: bounded, validated, images only from their folder."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from himix_edge.data.image_files import image_inside
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem
+from himix_edge.reading import first_problem, parse_json
+from himix_edge.reading import read_text as read_any_text
+
+__all__ = ["image_inside", "read_json", "read_json_lines", "refuse_twice"]
 
 MAX_BYTES = 1 << 30  # the largest file of the benchmarks here, VQAv2's training annotations, has 0.4 GB
 T = TypeVar("T")
@@ -18,39 +24,35 @@ def read_json(path: Path, form: TypeAdapter[T], source: str) -> T:
     Raises:
         InputError: missing, over 1 GiB, no JSON, or not in the form (the first wrong field is named).
     """
-    content = _read(path, source)
-    try:
-        return form.validate_json(content)
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
+    return _in_form(parse_json(_read(path, source), str(path)), form, str(path))
 
 
 def read_json_lines(path: Path, form: TypeAdapter[T], source: str) -> list[T]:
     """A file of one JSON record a line, empty lines passed over. Errors as `read_json`, the line named."""
     records = []
-    for number, line in enumerate(_read(path, source).split(b"\n"), 1):
+    for number, line in enumerate(_read(path, source).split("\n"), 1):
         if line.strip():
-            try:
-                records.append(form.validate_json(line))
-            except ValidationError as error:
-                raise InputError(f"{path}: line {number}: {first_problem(error)}") from None
+            where = f"{path}: line {number}"
+            records.append(_in_form(parse_json(line, where), form, where))
     return records
 
 
-def image_inside(folder: Path, name: str, where: str) -> Path:
-    """The image `name` below `folder`. Raises InputError if the name leads out of it."""
-    image = (folder / name).resolve()
-    if not image.is_relative_to(folder.resolve()):
-        raise InputError(f"{where}: image {name!r} leaves the image folder {folder}")
-    return image
+def refuse_twice(ids: Iterable[str], where: str) -> None:
+    """Raises InputError for a question that is there twice: its answers could not be told apart."""
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise InputError(f"{where}: question {name} stands there {count} times")
 
 
-def _read(path: Path, source: str) -> bytes:
+def _in_form(value: Any, form: TypeAdapter[T], where: str) -> T:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES >> 30} GiB; this is not {source}")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; it is part of {source}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        return form.validate_python(value, strict=True)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_problem(error)}") from None
+
+
+def _read(path: Path, source: str) -> str:
+    try:
+        return read_any_text(path, MAX_BYTES)
+    except InputError as error:
+        raise InputError(f"{error}; it is part of {source}") from None

@@ -6,25 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from himix_edge import reading
 from himix_edge.errors import InputError
 from himix_edge.runtimes import Session
 
 MAX_BYTES = 16 << 20
+MOST = 700.0  # nats; exp of more is beyond a float
 Progress = Callable[[range], Iterable[int]]
 
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file. Raises InputError if it is missing, no text, or over 16 MiB."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB; give a shorter text")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+    return reading.read_text(path, MAX_BYTES)
 
 
 def perplexity(session: Session, text: str, max_tokens: int, progress: Progress = iter) -> tuple[float, int]:
@@ -40,13 +33,16 @@ def perplexity(session: Session, text: str, max_tokens: int, progress: Progress 
         The perplexity, and the number of tokens predicted.
 
     Raises:
-        InputError: fewer than two tokens.
+        InputError: fewer than two tokens, or a model that does not give numbers for them.
     """
     ids = session.text.tokenizer.encode(text, add_special_tokens=False).ids[: min(max_tokens, session.engine.capacity)]
     if len(ids) < 2:
         raise InputError("the text has fewer than two tokens")
     count = len(ids) - 1
-    return math.exp(surprise(session, ids, progress) / count), count
+    each = surprise(session, ids, progress) / count
+    if not each < MOST:
+        raise InputError(f"the model's logits are no numbers to reckon with (mean surprise {each:.3g}): it is damaged")
+    return math.exp(each), count
 
 
 def surprise(session: Session, ids: list[int], progress: Progress = iter) -> float:

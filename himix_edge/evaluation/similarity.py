@@ -78,7 +78,8 @@ def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[S
     Samples without an image are passed over.
 
     Raises:
-        InputError: a model without a vision sequence (HiMix, or a plain decoder), or no image among the samples.
+        InputError: a model without a vision sequence (HiMix, or a plain decoder), or whose states are no numbers; no
+            image among the samples.
     """
     config = model.config.vision
     require_vision_sequence(model.config)
@@ -101,8 +102,15 @@ def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[S
     if not vision:
         raise InputError("no sample has an image")
     over_image, over_text = torch.cat(vision, dim=1), torch.cat(language, dim=1)
+    if not (over_image.isfinite().all() and over_text.isfinite().all()):
+        raise InputError("the model's states hold NaN or infinity: it is damaged")
     layers = tuple(
-        Similarity(i, float(v.mean()), float(v.std()), float(t.mean()), float(t.std()))
+        Similarity(i, float(v.mean()), _deviation(v), float(t.mean()), _deviation(t))
         for i, (v, t) in enumerate(zip(over_image, over_text, strict=True))
     )
     return Analysis(layers, images, len(language), over_text.shape[1])
+
+
+def _deviation(values: Tensor) -> float:
+    """Of one value it is 0."""
+    return float(values.std()) if values.numel() > 1 else 0.0

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
 from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, total
@@ -44,7 +45,7 @@ def _of_image(path: Path, pictures: Path, subtask: str) -> list[Question]:
     if len(lines) != 2 or any(len(line) != 2 or line[1].strip().lower() not in {"yes", "no"} for line in lines):
         raise InputError(f"{path}: must be two lines of a question, a tab, and Yes or No")
     found = [pictures / f"{path.stem}{ending}" for ending in (".jpg", ".png", ".jpeg")]
-    image = next((candidate for candidate in found if candidate.is_file()), found[0])
+    image = next((candidate for candidate in found if is_file(candidate)), found[0])
     return [
         Question(
             f"{subtask}/{image.name} {number}",

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
+from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import image_inside, read_json_lines
+from himix_edge.evaluation.benchmark_files import image_inside, read_json_lines, refuse_twice
 from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, means_by
 from himix_edge.evaluation.parquet import parquet_records
@@ -35,6 +36,7 @@ DISCIPLINES = {
         "Mechanical_Engineering",
 }  # fmt: skip
 DISCIPLINE_OF = {subject: name for name, subjects in DISCIPLINES.items() for subject in subjects.split()}
+MAX_LIST = 1 << 16  # characters of a list as Python prints it
 LEADS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
@@ -45,7 +47,7 @@ _NUMBERS = (
 
 def _written_list(value: Any) -> Any:
     """The data set writes a list as Python would print it."""
-    if isinstance(value, str) and value.startswith("["):
+    if isinstance(value, str) and value.startswith("[") and len(value) <= MAX_LIST:
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -66,15 +68,18 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
     """SUBJECT/SPLIT-*.parquet as published; or SPLIT.jsonl, with the names of images in images/ as image_1."""
     lines = folder / f"{split}.jsonl"
     parquets = sorted(folder.glob(f"*/{split}-*.parquet"))
-    if parquets and not lines.exists():
+    if parquets and not is_file(lines):
         columns = [name for name in _Question.model_fields if name != "image_1"]
         found = [row for path in parquets for row in parquet_records(path, columns, TypeAdapter(_Question), "image_1")]
+        refuse_twice([record.id for record, _ in found], str(folder))
         return [_question(record, image) for record, image in found]
-    if not lines.exists():
+    if not is_file(lines):
         raise InputError(f"{folder}: neither {split}.jsonl nor SUBJECT/{split}-*.parquet; they are part of {SOURCE}")
     images = images or folder / "images"
     questions = []
-    for record in read_json_lines(lines, TypeAdapter(_Question), SOURCE):
+    records = read_json_lines(lines, TypeAdapter(_Question), SOURCE)
+    refuse_twice([record.id for record in records], str(lines))
+    for record in records:
         if record.image_1 is None:
             raise InputError(f"{lines}: {record.id}: no image_1; it must name the question's first image")
         questions.append(_question(record, image_inside(images, record.image_1, f"{lines}: {record.id}")))

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, TypeAdapter
 
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import image_inside, read_json
+from himix_edge.evaluation.benchmark_files import image_inside, read_json, refuse_twice
 from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean
 from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise
@@ -36,7 +36,9 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
     images = images or folder / ("test_images" if split == "test" else "train_images")
     path = folder / f"TextVQA_0.5.1_{split}.json"
     questions = []
-    for record in read_json(path, TypeAdapter(_Questions), SOURCE).data:
+    asked = read_json(path, TypeAdapter(_Questions), SOURCE).data
+    refuse_twice([str(record.question_id) for record in asked], str(path))
+    for record in asked:
         where = f"{path}: question {record.question_id}"
         if split == "val" and record.answers is None:
             raise InputError(f"{where}: no answers; there must be ten")

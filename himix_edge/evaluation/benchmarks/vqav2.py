@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, TypeAdapter
 
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import read_json
+from himix_edge.evaluation.benchmark_files import read_json, refuse_twice
 from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, means_by
 from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise, one_line, vqa_normalise
@@ -28,7 +28,7 @@ ANSWERED = ("val", "train")
 
 class _Question(BaseModel):
     question_id: int
-    image_id: int = Field(ge=0)
+    image_id: int = Field(ge=0, lt=10**12)  # as the images' names have it
     question: str
 
 
@@ -55,10 +55,12 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
     name, image_split = SPLITS[split]
     images = images or folder / image_split
     asked = read_json(folder / f"v2_OpenEnded_mscoco_{name}_questions.json", TypeAdapter(_Questions), SOURCE).questions
+    refuse_twice([str(record.question_id) for record in asked], name)
     annotated: dict[int, _Annotation] = {}
     path = folder / f"v2_mscoco_{name}_annotations.json"
     if split in ANSWERED:
         annotations = read_json(path, TypeAdapter(_Annotations), SOURCE).annotations
+        refuse_twice([str(annotation.question_id) for annotation in annotations], str(path))
         annotated = {annotation.question_id: annotation for annotation in annotations}
     questions = []
     for record in asked:
