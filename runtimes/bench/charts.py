@@ -188,7 +188,9 @@ class Axis:
 
     def __init__(self, values: Sequence[float], start: float, end: float, zero: bool = False):
         low, high = (0.0 if zero else min(values)), max(values)
-        if high - low <= 1e-6 * high:  # one value, or several that no label tells apart
+        if high < SHORTEST:  # no logarithm of it is needed to see that it is nothing
+            low, high = 0.0, 1.0
+        elif high - low <= 1e-6 * high:  # one value, or several that no label tells apart
             low, high = low * 0.9, (high * 1.1 or 1.0)
         step = 10 ** math.floor(math.log10((high - low) / 3))
         step *= next(f for f in (1, 2, 5, 10) if (high - low) / (step * f) <= 4.5)

@@ -49,7 +49,8 @@ def is_report(path: Path) -> bool:
     """Whether a file is a page or the Markdown of an earlier report."""
     with path.open("rb") as file:
         start = file.read(1024)
-    return GENERATOR.encode() in start or start.startswith(TITLE.encode())
+    pages = (GENERATOR.encode(), b"<title>Latency of ")  # the second stands in those of versions up to 0.1
+    return any(mark in start for mark in pages) or start.startswith(TITLE.encode())
 
 
 def same_file(a: Path, b: Path) -> bool:

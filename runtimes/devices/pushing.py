@@ -170,7 +170,7 @@ def _look(link: Link, names: list[str], folder: str) -> dict[str, _There]:
     found: list[str] = []
     for some in _commands(lines):
         said = _must(link, link.run("; ".join(some), timeout=HASHING_S), folder).output.splitlines()
-        if len(said) != len(some):
+        if len(said) != len(some) or any(line.split()[:1] not in (["done"], ["part"], ["none"]) for line in said):
             raise InputError(f"{link.name}: {folder}: its shell answers {last_line(chr(10).join(said), 'nothing')!r}")
         found += said
     pairs = ([*line.split(), "", ""][:2] for line in found)
