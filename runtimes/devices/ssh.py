@@ -133,7 +133,8 @@ class SshDevice:
         start = start_script(mark, [f"{self._python} {runner} {step} {job}" for step in steps])
         self._patiently(f"cd {quoted(there)} && {start}", progress)
         self._wait(there, progress)
-        loads, outcome = [], None
+        loads: list[float] = []
+        outcome = None
         for line in self._patiently(f"cat {quoted(there, 'out')}", progress).output.splitlines():
             if len(loads) < board.loads - 1:
                 load = board_outcome(BoardLoad, line, self.link.name)
