@@ -4,25 +4,40 @@ Exactly: the first frame, turned upright by its EXIF orientation, 16-bit channel
 white, converted to 8-bit RGB, then Pillow's `resize((S, S), BILINEAR)` or `BICUBIC` (a triangle filter, or Keys' cubic
 with a = -0.5; its support grows with the reduction, 8-bit fixed-point, horizontal pass first, also where Pillow 13
 would begin with the vertical one), without keeping the aspect ratio. At S x S it is identity.
+
+Of EXIF nothing but the orientation counts, and no color profile does. Floats are grey from 0 to 1, or to 255 where the
+largest is 16 or more; numbers whose black and white are unknown are refused, as `himix_edge.image_files` says.
 """
 
-import warnings
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
+from himix_edge.image_files import MAX_FILE_BYTES, Decoded, decode_file, decode_picture, refuse_large
+from himix_edge.reading import read_bytes
 
-MAX_PIXELS = 100_000_000  # a 100-megapixel photo decodes to 300 MB; beyond that an image is refused unread
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_NARROWED_BYTES = 128 << 20  # an image behind the horizontal pass: S wide, as high as ever
+STRIP_PIXELS = 1 << 20  # what is turned, made RGB and narrowed at once
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-class Picture(Protocol):
+class Drawing(Protocol):
     """An image that is drawn when its pixels are asked for; hashable, and always drawn the same."""
 
     def render(self) -> Image.Image: ...
@@ -30,11 +45,27 @@ class Picture(Protocol):
     def __hash__(self) -> int: ...
 
 
-def load_image(path: str | Path | Picture, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
-    """Read an image file and resize it as this module says.
+class Stored(Protocol):
+    """An image file that lies inside of another one; hashable."""
+
+    def stored(self) -> tuple[bytes, str]:
+        """The image file's content, and what to call it in messages."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+Picture = Drawing | Stored
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | Picture
+"""A path, a file's content, an open file, a Pillow image, uint8 pixels (H, W), (H, W, 3) or (H, W, 4), or a picture."""
+
+
+def load_image(image: ImageSource, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
+    """Read an image and resize it as this module says.
 
     Args:
-        path: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM; of an animation the first frame counts. Or a picture to draw.
+        image: a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM (of an animation the first frame counts) as path, bytes or open
+            file; or one in memory, see `ImageSource`.
         size: S, the side in pixels that the model takes.
         resample: the filter that the model wants.
 
@@ -42,50 +73,109 @@ def load_image(path: str | Path | Picture, size: int, resample: Resample = "bili
         uint8 (1, S, S, 3), RGB.
 
     Raises:
-        InputError: the file is missing, not an image, damaged, or over 100 megapixels.
+        InputError: the file is missing, not an image, damaged, or too large: over 100 megapixels, 65,535 pixels a side,
+            or 320 MiB decoded.
     """
-    if not isinstance(path, str | Path):
-        return resize(path.render(), size, resample)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning; the limit below is ours
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width} x {image.height} pixels; images over {MAX_PIXELS // 10**6} megapixels "
-                    "are refused, scale it down first"
-                )
-            return resize(image, size, resample)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read ({', '.join(FORMATS)})") from None
-    except (Image.DecompressionBombError, MemoryError):
-        raise InputError(f"{path}: too large; images over {MAX_PIXELS // 10**6} megapixels are refused") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder, not an image") from None
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
-        raise InputError(f"{path}: damaged image ({error})") from None
+    if _is_path(image):
+        path = Path(image)
+        if not path.exists():
+            raise InputError(f"{path}: no such image")
+        return _resized(decode_file(read_bytes(path, MAX_FILE_BYTES), str(path)), size, resample, str(path))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _resized(decode_file(bytes(image), "image"), size, resample)
+    if isinstance(image, np.ndarray):
+        image = _drawn(image)
+    if isinstance(image, Image.Image):
+        return resize(image, size, resample)
+    if callable(getattr(image, "read", None)):
+        return _resized(decode_file(_content(image), "image"), size, resample)
+    if callable(getattr(image, "stored", None)):
+        content, where = image.stored()  # type: ignore[union-attr]
+        return _resized(decode_file(content, where), size, resample, where)
+    if callable(getattr(image, "render", None)):
+        return resize(image.render(), size, resample)  # type: ignore[union-attr]
+    raise InputError(
+        f"a {type(image).__name__} is no image; give a path, a file's bytes, an open file, a Pillow image or an array "
+        "of uint8 (height, width, 3)"
+    )
 
 
 def resize(image: Image.Image, size: int, resample: Resample = "bilinear") -> NDArray[np.uint8]:
-    """An opened image as uint8 (1, S, S, 3) RGB, by the method in the module's docstring."""
-    upright = ImageOps.exif_transpose(image)
-    rgb = _to_rgb(upright)
-    for step in ((size, rgb.height), (size, size)):  # one pass at a time: from Pillow 13 on, both together may swap
-        if rgb.size != step:
-            rgb = rgb.resize(step, FILTERS[resample])
-    return np.asarray(rgb, dtype=np.uint8)[None]
+    """A Pillow image as uint8 (1, S, S, 3) RGB, by the method in the module's docstring. Raises as `load_image`."""
+    return _resized(decode_picture(image, "image"), size, resample)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+def is_image(value: object) -> bool:
+    """Whether a value is one image and not several, though it may have a length."""
+    single = isinstance(value, bytes | bytearray | memoryview | np.ndarray | Image.Image)
+    return single or _is_path(value)
+
+
+def _resized(decoded: Decoded, size: int, resample: Resample, where: str = "image") -> NDArray[np.uint8]:
+    """A strip at a time down to S columns, then all at once to S rows: the same pixels as of the whole image."""
+    cut, (width, height) = _upright(decoded)
+    if 4 * size * height > MAX_NARROWED_BYTES:
+        raise InputError(f"{where}: {width} x {height} pixels are too high for a model that takes {size} x {size}")
+    rows = max(1, STRIP_PIXELS // width)
+    narrowed = None if rows >= height else Image.new("RGB", (size, height))
+    for top in range(0, height, rows):
+        strip = cut((0, top, width, min(top + rows, height)))
+        if width != size:
+            strip = strip.resize((size, strip.height), FILTERS[resample])
+        if narrowed is None:
+            narrowed = strip
+        else:
+            narrowed.paste(strip, (0, top))
+    assert narrowed is not None
+    if height != size:
+        narrowed = narrowed.resize((size, size), FILTERS[resample])
+    return np.asarray(narrowed, dtype=np.uint8)[None]
+
+
+def _upright(decoded: Decoded) -> tuple[Callable[[tuple[int, int, int, int]], Image.Image], tuple[int, int]]:
+    """What cuts a box (left, top, right, bottom) out of the upright image in RGB, and that image's size."""
+    wide, high = decoded.parts[0].size
+    turn = TURNS.get(decoded.orientation)
+
+    def cut(box: tuple[int, int, int, int]) -> Image.Image:
+        left, top, right, bottom = box
+        if decoded.orientation >= 5:  # rows are columns of the file
+            left, top, right, bottom = top, left, bottom, right
+        if decoded.orientation in (2, 3, 7, 8):
+            left, right = wide - right, wide - left
+        if decoded.orientation in (3, 4, 6, 7):
+            top, bottom = high - bottom, high - top
+        stored = (left, top, right, bottom)
+        whole = stored == (0, 0, wide, high)
+        rgb = decoded.rgb(*decoded.parts) if whole else decoded.rgb(*(part.crop(stored) for part in decoded.parts))
+        return rgb.transpose(turn) if turn is not None else rgb
+
+    return cut, (high, wide) if decoded.orientation >= 5 else (wide, high)
+
+
+def _is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(value, str | os.PathLike)
+
+
+def _drawn(pixels: NDArray[Any]) -> Image.Image:
+    """Raises InputError for what is no image of uint8."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise InputError(
+            f"an array {pixels.shape} of {pixels.dtype} is no image; give uint8 (height, width, 3), and several images "
+            "as a list"
+        )
+    refuse_large(pixels.shape[1], pixels.shape[0], 4, "image")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _content(file: Any) -> bytes:
+    """A file's content from its beginning, as Pillow reads it. Raises InputError for one that cannot be read."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"image: the open file cannot be read ({error})") from None
+    if not isinstance(content, bytes):
+        raise InputError("image: the open file gives text; open it with mode 'rb'")
+    return content
