@@ -10,8 +10,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Never, TypeVar
+from typing import Any, Never, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +24,7 @@ MAX_VALUE = 1 << 24  # no field of a real model is larger; a config that says so
 MAX_LAYERS = 1024
 MAX_CONFIG_BYTES = 1 << 20
 MAX_MESSAGE = 300  # characters of a field's name and its problem, both of which the file may choose
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair in JSON; alone it is in no encoding, and fails wherever it goes
 MAX_NESTING = 64  # levels of lists and objects; a real configuration has a dozen
 
 
@@ -42,7 +44,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
     return content
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file opened for reading, if it is one.
 
     Raises:
@@ -82,10 +84,16 @@ def parse_json(text: str, where: str) -> Any:
     """JSON as its standard has it.
 
     Raises:
-        InputError: naming `where`: not JSON, NaN or Infinity, a name twice in one object, or nested over 64 deep.
+        InputError: naming `where`: not JSON, NaN or Infinity, half a character, a name twice in one object, or nested over
+            64 deep.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        before = error.object[max(0, error.start - 40) : error.start]
+        raise InputError(f"{where}: half a character, {error.object[error.start]!r} alone, behind {before!r}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
     refuse_deep(value, where)
