@@ -80,12 +80,12 @@ def test_unreadable_files_and_unknown_names(tmp_path):
 
 @pytest.mark.parametrize(("content", "message"), [
     ('[{"image": "a\\u0000b", "conversations": %s}]', "record 0: image .* is no name of a file"),
-    ('[{"image": "\\ud800", "conversations": %s}]', "record 0"),
+    ('[{"image": "\\ud800", "conversations": %s}]', "half a character"),
     ('[{"image": ".", "conversations": %s}]', "leaves the image folder"),
     ('[{"image": 3, "conversations": %s}]', "record 0.image: Input should be a valid string"),
     ('[{"image": "a", "image": "b", "conversations": %s}]', "'image' stands twice"),
     ('[{"score": NaN, "conversations": %s}]', "NaN is no JSON number"),
-    ('[{"conversations": [{"from": "human", "value": "\\ud800"}, {"from": "gpt", "value": "a"}]}]', "record 0"),
+    ('[{"conversations": [{"from": "human", "value": "\\ud800"}, {"from": "gpt", "value": "a"}]}]', "half a character"),
 ])  # fmt: skip
 def test_hostile_llava_json(tmp_path, content, message):
     turns = '[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]'

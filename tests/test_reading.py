@@ -31,3 +31,10 @@ def test_many_names_of_which_the_last_stands_twice_are_refused_at_once():
     text = json.dumps({str(number): 0 for number in range(60_000)})[:-1] + ', "59999": 0}'
     with pytest.raises(InputError, match="'59999' stands twice"):
         parse_json(text, "w")
+
+
+def test_half_a_character_is_refused_and_a_pair_is_one():
+    assert parse_json(r'"\ud83d\ude00"', "w") == "\U0001f600"
+    for text in (r'["\ud800"]', r'{"\uDC00": 1}'):
+        with pytest.raises(InputError, match="w: half a character"):
+            parse_json(text, "w")
