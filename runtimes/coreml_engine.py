@@ -13,6 +13,7 @@ from himix_edge.runtimes.engine import Floats
 
 CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the Neural Engine
 PREFILL = 64  # tokens that the decoder's prefill function takes at once
+STATES = ("key_cache", "value_cache")
 ROLES = ("vision_encoder", "vision_injector", "decoder")
 
 
@@ -28,9 +29,12 @@ class CoreMlEngine:
         decoder = config.decoder
         slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         shape = (decoder.num_hidden_layers, decoder.num_key_value_heads, slots, decoder.head_dim)
-        for name, found in self._models.state_shapes().items():
-            if found != shape:
-                raise InputError(f"{packages['decoder']}: state {name} is {found}, the manifest says {shape}")
+        states = self._models.state_shapes()
+        for name in STATES:
+            if states.get(name) != shape:
+                raise InputError(
+                    f"{packages['decoder']}: state {name} is {states.get(name)}, the manifest says {shape}"
+                )
         self._shape, self._used, self._position = shape, 0, 0
         self._prefill = min(PREFILL, slots)
 
@@ -42,7 +46,7 @@ class CoreMlEngine:
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._used, self._position = key.shape[2], position
-        for name, tensor in (("key_cache", key), ("value_cache", value)):
+        for name, tensor in zip(STATES, (key, value), strict=True):
             cache = np.zeros(self._shape, np.float32)
             for layer, row in enumerate(self._rows):
                 if row is not None:
@@ -125,7 +129,7 @@ class _Apple:
         self._state = self._functions["decode"].make_state()
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: self._state.read_state(name).shape for name in ("key_cache", "value_cache")}
+        return {name: self._state.read_state(name).shape for name in STATES}
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         from PIL import Image

@@ -6,18 +6,22 @@ operators are those of the MIL specification (coremltools.converters.mil.mil.ops
 """
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.errors import BackendMissing, InputError
+from himix_edge.runtimes.mil_file import check_program
 
 Operator = Callable[[dict[str, Any]], Any]
 CACHE_BYTES = 1 << 30
+MAX_ELEMENTS = 1 << 28  # of one result, 1 GiB in float32
 
 
 def load_program(package: Path) -> Any:
@@ -25,7 +29,7 @@ def load_program(package: Path) -> Any:
 
     Raises:
         BackendMissing: coremltools is not installed.
-        InputError: the package cannot be read.
+        InputError: the package cannot be read, or its program has an operator that is not known here.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -39,7 +43,10 @@ def load_program(package: Path) -> Any:
     data = package / "Data" / "com.apple.CoreML"
     try:
         spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))
+        check_program(spec, package, OPERATORS.keys() | SPECIAL)
         return load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(data / "weights"))
+    except InputError:
+        raise
     except Exception as error:  # protobuf's, coremltools' and the system's
         raise InputError(f"{package}: not a readable Core ML package: {[*str(error).splitlines(), ''][0]}") from None
 
@@ -70,7 +77,7 @@ class Interpreter:
     ):
         """Without `rounding` what is declared float16 is computed and kept in float32. `weights` may be shared.
 
-        Raises InputError for a function that the program lacks, or an operator that is not known here.
+        Raises InputError for a function that the program lacks, or a result that would fill the memory.
         """
         if function not in program.functions:
             raise InputError(f"{where}: no function {function!r}; it has {', '.join(program.functions)}")
@@ -78,9 +85,11 @@ class Interpreter:
         self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
         self._weights = weights or Dequantised()
         self._last_used = _last_used(self._function)
-        missing = sorted({o.op_type for o in self._function.operations} - set(OPERATORS) - SPECIAL)
-        if missing:
-            raise InputError(f"{where}: the Core ML interpreter has no operator {', '.join(missing)}; open it on macOS")
+        self._where = where
+        for operation in self._function.operations:
+            if operation.op_type not in SPECIAL:  # what is stored is no larger than its file
+                for output in operation.outputs:
+                    _check_size(output, where)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the function's states."""
@@ -99,6 +108,10 @@ class Interpreter:
     @torch.inference_mode()
     def run(self, inputs: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
         """Inputs by name -> outputs by name, in the program's types."""
+        for name, variable in self._function.inputs.items():
+            if name in inputs and tuple(inputs[name].shape) != tuple(variable.shape):
+                shapes = f"{tuple(variable.shape)}, the manifest's model gives {tuple(inputs[name].shape)}"
+                raise InputError(f"{self._where}: takes {name} as {shapes}")
         values: dict[Any, Any] = dict(inputs)
         for operation, finished in zip(self._function.operations, self._last_used, strict=True):
             if operation.op_type not in ("const", "constexpr_blockwise_shift_scale"):  # looked up where they are used
@@ -140,6 +153,12 @@ class Interpreter:
         return self._types[builtin_to_string(variable.dtype)]
 
 
+def _check_size(variable: Any, where: Path) -> None:
+    shape = tuple(variable.shape)
+    if not all(isinstance(length, int | np.integer) for length in shape) or math.prod(map(int, shape)) > MAX_ELEMENTS:
+        raise InputError(f"{where}: {variable.name} would have the shape {shape!s:.100}; refused")
+
+
 def _last_used(function: Any) -> list[list[str]]:
     """For each operation the values that nothing needs after it."""
     last: dict[str, int] = {}
@@ -156,8 +175,6 @@ def _last_used(function: Any) -> list[list[str]]:
 
 def _dequantise(operation: Any) -> Tensor:
     """The weight of a constexpr_blockwise_shift_scale, with few copies: the largest make up most of what is in use."""
-    import numpy as np
-
     weight = torch.from_numpy(np.array(operation.data.val, np.float32))
     for given, change in ((operation.offset, Tensor.sub_), (operation.scale, Tensor.mul_)):
         if given is not None:
@@ -172,8 +189,6 @@ def _block(length: int, count: int) -> tuple[int, int]:
 
 
 def _tensor(value: Any) -> Tensor:
-    import numpy as np
-
     array = np.asarray(value)
     if array.dtype.kind in "iu" and array.dtype.itemsize < 4:  # int4 arrives as an int8 with metadata
         array = array.astype(np.int32)

@@ -122,7 +122,8 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
     if threads:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # its second try, with the same provider, writes to standard output
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise InputError(f"{path}: ONNX Runtime cannot load it: {[*str(error).splitlines(), ''][0]}") from None
 

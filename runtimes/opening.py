@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from himix_edge.bundle import GenerationDefaults, open_verified
-from himix_edge.errors import BackendMissing
+from himix_edge.bundle import Bundle, GenerationDefaults, open_verified
+from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.session import Session
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
@@ -17,12 +17,22 @@ def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
         threads: CPU threads; None leaves the choice to the runtime.
 
     Raises:
-        InputError: not a bundle, a damaged or hostile manifest, a missing file.
+        InputError: not a bundle, a damaged or hostile manifest, a missing file, graphs or a tokenizer that are not the
+            model's, a file that changed meanwhile.
         GateRefused: a file that is not what the manifest says.
         BackendMissing: the runtime's package is not installed (the text has the pip line).
     """
-    bundle = open_verified(folder)
-    text = TextProcessor(load_tokenizer(bundle.folder / TOKENIZER), bundle.manifest.chat_template)
+    return open_session(open_verified(folder), threads)
+
+
+def open_session(bundle: Bundle, threads: int | None = None) -> Session:
+    """A verified bundle in the runtime of its target; arguments and errors as `open_bundle`."""
+    path = bundle.folder / TOKENIZER
+    text = TextProcessor(load_tokenizer(path), bundle.manifest.chat_template)
+    rows = bundle.config.decoder.vocab_size
+    beyond = [token for token, number in text.tokenizer.get_vocab(with_added_tokens=True).items() if number >= rows]
+    if beyond:
+        raise InputError(f"{path}: {len(beyond)} tokens ({beyond[0]!r:.40}) have ids beyond the model's {rows} rows")
     engine = load_engine(bundle, threads)
     return Session(engine, text, bundle.config, bundle.manifest.image_kv_id, bundle.manifest.generation)
 

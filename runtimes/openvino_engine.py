@@ -110,7 +110,8 @@ def _compile(graph: Any, settings: dict[str, str], path: Path) -> Any:
 
 
 def _refused(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: OpenVINO cannot load it: {[*str(error).splitlines(), ''][0]}")
+    said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return InputError(f"{path}: OpenVINO cannot load it: {said[-1]}")  # before it stand the places in its source
 
 
 def _group(graph: Any) -> int:

@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from himix_edge.bundle import read_manifest
+from himix_edge.bundle import open_verified, read_manifest
 from himix_edge.preprocess import load_image
-from himix_edge.runtimes.opening import open_bundle
+from himix_edge.runtimes.opening import open_session
 from himix_edge.runtimes.session import Session
 
 
@@ -20,7 +20,11 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle`.
     """
-    test, session = read_manifest(folder).selftest, session or open_bundle(folder)
+    if session is None:
+        bundle = open_verified(folder)
+        test, session = bundle.manifest.selftest, open_session(bundle)
+    else:
+        test = read_manifest(folder).selftest
     assert session.config.vision is not None
     vision = session.config.vision
     pixels = load_image(folder / test.image, vision.image_size, vision.resample)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from himix_edge.errors import InputError
 from himix_edge.export.graphs import quiet
+from himix_edge.runtimes import mil_interpreter
 from himix_edge.runtimes.mil_interpreter import OPERATORS, Interpreter, load_program
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -67,12 +68,65 @@ def test_operators_equal_pytorch(tmp_path, name):
 
 
 def test_an_operator_that_is_not_known_is_named(tmp_path, monkeypatch):
-    monkeypatch.delitem(OPERATORS, "gelu")
     program = saved(F.gelu, tmp_path / "a.mlpackage")
-    with pytest.raises(InputError, match="no operator gelu; open it on macOS"):
-        Interpreter(program, "main", tmp_path)
     with pytest.raises(InputError, match="no function 'prefill'; it has main"):
         Interpreter(program, "prefill", tmp_path)
+    monkeypatch.delitem(OPERATORS, "gelu")
+    with pytest.raises(InputError, match="no operator gelu; open it on macOS"):
+        load_program(tmp_path / "a.mlpackage")
+
+
+def change_model(package, change):
+    """Change a saved package's Model.proto."""
+    from coremltools.proto.Model_pb2 import Model
+
+    path = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    model = Model.FromString(path.read_bytes())
+    change(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def blobs(model):
+    block = model.mlProgram.functions["main"].block_specializations["CoreML8"]
+    values = [value for operation in block.operations for value in operation.attributes.values()]
+    return [value.blobFileValue for value in values if value.WhichOneof("value") == "blobFileValue"]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("fileName", "@model_path/weights/../../../x.bin", "outside of the package"),
+    ("fileName", "/etc/passwd", "outside of the package"),
+    ("fileName", "@model_path/weights/..", "outside of the package"),
+    ("fileName", "@model_path/weights/none.bin", "which has 0"),
+    ("offset", 1 << 60, "weights at byte 1152921504606846976"),
+    ("offset", 65, "weights at byte 65"),
+    ("offset", 0, "weights at byte 0"),
+])  # fmt: skip
+def test_weights_outside_of_the_package_or_its_file(tmp_path, field, value, message):
+    package = tmp_path / "a.mlpackage"
+    saved(CASES["linear"], package)
+    change_model(package, lambda model: setattr(blobs(model)[0], field, value))
+    with pytest.raises(InputError, match=message):
+        load_program(package)
+
+
+def test_a_model_of_another_kind(tmp_path):
+    saved(F.gelu, tmp_path / "a.mlpackage")
+    change_model(tmp_path / "a.mlpackage", lambda model: model.neuralNetwork.layers.add())
+    with pytest.raises(InputError, match="no MIL program"):
+        load_program(tmp_path / "a.mlpackage")
+
+
+def test_a_result_that_would_fill_the_memory(tmp_path, monkeypatch):
+    program = saved(CASES["matmul"], tmp_path / "a.mlpackage")
+    monkeypatch.setattr(mil_interpreter, "MAX_ELEMENTS", X.numel() - 1)
+    with pytest.raises(InputError, match="would have the shape"):
+        Interpreter(program, "main", tmp_path)
+
+
+def test_inputs_of_another_shape(tmp_path):
+    program = Interpreter(saved(F.gelu, tmp_path / "a.mlpackage"), "main", tmp_path)
+    with pytest.raises(InputError, match="takes x as"):
+        program.run({"x": X[:1]}, {})
 
 
 def test_what_is_no_package(tmp_path):

@@ -6,11 +6,12 @@
 #include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <executorch/extension/threadpool/threadpool.h>
@@ -119,13 +120,18 @@ Options parse(int count, char** arguments) {
 }
 
 Array<uint8_t> read_pixels(const std::string& path, int32_t size) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path + ": cannot be read");
-  Array<uint8_t> pixels{{1, size, size, 3}, {std::istreambuf_iterator<char>(file), {}}};
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) throw InputError(path + ": cannot be read");  // a pipe may not end
   const size_t expected = static_cast<size_t>(size) * static_cast<size_t>(size) * 3;
-  if (pixels.values.size() != expected) {
-    throw InputError(path + ": " + std::to_string(pixels.values.size()) + " bytes; this model takes " +
+  const auto found = std::filesystem::file_size(path, error);
+  if (error || found != expected) {
+    throw InputError(path + ": " + std::to_string(error ? 0 : found) + " bytes; this model takes " +
                      std::to_string(size) + " x " + std::to_string(size) + " x 3 = " + std::to_string(expected));
+  }
+  Array<uint8_t> pixels{{1, size, size, 3}, std::vector<uint8_t>(expected)};
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(reinterpret_cast<char*>(pixels.values.data()), static_cast<std::streamsize>(expected))) {
+    throw InputError(path + ": cannot be read");
   }
   return pixels;
 }
@@ -141,6 +147,16 @@ Answer answer(himix::Program& program, const Options& options, const Array<uint8
     program.start(key, value);
     result.start = clock.lap();
     result.vision_tokens = key.shape.at(2);
+  }
+  for (const int64_t token : options.prompt) {
+    if (token >= program.vocabulary()) {
+      throw InputError("--prompt: no token " + std::to_string(token) + "; the model has " +
+                       std::to_string(program.vocabulary()));
+    }
+  }
+  if (options.position > result.vision_tokens) {
+    throw InputError("--position: " + std::to_string(options.position) + " is behind the image's " +
+                     std::to_string(result.vision_tokens) + " slots");
   }
   int64_t filled = result.vision_tokens;
   int64_t position = options.position;

@@ -26,6 +26,7 @@ using executorch::aten::TensorImpl;
 namespace {
 
 const char* const kNames[] = {"vision_encoder", "vision_injector", "start", "decoder"};
+constexpr int32_t kLargest = 1 << 24;  // no dimension of a real model is larger
 
 template <typename T>
 constexpr ScalarType kType = ScalarType::Float;
@@ -64,7 +65,7 @@ class View {
 class FileLoader final : public et::DataLoader {
  public:
   explicit FileLoader(const std::string& path) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait
     struct stat info{};
     if (file < 0 || fstat(file, &info) != 0) throw InputError(path + ": " + std::strerror(errno));
     size_ = static_cast<size_t>(info.st_size);
@@ -123,16 +124,43 @@ Program::Program(const std::string& path) : path_(path), file_(std::make_unique<
   auto program = et::Program::load(file_.get(), et::Program::Verification::InternalConsistency);
   if (!program.ok()) throw InputError(path + ": not an ExecuTorch program; give a bundle's model.pte" + last_error());
   program_ = std::make_unique<et::Program>(std::move(*program));
+  plan_memory();
+  for (int name = 0; name < kMethods; ++name) load(static_cast<Name>(name));
+  // a dimension that varies is given as its largest value; a prompt leaves one slot for the answer
+  image_size_ = dimension(kEncoder, false, 4, 1);
+  capacity_ = dimension(kDecoder, false, 2, 1) + 1;
+  vocabulary_ = dimension(kDecoder, true, 2, 1);
+}
+
+// The file says how much memory it wants; more than the machine has is refused before any of it is taken.
+void Program::plan_memory() {
+  std::vector<size_t> sizes;
   for (const char* name : kNames) {
     auto meta = program_->method_meta(name);
-    if (!meta.ok()) throw InputError(path + ": no method " + name + "; give the model.pte of a HiMix bundle");
-    arenas_.resize(std::max(arenas_.size(), meta->num_memory_planned_buffers()));
+    if (!meta.ok()) throw InputError(path_ + ": no method " + name + "; give the model.pte of a HiMix bundle");
+    sizes.resize(std::max(sizes.size(), meta->num_memory_planned_buffers()));
     for (size_t id = 0; id < meta->num_memory_planned_buffers(); ++id) {
-      const auto bytes = static_cast<size_t>(meta->memory_planned_buffer_size(id).get());
-      arenas_[id].resize(std::max(arenas_[id].size(), bytes));
+      const auto bytes = meta->memory_planned_buffer_size(id);
+      if (!bytes.ok() || *bytes < 0) throw InputError(path_ + ": " + name + " is damaged: it plans no memory");
+      sizes[id] = std::max(sizes[id], static_cast<size_t>(*bytes));
     }
   }
-  for (int name = 0; name < kMethods; ++name) load(static_cast<Name>(name));
+  size_t left = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (const size_t bytes : sizes) {
+    if (bytes > left) throw InputError(path_ + ": needs more memory than this machine has");
+    left -= bytes;
+    arenas_.emplace_back(bytes);
+  }
+}
+
+int32_t Program::dimension(Name name, bool output, size_t rank, size_t index) const {
+  const auto meta = program_->method_meta(kNames[name]);
+  const auto tensor = output ? meta->output_tensor_meta(0) : meta->input_tensor_meta(0);
+  if (!tensor.ok() || tensor->sizes().size() != rank || tensor->sizes()[index] < 1 ||
+      tensor->sizes()[index] > kLargest) {
+    throw InputError(path_ + ": " + kNames[name] + " takes or gives something else than a HiMix bundle's");
+  }
+  return tensor->sizes()[index];
 }
 
 Program::~Program() = default;
@@ -147,15 +175,6 @@ void Program::load(Name name) {
   auto method = program_->load_method(kNames[name], &methods_[name]->manager);
   if (!method.ok()) throw InputError(path_ + ": ExecuTorch cannot load " + kNames[name] + last_error());
   methods_[name]->method = std::make_unique<et::Method>(std::move(*method));
-  if (name != kEncoder && name != kDecoder) return;
-  const auto first = meta->input_tensor_meta(0);
-  const size_t rank = name == kEncoder ? 4 : 2;
-  if (!first.ok() || first->sizes().size() != rank) {
-    throw InputError(path_ + ": " + kNames[name] + " takes other inputs than a HiMix bundle's");
-  }
-  // a dimension that varies is given as its largest value; a prompt leaves one slot for the answer
-  if (name == kEncoder) image_size_ = first->sizes()[1];
-  if (name == kDecoder) capacity_ = first->sizes()[1] + 1;
 }
 
 template <typename... Inputs>
@@ -178,11 +197,21 @@ std::vector<Array<float>> Program::run(Name name, const Inputs&... inputs) {
   return outputs;
 }
 
-Array<float> Program::encode(const Array<uint8_t>& pixels) { return std::move(run(kEncoder, pixels).at(0)); }
+std::vector<Array<float>> Program::expected(std::vector<Array<float>> outputs, Name name, size_t count,
+                                            size_t rank) const {
+  bool good = outputs.size() == count;
+  for (const auto& output : outputs) good = good && output.shape.size() == rank && !output.values.empty();
+  if (!good) throw InputError(path_ + ": " + kNames[name] + " gives something else than a HiMix bundle's");
+  return outputs;
+}
+
+Array<float> Program::encode(const Array<uint8_t>& pixels) {
+  return std::move(expected(run(kEncoder, pixels), kEncoder, 1, 3)[0]);
+}
 
 std::pair<Array<float>, Array<float>> Program::inject(const Array<float>& features) {
-  auto outputs = run(kInjector, features);
-  return {std::move(outputs.at(0)), std::move(outputs.at(1))};
+  auto outputs = expected(run(kInjector, features), kInjector, 2, 4);
+  return {std::move(outputs[0]), std::move(outputs[1])};
 }
 
 void Program::start(const Array<float>& key, const Array<float>& value) { run(kStart, key, value); }
@@ -192,7 +221,7 @@ Array<float> Program::step(const std::vector<int64_t>& tokens, int64_t filled, i
   Array<int64_t> positions{{1, count}, std::vector<int64_t>(tokens.size())};
   std::iota(positions.values.begin(), positions.values.end(), position);
   auto outputs = run(kDecoder, Array<int64_t>{{1, count}, tokens}, Array<int64_t>{{1}, {filled}}, positions);
-  return std::move(outputs.at(0));
+  return std::move(expected(std::move(outputs), kDecoder, 1, 2)[0]);
 }
 
 }  // namespace himix

@@ -36,6 +36,9 @@ class Program {
   // Cache slots, vision and text together.
   int32_t capacity() const { return capacity_; }
 
+  // V, the number of tokens.
+  int32_t vocabulary() const { return vocabulary_; }
+
   // uint8 (1, S, S, 3) -> vision features (1, N, d_v).
   Array<float> encode(const Array<uint8_t>& pixels);
 
@@ -52,7 +55,11 @@ class Program {
   enum Name { kEncoder, kInjector, kStart, kDecoder, kMethods };
   struct Loaded;
 
+  void plan_memory();
   void load(Name name);
+  int32_t dimension(Name name, bool output, size_t rank, size_t index) const;
+  // What a method gave, if that is `count` arrays of `rank`.
+  std::vector<Array<float>> expected(std::vector<Array<float>> outputs, Name name, size_t count, size_t rank) const;
   template <typename... Inputs>
   std::vector<Array<float>> run(Name name, const Inputs&... inputs);
 
@@ -63,6 +70,7 @@ class Program {
   std::unique_ptr<Loaded> methods_[kMethods];
   int32_t image_size_ = 0;
   int32_t capacity_ = 0;
+  int32_t vocabulary_ = 0;
 };
 
 }  // namespace himix
