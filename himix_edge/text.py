@@ -270,7 +270,7 @@ def read_template(path: Path) -> ChatTemplate:
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    if not text:
+    if text == "":
         return []
     if len(as_text(text, "the text").encode()) > MAX_TEXT:
         raise InputError(f"the text is longer than {MAX_TEXT >> 20} MiB; no model takes that much")

@@ -8,7 +8,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from himix_edge.errors import BackendMissing, InputError
+from himix_edge.reading import MAX_CONFIG_BYTES, read_bytes, read_json
 from himix_edge.text import TOKENIZER, load_tokenizer
+from himix_edge.tokenizer_file import MAX_BYTES, MAX_TOKENS, library_errors, tokenizer_from_json
 
 # the families' published pre-tokenizer patterns
 _WORDS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|{DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -18,6 +20,9 @@ PATTERNS = {
     "llama-bpe": _CONTRACTIONS + _WORDS.replace("{DIGITS}", r"\p{N}{1,3}"),
 }
 BYTE_LEVEL = ("smollm", "gpt-2", "default", *PATTERNS)
+MAX_TOKEN = 1024  # characters; from longer ones no merges are derived in reasonable time
+CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer")
+SETTINGS_BYTES = 16 * MAX_CONFIG_BYTES
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # token_type of a GGUF vocabulary
 
 
@@ -32,6 +37,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer:
         InputError: no vocabulary, or a kind of tokenizer or pre-tokenizer that is not known (named).
     """
     tokens, types = _list(metadata, "tokens", str, where), metadata.get("tokenizer.ggml.token_type")
+    if len(tokens) > MAX_TOKENS or max(len(token) for token in tokens) > MAX_TOKEN:
+        raise InputError(f"{where}: tokenizer.ggml.tokens: more than {MAX_TOKENS}, or one of over {MAX_TOKEN} letters")
     if not isinstance(types, list) or len(types) != len(tokens):
         types = [NORMAL] * len(tokens)
     kind = metadata.get("tokenizer.ggml.model")
@@ -46,7 +53,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer:
         for token, sort in zip(tokens, types, strict=True)
         if sort in (CONTROL, USER_DEFINED) or (sort == UNKNOWN and kind == "llama")
     ]
-    tokenizer.add_tokens(special)
+    with library_errors(f"{where}: tokenizer.ggml"):
+        tokenizer.add_tokens(special)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
@@ -60,19 +68,26 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     """
     if (folder / TOKENIZER).is_file():
         return load_tokenizer(folder / TOKENIZER)
-    if not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json")):
+    files = [folder / name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).exists()]
+    if not files or files == [folder / "merges.txt"]:
         raise InputError(f"{folder}: no tokenizer.json, tokenizer.model or vocab.json")
+    for path in files:
+        read_bytes(path, MAX_BYTES)
+    settings = folder / "tokenizer_config.json"
+    raw = read_json(settings, SETTINGS_BYTES) if settings.exists() else {}
+    kind = raw.get("tokenizer_class") if isinstance(raw, dict) else raw
+    if kind is not None and str(kind).removesuffix("Fast") not in CLASSES:
+        raise InputError(
+            f"{settings}: tokenizer_class {str(kind)[:60]!r} is not supported; known: {', '.join(CLASSES)}"
+        )
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise BackendMissing("transformers", "convert") from None
-    try:
+    with library_errors(f"{folder}: transformers cannot read this tokenizer"):  # it raises many kinds
         fast = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True, trust_remote_code=False)
-        tokenizer: Tokenizer = fast.backend_tokenizer
-    except Exception as error:  # transformers raises many kinds for a damaged file
-        raise InputError(f"{folder}: transformers cannot read this tokenizer ({str(error).splitlines()[0]})") from None
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+        described = fast.backend_tokenizer.to_str()
+    return tokenizer_from_json(described, str(folder))
 
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> Tokenizer:
@@ -86,11 +101,9 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
         if not space:
             raise InputError(f"{where}: tokenizer.ggml.merges: {merge!r} is not a pair")
         merges.append((left, right))
-    try:
+    with library_errors(f"{where}: tokenizer.ggml"):
         # Llama 3 takes a whole word that is in the vocabulary before it looks at the merges
         model = BPE({t: i for i, t in enumerate(tokens)}, merges, fuse_unk=False, ignore_merges=name == "llama-bpe")
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"{where}: tokenizer.ggml: {error}") from None
     tokenizer = Tokenizer(model)
     if name in PATTERNS:
         tokenizer.normalizer = normalizers.NFC() if name == "qwen2" else None
@@ -120,7 +133,9 @@ def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, A
         merges += [(score, pair) for pair in pairs]
     merges.sort(key=lambda item: item[0], reverse=True)
     unknown = next((token for token, sort in zip(tokens, types, strict=True) if sort == UNKNOWN), None)
-    tokenizer = Tokenizer(BPE(ids, [pair for _, pair in merges], unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    with library_errors(f"{where}: tokenizer.ggml"):
+        model = BPE(ids, [pair for _, pair in merges], unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     steps = [normalizers.Prepend("▁")] if prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
@@ -135,4 +150,6 @@ def _list(metadata: Mapping[str, Any], name: str, kind: type, where: str) -> lis
     values = metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not values or not isinstance(values[0], kind):
         raise InputError(f"{where}: tokenizer.ggml.{name} is missing")
+    if not all(isinstance(value, kind) for value in values):
+        raise InputError(f"{where}: tokenizer.ggml.{name} holds something else than {kind.__name__}")
     return values
