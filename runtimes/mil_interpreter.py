@@ -43,7 +43,7 @@ def load_program(package: Path) -> Any:
     data = package / "Data" / "com.apple.CoreML"
     try:
         spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))
-        check_program(spec, package, OPERATORS.keys() | SPECIAL)
+        check_program(spec, package, OPERATORS.keys() | SPECIAL | {"write_state"})  # an update, as it is stored
         return load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(data / "weights"))
     except InputError:
         raise
