@@ -142,7 +142,7 @@ def _wrong_template(good: dict[str, Any]) -> Iterator[Case]:
         for value in (["a"], ["a", "b", "c"], "ab", [1, 2], [None, "b"], {}):
             yield _changed(good, f"chat_template.{role}", value, word=role)
     yield _changed(good, "chat_template.user", _MISSING, word="user")
-    for value in ("<|im_end|>", [5], [None], {}, None):
+    for value in ("<|im_end|>", [5], [None], {}, None, []):
         yield _changed(good, "chat_template.stop", value, word="stop")
     for value in (["<|no such token|>"], [""]):
         yield _changed(good, "chat_template.stop", value, word="chat_template")
@@ -219,12 +219,12 @@ def _link(path: Path, to: str | Path) -> None:
 def _link_out(folder: Path, name: str) -> None:
     outside = folder.parent / f"{folder.name}.outside"
     shutil.move(folder / name, outside)
-    _link(folder / name, outside)
+    _link(folder / name, os.path.relpath(outside, (folder / name).parent))
 
 
 def _link_within(folder: Path, name: str) -> None:
     shutil.move(folder / name, folder / "elsewhere")
-    _link(folder / name, folder / "elsewhere")
+    _link(folder / name, os.path.relpath(folder / "elsewhere", (folder / name).parent))
 
 
 _MISSING = object()

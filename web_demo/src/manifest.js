@@ -65,7 +65,8 @@ function checkPath(path, where) {
 }
 
 /** What no field shows by itself. */
-function contradiction({ model, preprocessing, selftest }) {
+function contradiction({ model, preprocessing, selftest, chat_template: template }) {
+  if (template.default_system && !template.system) return "chat_template.default_system: the template has no system";
   const layers = model.injection?.layers ?? Array.from({ length: model.num_hidden_layers }, (_, i) => i);
   const rising = layers.every((layer, i) => layer < model.num_hidden_layers && (!i || layer > layers[i - 1]));
   if (!layers.length || !rising) return "model.injection.layers: must be rising layer numbers";
@@ -126,7 +127,9 @@ const SHAPE = {
     precision: text, activations: text, bits: is("bits by role", bits), group_size: anything, method: anything,
   }, // prettier-ignore
   chat_template: {
-    user: pair, assistant: pair, system: pair, stop: [text], bos: is("a short text", short), default_system: text,
+    user: pair, assistant: pair, system: optional(pair), bos: is("a short text", short), default_system: text,
+    stop: is("a list of at least one token", (x) => list((y) => typeof y === "string")(x) && x?.length > 0),
+    said: optional(is("a short text", short)),
   }, // prettier-ignore
   generation: {
     max_new_tokens: count,

@@ -120,8 +120,8 @@ export class Chat {
         return;
       }
       this.#pending = [tokenId];
-      const text = stream.step(tokenId);
       stats.new_tokens += 1;
+      const text = stream.step(tokenId) + (stats.new_tokens === limit ? stream.rest() : "");
       if (text && !stats.ttft) stats.ttft = performance.now() - began;
       yield { text, tokenId };
       if (turn !== this.#turn) throw new InputError("this answer was left: its conversation was asked something else");

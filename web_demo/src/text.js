@@ -76,7 +76,7 @@ export class TextProcessor {
     return plain.length ? this.#tokenizer.decode(plain, { clean_up_tokenization_spaces: false }) : "";
   }
 
-  /** An incremental decoder for one answer: {step(id) -> the text that it completes}. */
+  /** An incremental decoder for one answer: {step(id) -> the text that it completes, rest() -> what it held back}. */
   stream() {
     let context = []; // tokens of the last piece: what the next one joins
     let pending = [];
@@ -90,14 +90,17 @@ export class TextProcessor {
         pending = [];
         return text.slice(before.length);
       },
+      rest: () => this.decode([...context, ...pending]).slice(this.decode(context).length),
     };
   }
 
   #turn({ role, content }) {
     const text = content.replace(EDGES, "");
     if (role === "user" && !text) throw new InputError("the prompt is empty; ask something about the image");
+    if (!this.#template[role]) throw new InputError(`this model's chat template has no ${role} messages`);
     const [prefix, suffix] = this.#template[role];
-    return [fixed(prefix), { text, template: false }, fixed(suffix)];
+    const said = role === "assistant" ? (this.#template.said ?? "") : "";
+    return [fixed(prefix + said), { text, template: false }, fixed(suffix)];
   }
 
   /** A run of text between two of the template's special tokens is encoded in one go. */

@@ -15,16 +15,23 @@ public final class ChatTemplate {
     private static final int LONGEST = 4096; // characters of a piece that is searched for special tokens
 
     ChatTemplate(Fields template) {
-        template.only("user", "assistant", "system", "stop", "bos", "default_system");
+        template.only("user", "assistant", "system", "stop", "bos", "default_system", "said");
         user = pair(template, "user");
         assistant = pair(template, "assistant");
         system = template.has("system") ? pair(template, "system") : new String[] {"", ""};
         stop = new ArrayList<String>(template.strings("stop"));
+        if (stop.isEmpty()) {
+            throw template.wrong("stop", "at least one token");
+        }
+        template.string("said", ""); // stands before answers in a history, which this app never writes
         bos = template.string("bos", "");
         if (bos.length() > LONGEST) {
             throw template.wrong("bos", "of at most " + LONGEST + " characters");
         }
         defaultSystem = template.string("default_system", "");
+        if (!template.has("system") && !defaultSystem.isEmpty()) {
+            throw template.wrong("default_system", "empty in a template without system");
+        }
     }
 
     private static String[] pair(Fields template, String role) {

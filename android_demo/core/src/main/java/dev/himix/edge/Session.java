@@ -152,8 +152,8 @@ public final class Session {
                 times.finishReason = "stop";
                 return;
             }
-            String piece = stream.step(token);
             times.newTokens++;
+            String piece = stream.step(token) + (times.newTokens == limit ? stream.rest() : "");
             if (!piece.isEmpty() && times.ttft == 0) {
                 times.ttft = (System.nanoTime() - began) / 1e6;
             }

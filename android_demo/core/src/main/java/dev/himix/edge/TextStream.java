@@ -22,6 +22,13 @@ public final class TextStream {
         return unfinished ? "" : text;
     }
 
+    /** What was held back when the answer ended. */
+    public String rest() {
+        String text = decode(held);
+        held = new byte[0];
+        return text;
+    }
+
     /**
      * UTF-8 with U+FFFD for each maximal part of a character that is not completed (Unicode 15, 3.9, table 3-7). Java's
      * own decoders differ from each other in how many they write.
