@@ -84,8 +84,8 @@ def parse_json(text: str, where: str) -> Any:
     """JSON as its standard has it.
 
     Raises:
-        InputError: naming `where`: not JSON, NaN or Infinity, half a character, a name twice in one object, or nested over
-            64 deep.
+        InputError: naming `where`: not JSON, NaN or Infinity, half a character, a name twice in one object, or nested
+            over 64 deep.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)

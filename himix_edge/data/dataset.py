@@ -43,6 +43,11 @@ class Dataset:
     licence: str
 
     @property
+    def from_records(self) -> bool:
+        """Whether the samples are records of a file that nobody vouches for."""
+        return bool(len(self.samples)) and bool(self.samples[0].where)
+
+    @property
     def questions(self) -> int:
         return sum(len(sample.conversations) for sample in self.samples)
 

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from himix_edge.data import Sample, Turn
+from himix_edge.errors import HimixError, InputError
 from himix_edge.text import TextProcessor
 from himix_edge.training.pixels import Load
 from himix_edge.training.recipe import Recipe
@@ -70,7 +71,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class BatchMaker(TorchDataset[list[Batch]]):
+class BatchMaker(TorchDataset[list[Batch] | HimixError]):
     """Draws, augments and tokenises the batches of one stage. Steps are counted from 0 within the stage.
 
     Attributes:
@@ -89,7 +90,16 @@ class BatchMaker(TorchDataset[list[Batch]]):
     own_texts: Tensor | None = None
     share: tuple[int, int, int] = (0, 1, 1)
 
-    def __getitem__(self, step: int) -> list[Batch]:
+    def __getitem__(self, step: int) -> list[Batch] | HimixError:
+        """The batches of a step; in a worker process what is wrong is given back, as raised there it loses its kind."""
+        if get_worker_info() is None:
+            return self._batches(step)
+        try:
+            return self._batches(step)
+        except HimixError as error:
+            return error
+
+    def _batches(self, step: int) -> list[Batch]:
         first, count, parts = self.share
         return [self.batch(step, part, parts) for part in range(first, first + count)]
 
@@ -105,7 +115,7 @@ class BatchMaker(TorchDataset[list[Batch]]):
             conversations, image = self._conversations(sample, join, rng), None
             if sample.image is not None and not self.recipe.blind:
                 image = len(images)
-                images.append(augment(self.load(sample.image)[0], self.recipe, rng))
+                images.append(augment(self._pixels(sample), self.recipe, rng))
             rows += [Row(*encode_conversation(self.text, conversation), image) for conversation in conversations]
         batch = collate(images, sorted(rows, key=Row.place))
         earlier, others = divmod(step, self.recipe.own_texts_every)
@@ -114,6 +124,13 @@ class BatchMaker(TorchDataset[list[Batch]]):
         count = self.recipe.own_texts_per_step
         chosen = torch.arange(earlier * count + part, (earlier + 1) * count, parts) % len(self.own_texts)
         return replace(batch, own_texts=self.own_texts[chosen])
+
+    def _pixels(self, sample: Sample) -> NDArray[np.uint8]:
+        assert sample.image is not None
+        try:
+            return self.load(sample.image)[0]
+        except InputError as error:
+            raise InputError(f"{sample.where}: {error}" if sample.where else str(error)) from None
 
     def draw(self, step: int, place: int) -> Sample:
         """The sample at one place of a step."""
@@ -142,7 +159,10 @@ def shares(
         context.set_forkserver_preload([__name__])
         ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": context}
     loader = DataLoader(own, batch_size=None, sampler=steps, **ahead)
-    yield from zip(steps, loader, strict=True)
+    for step, batches in zip(steps, loader, strict=True):
+        if isinstance(batches, HimixError):
+            raise batches
+        yield step, batches
 
 
 @lru_cache(maxsize=4)

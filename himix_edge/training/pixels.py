@@ -15,7 +15,9 @@ import psutil
 from numpy.typing import NDArray
 
 from himix_edge.config import VisionConfig
+from himix_edge.data.image_files import is_file
 from himix_edge.disk import disk_errors
+from himix_edge.errors import InputError
 from himix_edge.preprocess import Picture, load_image
 
 MEMORY_BYTES = 512 << 20
@@ -53,12 +55,12 @@ class ImageLoader:
 
 
 def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[np.uint8]:
-    what = [image, vision.image_size, vision.resample, image.stat().st_mtime_ns if isinstance(image, Path) else 0]
+    what = [image, vision.image_size, vision.resample, _changed(image) if isinstance(image, Path) else 0]
     path = folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
     shape = (1, vision.image_size, vision.image_size, 3)
     try:
-        pixels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        pixels = np.load(path, allow_pickle=False) if is_file(path) else np.zeros(0)
+    except (OSError, ValueError, EOFError, MemoryError):  # damaged
         pixels = np.zeros(0)
     if pixels.shape == shape and pixels.dtype == np.uint8:
         return pixels
@@ -71,6 +73,13 @@ def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[
         with contextlib.suppress(FileNotFoundError):  # taken for a killed run's, by one on another machine
             staged.replace(path)
     return pixels
+
+
+def _changed(image: Path) -> int:
+    try:
+        return image.stat().st_mtime_ns
+    except (OSError, ValueError):
+        raise InputError(f"{image}: no such image") from None
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -32,6 +32,7 @@ from himix_edge.folders import Replacing, staged_folder
 from himix_edge.model import VisionLanguageModel, part_of
 from himix_edge.model.writing import write_texts
 from himix_edge.training.batches import Batch, BatchMaker, encode_conversation, shares
+from himix_edge.training.checking import check_images
 from himix_edge.training.folder import FINAL, LAST, METRICS, OWN_TEXTS, PLOT, run_folder
 from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressReport, plot
@@ -156,6 +157,9 @@ class Trainer:
                     f"{dataset.name}: {len(dataset.samples)} samples are too few; {run.recipe.validation_images} are "
                     "held out for validation (--set validation_images=N)"
                 )
+        tests = [run.load(part) for part in run.recipe.tests]  # so that none is missing at the end
+        if self.accelerator.is_main_process and not run.recipe.blind:
+            check_images([*self.data.values(), *tests])
         self.start: Start = start(run.recipe, run.variant, self.data.values(), run.seed)
         model = self.start.model.train()
         torch.manual_seed(run.seed)  # of fresh adapters, and of the head of the tower's loss
