@@ -1,10 +1,12 @@
 // Answers one prompt with a bundle's model.pte, greedily, and prints the answer and its times as JSON: one line a run.
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -212,6 +214,13 @@ void print(const Answer& answer, const Options& options, double load) {
   std::fflush(stdout);
 }
 
+// The runtime's kernels end the process where a program contradicts itself.
+void end_in_one_line(int) {
+  constexpr char kLine[] = "himix_executorch: ExecuTorch stopped at a contradiction in the program; is it a bundle's?\n";
+  if (write(STDERR_FILENO, kLine, sizeof(kLine) - 1) >= 0) _exit(2);
+  _exit(2);
+}
+
 void set_threads(int64_t threads) {
   auto* pool = executorch::extension::threadpool::get_threadpool();
 #pragma GCC diagnostic push
@@ -231,6 +240,7 @@ int main(int count, char** arguments) {
   try {
     const Options options = parse(count, arguments);
     himix::keep_messages();
+    std::signal(SIGABRT, end_in_one_line);
     set_threads(options.threads);
     Clock clock;
     himix::Program program(options.model);
