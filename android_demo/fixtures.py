@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from himix_edge.bench.record import read_records
 from himix_edge.data import load_dataset
 from himix_edge.preprocess import load_image, resize
 from himix_edge.runtimes import open_bundle
-from himix_edge.runtimes.bench.record import read_records
 from himix_edge.runtimes.sampling import Sampler
 from himix_edge.runtimes.session import Session
 from himix_edge.text import Message, TextProcessor, load_tokenizer

@@ -9,27 +9,27 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bench.compare import compare
+from himix_edge.bench.digest import token_digest
+from himix_edge.bench.facts import kv_bytes_per_token, weight_bytes_per_token
+from himix_edge.bench.job import Item, Job, Question
+from himix_edge.bench.measuring import Asked, Measurement
+from himix_edge.bench.page import html_page
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.probes import Probe, energy_used
+from himix_edge.bench.record import Device, Record, Samples, read_records, write_records
+from himix_edge.bench.report import markdown
+from himix_edge.bench.running import measure_here
+from himix_edge.bench.session_subject import exactly
+from himix_edge.bench.statistics import mann_whitney, ratio_interval
+from himix_edge.bench.summary import label
+from himix_edge.bench.verdict import judge, spread
 from himix_edge.bundle import Bundle, read_manifest
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import ImageKV, open_bundle
-from himix_edge.runtimes.bench.compare import compare
-from himix_edge.runtimes.bench.digest import token_digest
-from himix_edge.runtimes.bench.facts import kv_bytes_per_token, weight_bytes_per_token
-from himix_edge.runtimes.bench.job import Item, Job, Question
-from himix_edge.runtimes.bench.measuring import Asked, Measurement
-from himix_edge.runtimes.bench.page import html_page
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.probes import Probe, energy_used
-from himix_edge.runtimes.bench.record import Device, Record, Samples, read_records, write_records
-from himix_edge.runtimes.bench.report import markdown
-from himix_edge.runtimes.bench.running import measure_here
-from himix_edge.runtimes.bench.session_subject import exactly
-from himix_edge.runtimes.bench.statistics import mann_whitney, ratio_interval
-from himix_edge.runtimes.bench.summary import label
-from himix_edge.runtimes.bench.verdict import judge, spread
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
 TIMES = ("ttft", "prefill", "warm_ttft", "inter_token")

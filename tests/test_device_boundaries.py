@@ -14,23 +14,23 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bench.devices import link as links
+from himix_edge.bench.devices import open_device
+from himix_edge.bench.devices.adb import AdbDevice, connected
+from himix_edge.bench.devices.adb_link import AdbLink
+from himix_edge.bench.devices.board_job import board_job
+from himix_edge.bench.devices.link import LinkLost, Result, call
+from himix_edge.bench.devices.pushing import MAX_COMMAND, free_bytes, push
+from himix_edge.bench.devices.remote_job import clean_script, look_script, start_script, stop_script
+from himix_edge.bench.devices.ssh import SshDevice
+from himix_edge.bench.devices.ssh_link import SshLink, parse_address
+from himix_edge.bench.outcome import BoardFacts, BoardLoad, WorkerFailed, board_outcome, follow, steps
+from himix_edge.bench.plan import Plan
 from himix_edge.bundle import file_record, read_manifest, write_manifest
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.presets import SHIPPED
-from himix_edge.runtimes.bench.outcome import BoardFacts, BoardLoad, WorkerFailed, board_outcome, follow, steps
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.devices import link as links
-from himix_edge.runtimes.devices import open_device
-from himix_edge.runtimes.devices.adb import AdbDevice, connected
-from himix_edge.runtimes.devices.adb_link import AdbLink
-from himix_edge.runtimes.devices.board_job import board_job
-from himix_edge.runtimes.devices.link import LinkLost, Result, call
-from himix_edge.runtimes.devices.pushing import MAX_COMMAND, free_bytes, push
-from himix_edge.runtimes.devices.remote_job import clean_script, look_script, start_script, stop_script
-from himix_edge.runtimes.devices.ssh import SshDevice
-from himix_edge.runtimes.devices.ssh_link import SshLink, parse_address
 from tests.test_devices import ShellLink
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
@@ -185,7 +185,7 @@ def test_a_board_that_restarted_ends_the_run(tmp_path, monkeypatch):
 
 
 def test_a_job_without_progress_is_given_up(monkeypatch):
-    monkeypatch.setattr("himix_edge.runtimes.devices.ssh.STUCK_S", -1)
+    monkeypatch.setattr("himix_edge.bench.devices.ssh.STUCK_S", -1)
     device = SshDevice("board")
     monkeypatch.setattr(device.link, "run", lambda command, timeout=0: Result(0, 'running\n{"progress": [1, 2]}', ""))
     with pytest.raises(InputError, match="no progress"):
@@ -193,7 +193,7 @@ def test_a_job_without_progress_is_given_up(monkeypatch):
 
 
 def test_a_link_that_stays_lost_ends_the_run(monkeypatch):
-    monkeypatch.setattr("himix_edge.runtimes.devices.ssh.SILENCE_S", 0)
+    monkeypatch.setattr("himix_edge.bench.devices.ssh.SILENCE_S", 0)
     device = SshDevice("board")
 
     def lost(command, timeout=0):

@@ -19,20 +19,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bench.devices import open_device
+from himix_edge.bench.devices.board_job import board_job
+from himix_edge.bench.devices.link import LinkLost, Result
+from himix_edge.bench.devices.pushing import push
+from himix_edge.bench.devices.runner import TARGETS, build_runner
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Device, read_records
+from himix_edge.bench.running import measure_here
 from himix_edge.bundle import file_record, read_manifest, write_manifest
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import HimixError, InputError
 from himix_edge.files import sha256
 from himix_edge.presets import SHIPPED
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Device, read_records
-from himix_edge.runtimes.bench.running import measure_here
-from himix_edge.runtimes.devices import open_device
-from himix_edge.runtimes.devices.board_job import board_job
-from himix_edge.runtimes.devices.link import LinkLost, Result
-from himix_edge.runtimes.devices.pushing import push
-from himix_edge.runtimes.devices.runner import TARGETS, build_runner
 from tests.fake_adbd import FakeDevice
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
@@ -121,7 +121,7 @@ def put(link, large, folder="~/it"):
 
 
 def test_a_broken_push_goes_on_where_it_ended(tmp_path, large, monkeypatch):
-    monkeypatch.setattr("himix_edge.runtimes.devices.pushing.BETWEEN_TRIES_S", 0)
+    monkeypatch.setattr("himix_edge.bench.devices.pushing.BETWEEN_TRIES_S", 0)
     link = ShellLink(tmp_path, breaks=[100_000, 50_000])
     put(link, large)
     there = tmp_path / "it" / "sub" / "it's large.bin"
@@ -134,7 +134,7 @@ def test_a_broken_push_goes_on_where_it_ended(tmp_path, large, monkeypatch):
 
 
 def test_a_push_that_gives_up_leaves_its_part_for_the_next(tmp_path, large, monkeypatch):
-    monkeypatch.setattr("himix_edge.runtimes.devices.pushing.BETWEEN_TRIES_S", 0)
+    monkeypatch.setattr("himix_edge.bench.devices.pushing.BETWEEN_TRIES_S", 0)
     with pytest.raises(LinkLost, match="what arrived is kept"):
         put(ShellLink(tmp_path, breaks=[20_000] * 9), large)
     later = ShellLink(tmp_path)
@@ -352,7 +352,7 @@ def phone(tmp_path, monkeypatch):
     (sdcard / "record").write_text(json.dumps(content))
     device = FakeDevice(sdcard, tools)
     monkeypatch.setenv("HIMIX_ADB", f"{adb} -P {port}")
-    monkeypatch.setattr("himix_edge.runtimes.devices.adb.POLL_S", 0.5)
+    monkeypatch.setattr("himix_edge.bench.devices.adb.POLL_S", 0.5)
     subprocess.run([adb, "-P", str(port), "connect", device.serial], check=True, capture_output=True)
     yield device
     subprocess.run([adb, "-P", str(port), "kill-server"], check=False, capture_output=True)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from himix_edge.bench.compare import compare
+from himix_edge.bench.page import html_page
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import MAX_RECORDS, Record, read_records
+from himix_edge.bench.report import markdown, plain, write_report
+from himix_edge.bench.statistics import ratio_interval
 from himix_edge.cli import himix
 from himix_edge.errors import InputError
-from himix_edge.runtimes.bench.compare import compare
-from himix_edge.runtimes.bench.page import html_page
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import MAX_RECORDS, Record, read_records
-from himix_edge.runtimes.bench.report import markdown, plain, write_report
-from himix_edge.runtimes.bench.statistics import ratio_interval
 
 PLAIN = {
     "schema_version": 1, "started": "2026-01-31T12:00:00Z", "command": "c", "harness": "h", "device": {"name": "d"},

@@ -12,6 +12,11 @@ import click
 from pydantic import BaseModel, Field
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from himix_edge.bench.compare import compare as compare_records
+from himix_edge.bench.devices import open_device
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Record, is_records, read_records, write_records
+from himix_edge.bench.summary import LOADING, TIMES, label, loading, times
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.data import load_dataset
@@ -19,11 +24,6 @@ from himix_edge.errors import GateRefused, InputError, one_line
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import SHIPPED
 from himix_edge.reading import read_json, validated
-from himix_edge.runtimes.bench.compare import compare as compare_records
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Record, is_records, read_records, write_records
-from himix_edge.runtimes.bench.summary import LOADING, TIMES, label, loading, times
-from himix_edge.runtimes.devices import open_device
 
 MOST_SIZES = 100  # of a sweep
 PROBE = SHIPPED / "probe" / "probe.json"
@@ -107,7 +107,7 @@ def run(
     if out:
         refuse_foreign_file(out, is_records)
     if report:
-        from himix_edge.runtimes.bench.report import refuse_in_the_way
+        from himix_edge.bench.report import refuse_in_the_way
 
         refuse_in_the_way(report)
     todo = [(folder, p) for folder in bundles for p in (plan, *(plan.at(n) for n in sweep_sizes(sweep, folder, plan)))]
@@ -121,7 +121,7 @@ def run(
     if out:
         write_records(out, records)
     if report:
-        from himix_edge.runtimes.bench.report import write_report
+        from himix_edge.bench.report import write_report
 
         write_report(report, records)
     if as_json:
@@ -173,7 +173,7 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
 @click.option("--accuracy", type=click.Path(path_type=Path), multiple=True, help="Output of `himix eval --json`.")
 def report_command(files: tuple[Path, ...], out: Path | None, accuracy: tuple[Path, ...]) -> None:
     """One self-contained page, Markdown and JSON beside it, from FILES of records (`himix bench --out`, apps)."""
-    from himix_edge.runtimes.bench.report import write_report
+    from himix_edge.bench.report import write_report
 
     if out is None:
         out = files[0].with_name(f"{files[0].stem}-report.html")

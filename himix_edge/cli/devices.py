@@ -4,10 +4,10 @@ from typing import Any
 
 import click
 
+from himix_edge.bench.devices import open_device
+from himix_edge.bench.devices.adb import connected
 from himix_edge.cli.console import print_json
 from himix_edge.errors import HimixError, InputError
-from himix_edge.runtimes.devices import open_device
-from himix_edge.runtimes.devices.adb import connected
 
 
 @click.command()

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from himix_edge.bench.facts import bundle_facts
+from himix_edge.bench.record import read_records
 from himix_edge.errors import HimixError
 from himix_edge.runtimes import ImageKV, open_bundle
-from himix_edge.runtimes.bench.facts import bundle_facts
-from himix_edge.runtimes.bench.record import read_records
 from himix_edge.runtimes.coreml_engine import CoreMlEngine
 
 

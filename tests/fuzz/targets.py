@@ -222,7 +222,7 @@ def _records(path: Path) -> Any:
 
 
 def _device(path: Path) -> Any:
-    from himix_edge.runtimes.devices.ssh_link import SshLink
+    from himix_edge.bench.devices.ssh_link import SshLink
 
     return SshLink(path.read_bytes().decode("utf-8", "replace"))
 

@@ -1,4 +1,4 @@
-// The benchmark and its record, in the schema of runtimes/bench/record.py: `himix report FILE` reads it.
+// The benchmark and its record, in the schema of himix_edge/bench/record.py: `himix report FILE` reads it.
 
 import { sha256 } from "./bundle.js";
 import { InputError } from "./errors.js";
@@ -10,7 +10,7 @@ import { newStats, stopwatch } from "./session.js";
 const WARM_UP = 3;
 const TIMED = 20;
 const PROMPTS = ["What is in the image?", "Describe the image.", "What shape is this?", "What color is it?"];
-const SPREAD = 0.15; // as in runtimes/bench/verdict.py
+const SPREAD = 0.15; // as in himix_edge/bench/verdict.py
 const IMAGE_STAGES = ["preprocess", "vision_encoder", "vision_injector"];
 
 /**

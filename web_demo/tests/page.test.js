@@ -156,7 +156,7 @@ test("the benchmark's record is what himix report reads", async () => {
   await page.click("#benchmark");
   const path = join(FOLDER, "record.json");
   await (await download).saveAs(path);
-  const script = "import sys; from himix_edge.runtimes.bench.record import read_records; read_records(sys.argv[1])";
+  const script = "import sys; from himix_edge.bench.record import read_records; read_records(sys.argv[1])";
   execFileSync(process.env.PYTHON ?? "python3", ["-c", script, path]);
   const [record] = JSON.parse(readFileSync(path, "utf8"));
   assert.equal(record.bundle.name, int8);

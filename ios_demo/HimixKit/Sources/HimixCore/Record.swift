@@ -1,6 +1,6 @@
 import Foundation
 
-/// A benchmark record: the JSON that every harness of the project writes (`runtimes/bench/record.py` is the schema).
+/// A benchmark record: the JSON that every harness of the project writes (`himix_edge/bench/record.py` is the schema).
 ///
 /// Times are in milliseconds, sizes in bytes. What a platform cannot tell is left out.
 public struct Record: Encodable, Sendable {

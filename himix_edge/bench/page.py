@@ -3,10 +3,10 @@
 from collections.abc import Container, Sequence
 from html import escape
 
+from himix_edge.bench import charts
+from himix_edge.bench.record import Device, Record
+from himix_edge.bench.summary import TIMES, label, loading, number, times
 from himix_edge.errors import one_line, printable
-from himix_edge.runtimes.bench import charts
-from himix_edge.runtimes.bench.record import Device, Record
-from himix_edge.runtimes.bench.summary import TIMES, label, loading, number, times
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

@@ -7,17 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from himix_edge.bench.devices.adb_link import SERIAL, AdbLink, adb_command
+from himix_edge.bench.devices.link import ANSWER_S, LinkLost, call
+from himix_edge.bench.devices.pushing import free_bytes, push, quoted
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Record, as_records
+from himix_edge.bench.running import Progress
 from himix_edge.bundle import MANIFEST, all_files, open_verified, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.files import sha256
 from himix_edge.reading import parse_json
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Record, as_records
-from himix_edge.runtimes.bench.running import Progress
-from himix_edge.runtimes.devices.adb_link import SERIAL, AdbLink, adb_command
-from himix_edge.runtimes.devices.link import ANSWER_S, LinkLost, call
-from himix_edge.runtimes.devices.pushing import free_bytes, push, quoted
 
 APP = "dev.himix.edge.demo"
 ACTIVITY = f"{APP}/.BenchActivity"

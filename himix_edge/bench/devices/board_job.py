@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from himix_edge.bench.devices.remote_job import is_own
+from himix_edge.bench.job import Item, Job, Question
+from himix_edge.bench.plan import Plan
 from himix_edge.bundle import MANIFEST, all_files, open_verified, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, one_line
 from himix_edge.preprocess import load_image
-from himix_edge.runtimes.bench.job import Item, Job, Question
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.devices.remote_job import is_own
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}

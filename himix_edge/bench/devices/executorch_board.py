@@ -11,17 +11,17 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from himix_edge.bench.devices.link import Link
+from himix_edge.bench.devices.pushing import as_size, push, quoted
+from himix_edge.bench.digest import token_digest
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Device, Milliseconds, Part, Record
+from himix_edge.bench.running import Progress, make_record, now
 from himix_edge.bundle import MANIFEST, all_files, open_verified
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.reading import parse_json, validated
-from himix_edge.runtimes.bench.digest import token_digest
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Device, Milliseconds, Part, Record
-from himix_edge.runtimes.bench.running import Progress, make_record, now
-from himix_edge.runtimes.devices.link import Link
-from himix_edge.runtimes.devices.pushing import as_size, push, quoted
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 RUNNER_VARIABLE = "HIMIX_BOARD_EXECUTORCH"

@@ -8,8 +8,8 @@ import shlex
 import tempfile
 from typing import IO
 
+from himix_edge.bench.devices.link import ANSWER_S, LinkLost, Result, call, feed, tool
 from himix_edge.errors import InputError, last_line, one_line
-from himix_edge.runtimes.devices.link import ANSWER_S, LinkLost, Result, call, feed, tool
 
 CLOSING_S = 5.0
 ADDRESS = re.compile(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from himix_edge.bench.devices.link import Link, LinkLost, Result
 from himix_edge.errors import InputError, last_line
 from himix_edge.files import sha256
-from himix_edge.runtimes.devices.link import Link, LinkLost, Result
 
 HASHING_S = 600.0
 MAX_COMMAND = 8192  # characters; Linux takes 128 Ki in one argument, older phones less

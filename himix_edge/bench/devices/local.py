@@ -7,13 +7,13 @@ from typing import Any
 
 import psutil
 
+from himix_edge.bench.bandwidth import read_bandwidth
+from himix_edge.bench.host import device_facts
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.probes import Probe
+from himix_edge.bench.record import Device, Record
+from himix_edge.bench.running import Progress, measure_here
 from himix_edge.data import Dataset
-from himix_edge.runtimes.bench.bandwidth import read_bandwidth
-from himix_edge.runtimes.bench.host import device_facts
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.probes import Probe
-from himix_edge.runtimes.bench.record import Device, Record
-from himix_edge.runtimes.bench.running import Progress, measure_here
 
 RUNTIMES = ("onnxruntime", "openvino", "executorch", "coremltools")
 

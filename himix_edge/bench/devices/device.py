@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Record
+from himix_edge.bench.running import Progress
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Record
-from himix_edge.runtimes.bench.running import Progress
 
 
 class BenchDevice(Protocol):
@@ -50,15 +50,15 @@ def open_device(name: str) -> Iterator[BenchDevice]:
 def _connect(name: str) -> BenchDevice:
     kind, _, rest = name.partition(":")
     if name == "local":
-        from himix_edge.runtimes.devices.local import LocalDevice
+        from himix_edge.bench.devices.local import LocalDevice
 
         return LocalDevice()
     if kind == "ssh" and rest.startswith("//"):
-        from himix_edge.runtimes.devices.ssh import SshDevice
+        from himix_edge.bench.devices.ssh import SshDevice
 
         return SshDevice(rest[2:])
     if kind == "adb":
-        from himix_edge.runtimes.devices.adb import AdbDevice
+        from himix_edge.bench.devices.adb import AdbDevice
 
         return AdbDevice(rest or None)
     raise InputError(f"--device {name}: give local, ssh://user@host[:port] or adb[:SERIAL]")

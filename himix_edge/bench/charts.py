@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from html import escape
 from statistics import median
 
+from himix_edge.bench.record import Record
+from himix_edge.bench.statistics import percentile
+from himix_edge.bench.summary import STAGES, grown_bytes, label, middle, number, per_second
 from himix_edge.errors import one_line
-from himix_edge.runtimes.bench.record import Record
-from himix_edge.runtimes.bench.statistics import percentile
-from himix_edge.runtimes.bench.summary import STAGES, grown_bytes, label, middle, number, per_second
 
 STAGE_NAMES = {"preprocess": "preprocess", "vision_encoder": "encoder", "vision_injector": "injector",
                "prefill": "prefill", "rest": "text in and out"}  # fmt: skip

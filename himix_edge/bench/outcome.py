@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
+from himix_edge.bench.record import Answer, Device, Part, Reading, Samples, Text, Words
 from himix_edge.errors import HimixError, one_line
 from himix_edge.reading import parse_json, validated
-from himix_edge.runtimes.bench.record import Answer, Device, Part, Reading, Samples, Text, Words
 
 EXIT_CODES = (2, 3, 4)
 PROGRESS_MOST = 1 << 31

@@ -10,21 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from himix_edge.bench.devices.board_job import BoardJob, board_job
+from himix_edge.bench.devices.executorch_board import measure_executorch
+from himix_edge.bench.devices.link import LinkLost, Result
+from himix_edge.bench.devices.pushing import as_size, free_bytes, push, quoted
+from himix_edge.bench.devices.remote_job import clean_script, look_script, start_script, stop_script
+from himix_edge.bench.devices.runner import build_runner
+from himix_edge.bench.devices.ssh_link import SshLink, parse_address
+from himix_edge.bench.outcome import BoardFacts, BoardLoad, BoardOutcome, board_outcome, steps
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Answer, Record
+from himix_edge.bench.running import Progress, make_record, now
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import HimixError, InputError, last_line
 from himix_edge.files import sha256
-from himix_edge.runtimes.bench.outcome import BoardFacts, BoardLoad, BoardOutcome, board_outcome, steps
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Answer, Record
-from himix_edge.runtimes.bench.running import Progress, make_record, now
-from himix_edge.runtimes.devices.board_job import BoardJob, board_job
-from himix_edge.runtimes.devices.executorch_board import measure_executorch
-from himix_edge.runtimes.devices.link import LinkLost, Result
-from himix_edge.runtimes.devices.pushing import as_size, free_bytes, push, quoted
-from himix_edge.runtimes.devices.remote_job import clean_script, look_script, start_script, stop_script
-from himix_edge.runtimes.devices.runner import build_runner
-from himix_edge.runtimes.devices.ssh_link import SshLink, parse_address
 
 FOLDER = "~/.cache/himix-bench"
 SILENCE_S = 90.0  # how long a board may be out of reach while it measures; a small one restarts in that time

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from himix_edge.bench.record import BundleFacts
 from himix_edge.bundle import MANIFEST, Bundle, Manifest, all_files, read_manifest
 from himix_edge.config import ModelConfig
 from himix_edge.files import sha256
-from himix_edge.runtimes.bench.record import BundleFacts
 
 
 def bundle_facts(folder: Path, accuracy: float | None = None) -> BundleFacts:

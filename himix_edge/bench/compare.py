@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from himix_edge.bench.record import Record, Samples
+from himix_edge.bench.statistics import mann_whitney, ratio_interval
+from himix_edge.bench.summary import grown_bytes
 from himix_edge.errors import InputError, one_line
-from himix_edge.runtimes.bench.record import Record, Samples
-from himix_edge.runtimes.bench.statistics import mann_whitney, ratio_interval
-from himix_edge.runtimes.bench.summary import grown_bytes
 
 METRICS = tuple(Samples.model_fields)
 SIGNIFICANT = 0.01

@@ -5,12 +5,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from himix_edge.bench.job import Job
+from himix_edge.bench.questions import Asking, depth_ids, make_items
+from himix_edge.bench.record import Settings
 from himix_edge.bundle import Bundle, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
-from himix_edge.runtimes.bench.job import Job
-from himix_edge.runtimes.bench.questions import Asking, depth_ids, make_items
-from himix_edge.runtimes.bench.record import Settings
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 COLD_LOADS = 3

@@ -3,8 +3,8 @@
 import re
 from typing import IO
 
+from himix_edge.bench.devices.link import ANSWER_S, LinkLost, Result, call, feed, tool
 from himix_edge.errors import InputError, last_line, one_line
-from himix_edge.runtimes.devices.link import ANSWER_S, LinkLost, Result, call, feed, tool
 
 SERIAL = re.compile(r"[!-~]{1,256}")  # a number of its maker's, an address with a port, a name of mDNS
 GONE = ("not found", "offline", "no devices", "closed", "disconnected", "connection reset", "broken pipe")

@@ -2,9 +2,9 @@
 
 from statistics import median
 
+from himix_edge.bench.record import Record
+from himix_edge.bench.statistics import percentile
 from himix_edge.errors import one_line
-from himix_edge.runtimes.bench.record import Record
-from himix_edge.runtimes.bench.statistics import percentile
 
 STAGES = ("preprocess", "vision_encoder", "vision_injector", "prefill")
 TIMES = ("TTFT", "warm TTFT", "prefill", "token", "p99", "tokens/s", "memory MB")

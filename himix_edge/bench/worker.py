@@ -1,4 +1,4 @@
-"""One measuring process: `python -m himix_edge.runtimes.bench.worker measure|load JOB.json` prints JSON lines.
+"""One measuring process: `python -m himix_edge.bench.worker measure|load JOB.json` prints JSON lines.
 
 A line is {"progress": [done, of]}, or at the end {"outcome": ...} or {"error": text, "exit_code": number}. `load` only
 opens the bundle and says how long that took.
@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from himix_edge.bench.job import Job
+from himix_edge.bench.measuring import Measurement
+from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
+from himix_edge.bench.session_subject import SessionSubject
 from himix_edge.bundle import read_manifest
 from himix_edge.errors import BackendMissing, HimixError
-from himix_edge.runtimes.bench.job import Job
-from himix_edge.runtimes.bench.measuring import Measurement
-from himix_edge.runtimes.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
-from himix_edge.runtimes.bench.session_subject import SessionSubject
 from himix_edge.runtimes.opening import open_bundle
 from himix_edge.runtimes.selftest import self_test
 from himix_edge.runtimes.session import Session

@@ -13,16 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from himix_edge.bench.facts import bundle_facts
+from himix_edge.bench.job import Job
+from himix_edge.bench.outcome import follow
+from himix_edge.bench.plan import Plan
+from himix_edge.bench.record import Device, Record
+from himix_edge.bench.verdict import judge
 from himix_edge.bundle import all_files, open_verified, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line
 from himix_edge.reading import first_problem
-from himix_edge.runtimes.bench.facts import bundle_facts
-from himix_edge.runtimes.bench.job import Job
-from himix_edge.runtimes.bench.outcome import follow
-from himix_edge.runtimes.bench.plan import Plan
-from himix_edge.runtimes.bench.record import Device, Record
-from himix_edge.runtimes.bench.verdict import judge
 
 Progress = Callable[[str, int, int], None]  # what is done, steps done, of
 
@@ -84,7 +84,7 @@ def run_worker(kind: str, job: Job, progress: Callable[[int, int], None]) -> dic
     with tempfile.TemporaryDirectory() as scratch:
         file, errors = Path(scratch) / "job.json", Path(scratch) / "errors"
         file.write_text(json.dumps(job.to_dict()), encoding="utf-8")
-        command = [sys.executable, "-m", "himix_edge.runtimes.bench.worker", kind, str(file)]
+        command = [sys.executable, "-m", "himix_edge.bench.worker", kind, str(file)]
         with errors.open("wb") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
             assert process.stdout is not None
             try:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from himix_edge.bench.job import Item, Question
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
-from himix_edge.runtimes.bench.job import Item, Question
 from himix_edge.text import Message, TextProcessor
 
 ITEMS = 5  # distinct items that a run takes turns with: four timed runs of each among 20

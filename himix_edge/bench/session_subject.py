@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from himix_edge.bench.job import Question
+from himix_edge.bench.measuring import IMAGE_STAGES, Asked
 from himix_edge.errors import InputError
-from himix_edge.runtimes.bench.job import Question
-from himix_edge.runtimes.bench.measuring import IMAGE_STAGES, Asked
 from himix_edge.runtimes.image_kv import ImageKV, concat
 from himix_edge.runtimes.session import Chat, Session
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from himix_edge.bench.page import GENERATOR, html_page
+from himix_edge.bench.record import MAX_RECORDS, Record, is_records, read_records, write_records
+from himix_edge.bench.summary import LOADING, TIMES, label, loading, times
 from himix_edge.errors import InputError, printable
 from himix_edge.files import refuse_foreign_file, staged_file
-from himix_edge.runtimes.bench.page import GENERATOR, html_page
-from himix_edge.runtimes.bench.record import MAX_RECORDS, Record, is_records, read_records, write_records
-from himix_edge.runtimes.bench.summary import LOADING, TIMES, label, loading, times
 
 TITLE = "# Benchmark report"
 

@@ -4,8 +4,9 @@ import zipfile
 from pathlib import Path
 
 import himix_edge.errors
-from himix_edge.runtimes.bench import bandwidth, digest, host, job, measuring, probes
-from himix_edge.runtimes.devices import board
+import himix_edge.runtimes
+from himix_edge.bench import bandwidth, digest, host, job, measuring, probes
+from himix_edge.bench.devices import board
 
 TARGETS = ("onnx", "onnx_portable", "openvino")
 ENGINES = (*(f"{target}_engine.py" for target in TARGETS), "openvino_cache.py", "signal_stack.py")
@@ -14,18 +15,18 @@ BENCH = (bandwidth, digest, host, job, measuring, probes)
 
 def build_runner(path: Path) -> None:
     """Write the runner. The same sources give the same bytes, so that a board need not get it twice."""
-    bench, own = Path(str(job.__file__)).parent, Path(str(board.__file__)).parent
+    own, engines = Path(str(board.__file__)).parent, Path(str(himix_edge.runtimes.__file__)).parent
     sources = {
         "__main__.py": own / "main.py",
         "himix_edge/errors.py": Path(himix_edge.errors.__file__),
         "himix_edge/config.py": own / "config.py",
         "himix_edge/runtimes/engine.py": own / "engine.py",
-        **{f"himix_edge/runtimes/{name}": bench.parent / name for name in ENGINES},
-        **{f"himix_edge/runtimes/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
+        **{f"himix_edge/runtimes/{name}": engines / name for name in ENGINES},
+        **{f"himix_edge/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
     }
     content = {name: source.read_bytes() for name, source in sources.items()}
     content |= {f"{package}/__init__.py": b"" for package in ("himix_edge", "himix_edge/runtimes",
-                                                            "himix_edge/runtimes/bench")}  # fmt: skip
+                                                            "himix_edge/bench")}  # fmt: skip
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(content):
             archive.writestr(zipfile.ZipInfo(name), content[name])

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from himix_edge.bench.bandwidth import read_bandwidth
+from himix_edge.bench.host import device_facts
+from himix_edge.bench.job import Job, Question
+from himix_edge.bench.measuring import Asked, Measurement
+from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError
-from himix_edge.runtimes.bench.bandwidth import read_bandwidth
-from himix_edge.runtimes.bench.host import device_facts
-from himix_edge.runtimes.bench.job import Job, Question
-from himix_edge.runtimes.bench.measuring import Asked, Measurement
-from himix_edge.runtimes.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
 
 PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from himix_edge.runtimes.bench.digest import token_digest
-from himix_edge.runtimes.bench.job import Item, Job, Question
-from himix_edge.runtimes.bench.probes import Probe, energy_used
+from himix_edge.bench.digest import token_digest
+from himix_edge.bench.job import Item, Job, Question
+from himix_edge.bench.probes import Probe, energy_used
 
 IMAGE_STAGES = ("preprocess", "vision_encoder", "vision_injector")
 READ_EVERY_S = 0.5
