@@ -1,10 +1,11 @@
-"""A folder in each benchmark's format, with two or so questions and one picture."""
+"""A folder in each task's format, with two or so questions and one picture."""
 
 import json
 
 from PIL import Image
 
-from himix_edge.evaluation.benchmarks import find_benchmark, mme, pope
+from himix_edge.evaluation.task import find_task
+from himix_edge.evaluation.tasks import mme, pope
 
 
 def picture(path):
@@ -88,5 +89,5 @@ MAKERS = {
 
 
 def read(name, folder, split=None):
-    benchmark = find_benchmark(name)
-    return benchmark.read(folder, split or benchmark.splits[0], None)
+    task = find_task(name)
+    return task.read(folder, split or task.splits[0], None)

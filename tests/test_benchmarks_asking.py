@@ -122,7 +122,7 @@ def test_a_missing_or_broken_image_is_told_with_its_question(tmp_path, monkeypat
         next(answer_all(session, read("textvqa", tmp_path), 8))
 
 
-def test_nano_answers_a_benchmark(tmp_path):
+def test_nano_answers_a_task(tmp_path):
     MAKERS["gqa"](tmp_path)
     arguments = ["eval", "--task", "gqa", "--data-folder", str(tmp_path), "--limit", "1", "--json"]
     result = CliRunner().invoke(himix, arguments, catch_exceptions=False)

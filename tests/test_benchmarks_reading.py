@@ -1,4 +1,4 @@
-"""Benchmarks read from made-up folders of their format, and what is said of broken ones."""
+"""Published tasks read from made-up folders of their format, and what is said of broken ones."""
 
 import io
 
@@ -7,15 +7,13 @@ from PIL import Image
 
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.evaluation.asking import require_images
-from himix_edge.evaluation.benchmarks import (
-    benchmark_names,
-)
+from himix_edge.evaluation.task import task_names
 from himix_edge.preprocess import load_image
 from tests.benchmark_folders import MAKERS, MMMU, OPEN, lines, read
 
 
-def test_every_benchmark_has_a_reading_test():
-    assert benchmark_names() == sorted(MAKERS)
+def test_every_task_has_a_reading_test():
+    assert task_names() == sorted(MAKERS)
 
 
 @pytest.mark.parametrize(("name", "count", "prompt"), [

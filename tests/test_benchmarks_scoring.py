@@ -1,25 +1,18 @@
-"""Benchmarks scored by hand and by the official scorers' own examples."""
+"""Published tasks scored by hand and by the official scorers' own examples."""
 
 import math
 
 import pytest
 
-from himix_edge.evaluation.benchmarks import (
-    Question,
-    gqa,
-    mme,
-    mmmu,
-    nlvr,
-    pope,
-    vqav2,
-)
-from himix_edge.evaluation.benchmarks import textvqa as text_vqa
 from himix_edge.evaluation.measures import mean, means_by, total
+from himix_edge.evaluation.task import TaskQuestion
+from himix_edge.evaluation.tasks import gqa, mme, mmmu, nlvr, pope, vqav2
+from himix_edge.evaluation.tasks import textvqa as text_vqa
 from himix_edge.evaluation.vqa_answers import CONTRACTIONS, agreement, evalai_normalise, vqa_normalise
 
 
 def ask(kind, *answers, group="", options=()):
-    return Question("1", "?", "?", None, answers, kind, group, options)
+    return TaskQuestion("1", "?", "?", None, answers, kind, group, options)
 
 
 # the evaluation page of visualqa.org names these, and the processor's authors the last

@@ -9,9 +9,9 @@ from himix_edge.cli.console import print_json, print_table, track
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
-from himix_edge.evaluation.benchmarks import benchmark_names, find_benchmark
 from himix_edge.evaluation.exact import Score, ask_all, interval
 from himix_edge.evaluation.perplexity import perplexity, read_text
+from himix_edge.evaluation.task import find_task, task_names
 from himix_edge.files import staged_file
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Session, open_bundle, open_checkpoint
@@ -24,17 +24,18 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
     "--task",
     default="easy-vqa",
     show_default=True,
-    help=f"easy-vqa, emoji-scenes, a LLaVA-format .json file, or with --data-folder {', '.join(benchmark_names())}.",
+    help=f"easy-vqa, emoji-scenes, a LLaVA-format .json file, or with --data-folder {', '.join(task_names())}.",
 )
-@click.option("--data-folder", type=click.Path(path_type=Path), help="The folder of a benchmark's files, as published.")
-@click.option("--answers", type=click.Path(path_type=Path), help="Write a benchmark's answers in its own format.")
+@click.option("--data-folder", type=click.Path(path_type=Path), help="The folder of a published task's files.")
+@click.option("--answers", type=click.Path(path_type=Path), help="Write a published task's answers in its own format.")
 @click.option("--force", is_flag=True, help="Replace an existing file of --answers.")
 @click.option("--text", type=click.Path(path_type=Path), help="Measure the perplexity of this text file instead.")
 @click.option("--max-tokens", type=click.IntRange(min=2), default=512, show_default=True, help="Of --text.")
 @click.option(
-    "--split", help="emoji-scenes: test, test-style, test-unseen, test-wordings. [default: test; a benchmark's own]"
+    "--split",
+    help="emoji-scenes: test, test-style, test-unseen, test-wordings. [default: test; a published task's own]",
 )
-@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or benchmark's images are.")
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or task's images are.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
@@ -51,12 +52,12 @@ def evaluate(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Ask every question greedily and count the answers that are right: exactly, or as a benchmark judges them."""
-    if task in benchmark_names() and not text:
-        _benchmark(bundle, model, task, data_folder, answers, force, split, image_folder, limit, as_json)
+    """Ask every question greedily and count the answers that are right: exactly, or as a published task judges them."""
+    if task in task_names() and not text:
+        _published(bundle, model, task, data_folder, answers, force, split, image_folder, limit, as_json)
         return
     if data_folder or answers:
-        raise InputError(f"--data-folder and --answers are for a --task of {', '.join(benchmark_names())}")
+        raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
     content = read_text(text) if text else ""
     session = _open(bundle, model)
@@ -101,7 +102,7 @@ def _open(bundle: Path | None, model: str) -> Session:
     return open_bundle(bundle) if bundle else open_checkpoint(model)
 
 
-def _benchmark(
+def _published(
     bundle: Path | None,
     model: str,
     task: str,
@@ -113,29 +114,29 @@ def _benchmark(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    benchmark = find_benchmark(task)
+    published = find_task(task)
     if data_folder is None:
-        raise InputError(f"{task} is read from your own files; give --data-folder DIR with {benchmark.needs}")
-    split = split or benchmark.splits[0]
-    if split not in benchmark.splits:
-        raise InputError(f"{task} has no split {split!r}; it has {', '.join(benchmark.splits)}")
-    questions = benchmark.read(data_folder, split, image_folder)
+        raise InputError(f"{task} is read from your own files; give --data-folder DIR with {published.needs}")
+    split = split or published.splits[0]
+    if split not in published.splits:
+        raise InputError(f"{task} has no split {split!r}; it has {', '.join(published.splits)}")
+    questions = published.read(data_folder, split, image_folder)
     if not questions:
         raise InputError(f"{data_folder}: holds no questions of {task} ({split})")
     of, questions = len(questions), questions[:limit]
-    score = benchmark.score if all(question.answers for question in questions) else None
+    score = published.score if all(question.answers for question in questions) else None
     if score is None and answers is None:
         raise InputError(f"{task} ({split}) is scored elsewhere; give --answers FILE to write the answers for it")
     if answers and not force and answers.is_file() and answers.stat().st_size:
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
     session, began = _open(bundle, model), time.monotonic()
-    asking = answer_all(session, questions, benchmark.max_new_tokens)
+    asking = answer_all(session, questions, published.max_new_tokens)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
     if answers:
         with staged_file(answers, lambda _: force) as staged:
-            staged.write_text(benchmark.write(questions, given), encoding="utf-8")
+            staged.write_text(published.write(questions, given), encoding="utf-8")
     measures = score(questions, given) if score else []
     if as_json:
         print_json({

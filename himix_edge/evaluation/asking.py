@@ -1,22 +1,22 @@
-"""Putting a benchmark's questions to a session, each in a chat of its own."""
+"""Putting a task's questions to a session, each in a chat of its own."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmarks import Question
+from himix_edge.evaluation.task import TaskQuestion
 from himix_edge.runtimes import ImageKV, Session
 
 
-def require_images(questions: Sequence[Question]) -> None:
+def require_images(questions: Sequence[TaskQuestion]) -> None:
     """Raises InputError for the first image file that is missing: before hours of asking, not after them."""
     for image, question in {question.image: question for question in reversed(questions)}.items():
         if isinstance(image, Path) and not is_file(image):
             raise InputError(f"question {question.id}: {image}: no such image; --image-folder names another folder")
 
 
-def answer_all(session: Session, questions: Sequence[Question], max_new_tokens: int) -> Iterator[str]:
+def answer_all(session: Session, questions: Sequence[TaskQuestion], max_new_tokens: int) -> Iterator[str]:
     """The greedy answer to each question, without surrounding space; successive questions share their image's K/V.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a benchmark reports: named numbers with 95% confidence intervals."""
+"""What a task's scoring gives: named numbers with 95% confidence intervals."""
 
 import math
 from collections import defaultdict

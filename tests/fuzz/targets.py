@@ -200,13 +200,13 @@ def _llava(path: Path) -> Any:
     return load_llava(path)
 
 
-def _benchmark(name: str) -> Parse:
+def _task(name: str) -> Parse:
     def parse(path: Path) -> Any:
-        from himix_edge.evaluation.benchmarks import find_benchmark
+        from himix_edge.evaluation.task import find_task
 
-        benchmark = find_benchmark(name)
-        folder = path.parents[len(Path(BENCHMARKS[name][0]).parts) - 1]
-        return benchmark.read(folder, benchmark.splits[0], None)
+        task = find_task(name)
+        folder = path.parents[len(Path(TASKS[name][0]).parts) - 1]
+        return task.read(folder, task.splits[0], None)
 
     return parse
 
@@ -245,7 +245,7 @@ LLAVA = [
     },
     {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
 ]
-BENCHMARKS = {
+TASKS = {
     "vqav2": ("v2_OpenEnded_mscoco_val2014_questions.json",
               {"questions": [{"question_id": 1, "image_id": 2, "question": "q"}]}),
     "gqa": ("testdev_balanced_questions.json",
@@ -293,8 +293,8 @@ def _all() -> list[Target]:
         Target("llava", "json", given(json.dumps(LLAVA)), _llava, "data.json", "images"),
         Target("record", "json", given(json.dumps(RECORD), json.dumps([RECORD] * 2)), _records, "record.json", weight=2),
         Target("device", "text", given("pi@board:22", "[::1]:22", "pi@[fe80::1]"), _device, "device"),
-        *(Target(f"benchmark {name}", "json", given(json.dumps(content)), _benchmark(name), file, weight=2)
-          for name, (file, content) in BENCHMARKS.items()),
+        *(Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file, weight=2)
+          for name, (file, content) in TASKS.items()),
     ]  # fmt: skip
     for target, roles in ROLES.items():
         found += [

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from himix_edge.evaluation.benchmark_files import image_inside, read_json
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
+from himix_edge.data.image_files import image_inside
 from himix_edge.evaluation.measures import Measure, mean, means_by
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json
 
 SOURCE = "GQA (cs.stanford.edu/people/dorarad/gqa, download)"
 
@@ -21,20 +22,20 @@ class _Types(BaseModel):
     structural: str
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     image_id: str = Field(alias="imageId")
     question: str
     answer: str
     types: _Types
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """testdev_balanced_questions.json and images/."""
     images = images or folder / "images"
     path = folder / "testdev_balanced_questions.json"
-    records = read_json(path, TypeAdapter(dict[str, _Question]), SOURCE)
+    records = read_json(path, TypeAdapter(dict[str, _Record]), SOURCE)
     return [
-        Question(
+        TaskQuestion(
             name,
             record.question,
             record.question + SHORT_ANSWER,
@@ -51,7 +52,7 @@ def prediction(given: str) -> str:
     return given.rstrip(".").lower()
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy over all, of binary and open questions, and by structural type."""
     right = [float(prediction(given) == q.answers[0]) for q, given in zip(questions, answers, strict=True)]
     kinds = [question.kind for question in questions]
@@ -59,13 +60,13 @@ def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure
     return [mean("accuracy", right), *means_by(binary, right), *means_by(kinds, right)]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The official eval.py's format."""
     pairs = zip(questions, answers, strict=True)
     return json.dumps([{"questionId": q.id, "prediction": prediction(given)} for q, given in pairs])
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="testdev_balanced_questions.json, images/",
     splits=("testdev",),
     max_new_tokens=128,

@@ -9,32 +9,33 @@ from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter
 
-from himix_edge.evaluation.benchmark_files import image_inside, read_json
-from himix_edge.evaluation.benchmarks import Benchmark, Question
+from himix_edge.data.image_files import image_inside
+from himix_edge.evaluation.task import Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json
 
 SOURCE = "MM-Vet (github.com yuweihao/MM-Vet, mm-vet.zip)"
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     imagename: str
     question: str
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """mm-vet.json and images/."""
     path, images = folder / "mm-vet.json", images or folder / "images"
     return [
-        Question(name, record.question, record.question, image_inside(images, record.imagename, f"{path}: {name}"))
-        for name, record in read_json(path, TypeAdapter(dict[str, _Question]), SOURCE).items()
+        TaskQuestion(name, record.question, record.question, image_inside(images, record.imagename, f"{path}: {name}"))
+        for name, record in read_json(path, TypeAdapter(dict[str, _Record]), SOURCE).items()
     ]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The judge's format."""
     return json.dumps({question.id: given for question, given in zip(questions, answers, strict=True)}, indent=2)
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="mm-vet.json, images/",
     splits=("test",),
     max_new_tokens=1024,

@@ -11,32 +11,33 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from himix_edge.data.image_files import image_inside
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import image_inside, read_json, refuse_twice
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json, refuse_twice
 from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise
 
 SOURCE = "TextVQA 0.5.1 (textvqa.org, dataset)"
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     question_id: int
     image_id: str
     question: str
     answers: list[str] | None = Field(default=None, min_length=10, max_length=10)
 
 
-class _Questions(BaseModel):
-    data: list[_Question]
+class _Records(BaseModel):
+    data: list[_Record]
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """TextVQA_0.5.1_val.json and train_images/; the test split has no answers and test_images/."""
     images = images or folder / ("test_images" if split == "test" else "train_images")
     path = folder / f"TextVQA_0.5.1_{split}.json"
     questions = []
-    asked = read_json(path, TypeAdapter(_Questions), SOURCE).data
+    asked = read_json(path, TypeAdapter(_Records), SOURCE).data
     refuse_twice([str(record.question_id) for record in asked], str(path))
     for record in asked:
         where = f"{path}: question {record.question_id}"
@@ -45,7 +46,7 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
         image = image_inside(images, f"{record.image_id}.jpg", where)
         prompt = record.question + SHORT_ANSWER
         answers = tuple(record.answers or ())
-        questions.append(Question(str(record.question_id), record.question, prompt, image, answers))
+        questions.append(TaskQuestion(str(record.question_id), record.question, prompt, image, answers))
     return questions
 
 
@@ -54,18 +55,18 @@ def accuracy(given: str, people: Sequence[str]) -> float:
     return agreement(evalai_normalise(given), [evalai_normalise(answer) for answer in people])
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy."""
     return [mean("accuracy", [accuracy(given, q.answers) for q, given in zip(questions, answers, strict=True)])]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The evaluation server's format."""
     pairs = zip(questions, answers, strict=True)
     return json.dumps([{"question_id": int(question.id), "answer": given} for question, given in pairs])
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="TextVQA_0.5.1_val.json, train_images/",
     splits=("val", "test"),
     max_new_tokens=128,

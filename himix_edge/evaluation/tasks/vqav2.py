@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, Field, TypeAdapter
 
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import read_json, refuse_twice
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, means_by
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json, refuse_twice
 from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise, one_line, vqa_normalise
 
 SOURCE = "VQAv2 (visualqa.org, download)"
@@ -26,14 +26,14 @@ SPLITS = {  # in the files' names; and of the images
 ANSWERED = ("val", "train")
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     question_id: int
     image_id: int = Field(ge=0, lt=10**12)  # as the images' names have it
     question: str
 
 
-class _Questions(BaseModel):
-    questions: list[_Question]
+class _Records(BaseModel):
+    questions: list[_Record]
 
 
 class _Answer(BaseModel):
@@ -50,11 +50,11 @@ class _Annotations(BaseModel):
     annotations: list[_Annotation]
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """v2_OpenEnded_mscoco_*_questions.json, v2_mscoco_*_annotations.json, and images in val2014/ and so on."""
     name, image_split = SPLITS[split]
     images = images or folder / image_split
-    asked = read_json(folder / f"v2_OpenEnded_mscoco_{name}_questions.json", TypeAdapter(_Questions), SOURCE).questions
+    asked = read_json(folder / f"v2_OpenEnded_mscoco_{name}_questions.json", TypeAdapter(_Records), SOURCE).questions
     refuse_twice([str(record.question_id) for record in asked], name)
     annotated: dict[int, _Annotation] = {}
     path = folder / f"v2_mscoco_{name}_annotations.json"
@@ -68,7 +68,7 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
         if split in ANSWERED and annotation is None:
             raise InputError(f"{path}: no answers to question {record.question_id}")
         questions.append(
-            Question(
+            TaskQuestion(
                 str(record.question_id),
                 record.question,
                 record.question + SHORT_ANSWER,
@@ -88,20 +88,20 @@ def accuracy(given: str, people: Sequence[str]) -> float:
     return agreement(given, people)
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy over all, and by answer type (yes/no, number, other)."""
     pairs = zip(questions, answers, strict=True)
     scores = [accuracy(evalai_normalise(given), question.answers) for question, given in pairs]
     return [mean("accuracy", scores), *means_by([question.kind for question in questions], scores)]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The evaluation server's format."""
     pairs = zip(questions, answers, strict=True)
     return json.dumps([{"question_id": int(q.id), "answer": evalai_normalise(given)} for q, given in pairs])
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="v2_OpenEnded_mscoco_val2014_questions.json, v2_mscoco_val2014_annotations.json, val2014/",
     splits=tuple(SPLITS),
     max_new_tokens=128,

@@ -1,4 +1,4 @@
-"""Reading the files of a benchmark, which nobody vouches for: bounded, validated, images only from their folder."""
+"""Reading the files of a published task, which nobody vouches for: bounded and validated."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from himix_edge.data.image_files import image_inside
 from himix_edge.errors import InputError
 from himix_edge.reading import first_problem, parse_json
 from himix_edge.reading import read_text as read_any_text
 
-__all__ = ["image_inside", "read_json", "read_json_lines", "refuse_twice"]
+__all__ = ["read_json", "read_json_lines", "refuse_twice"]
 
-MAX_BYTES = 1 << 30  # the largest file of the benchmarks here, VQAv2's training annotations, has 0.4 GB
+MAX_BYTES = 1 << 30  # the largest file of the tasks here, VQAv2's training annotations, has 0.4 GB
 T = TypeVar("T")
 
 

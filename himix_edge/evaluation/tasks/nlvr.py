@@ -12,10 +12,11 @@ from typing import Literal
 
 from pydantic import BaseModel, TypeAdapter
 
-from himix_edge.evaluation.benchmark_files import image_inside, read_json_lines
-from himix_edge.evaluation.benchmarks import Benchmark, Question
-from himix_edge.evaluation.benchmarks.mme import yes_or_no
+from himix_edge.data.image_files import image_inside
 from himix_edge.evaluation.measures import Measure, mean, means_by
+from himix_edge.evaluation.task import Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json_lines
+from himix_edge.evaluation.tasks.mme import yes_or_no
 
 SOURCE = "NLVR (github.com lil-lab/nlvr, nlvr/)"
 PROMPT = "{}. Is that right? Answer yes or no."
@@ -30,7 +31,7 @@ class _Record(BaseModel):
     directory: str
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """dev/dev.json and dev/images/, and so on for the other splits."""
     path, images = folder / split / f"{split}.json", images or folder / split / "images"
     questions = []
@@ -40,11 +41,13 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
         for k in range(IMAGES_OF_A_RECORD):
             name = f"{split}-{record.identifier}-{k}.png"
             image = image_inside(images, f"{record.directory}/{name}", f"{path}: {record.identifier}")
-            questions.append(Question(name, record.sentence, prompt, image, (record.label,), record.label, sentence))
+            questions.append(
+                TaskQuestion(name, record.sentence, prompt, image, (record.label,), record.label, sentence)
+            )
     return questions
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy over images, consistency over sentences, and accuracy on true and on false sentences."""
     right = [TRUTH.get(yes_or_no(given)) == q.answers[0] for q, given in zip(questions, answers, strict=True)]
     of_sentence: dict[str, list[bool]] = defaultdict(list)
@@ -57,13 +60,13 @@ def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure
     ]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The official script's lines of image and true or false."""
     pairs = zip(questions, answers, strict=True)
     return "".join(f"{question.id},{TRUTH.get(yes_or_no(given), 'other')}\n" for question, given in pairs)
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="dev/dev.json, dev/images/; or test/, train/",
     splits=("dev", "test", "train"),
     max_new_tokens=128,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, total
 from himix_edge.evaluation.perplexity import read_text
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
 
 SOURCE = "MME_Benchmark_release_version (github.com BradyFU/Awesome-Multimodal-Large-Language-Models)"
 SUBTASKS = {
@@ -24,9 +24,9 @@ SUBTASKS = {
 REQUEST = "Please answer yes or no."  # LLaVA-1.5 asks for a word or phrase instead
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """A folder for each subtask: images beside texts of two lines, or images/ and questions_answers_YN/."""
-    questions: list[Question] = []
+    questions: list[TaskQuestion] = []
     for subtask in [name for names in SUBTASKS.values() for name in names]:
         place = folder / subtask
         texts = place / "questions_answers_YN"
@@ -40,14 +40,14 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
     return questions
 
 
-def _of_image(path: Path, pictures: Path, subtask: str) -> list[Question]:
+def _of_image(path: Path, pictures: Path, subtask: str) -> list[TaskQuestion]:
     lines = [line.strip().split("\t") for line in read_text(path).splitlines() if line.strip()]
     if len(lines) != 2 or any(len(line) != 2 or line[1].strip().lower() not in {"yes", "no"} for line in lines):
         raise InputError(f"{path}: must be two lines of a question, a tab, and Yes or No")
     found = [pictures / f"{path.stem}{ending}" for ending in (".jpg", ".png", ".jpeg")]
     image = next((candidate for candidate in found if is_file(candidate)), found[0])
     return [
-        Question(
+        TaskQuestion(
             f"{subtask}/{image.name} {number}",
             text,
             text.replace(REQUEST, "").strip() + SHORT_ANSWER,
@@ -66,7 +66,7 @@ def yes_or_no(given: str) -> str:
     return next((word for word in ("yes", "no") if word in start), "other")
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Perception, cognition, and each subtask (at most 200). Images asked about only once do not count."""
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for question, given in zip(questions, answers, strict=True):
@@ -85,7 +85,7 @@ def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure
     return [*sums, *measures.values()]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """Lines of subtask, image, question, answer and what was answered; without its first field, a line is MME's own."""
     return "".join(
         "\t".join((q.kind, q.group, q.text, q.answers[0], " ".join(given.split()))) + "\n"
@@ -93,7 +93,7 @@ def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
     )
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="a folder for each of the 14 subtasks (existence/ ... code_reasoning/)",
     splits=("test",),
     max_new_tokens=128,

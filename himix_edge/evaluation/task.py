@@ -1,4 +1,7 @@
-"""Published benchmarks, read from the user's own files. One file each with a `BENCHMARK`; the file's name finds it."""
+"""A published task: questions about images and how answers are scored, read from the user's own files.
+
+Each is one file in `himix_edge.evaluation.tasks` with a `TASK`; the file's name is the task's.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+from himix_edge.evaluation import tasks
 from himix_edge.evaluation.measures import Measure
 from himix_edge.preprocess import Picture
 
@@ -13,17 +17,17 @@ SHORT_ANSWER = "\nAnswer the question using a single word or phrase."  # LLaVA-1
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question of a benchmark.
+class TaskQuestion:
+    """One question of a task.
 
     Attributes:
-        id: as in the benchmark's files.
-        text: the benchmark's own wording.
+        id: as in the task's files.
+        text: the task's own wording.
         prompt: what a model is asked.
         image: read when it is asked about.
-        answers: what people answered, or the right answers; empty where the benchmark keeps them to itself.
+        answers: what people answered, or the right answers; empty where the task keeps them to itself.
         kind: what scores are broken down by.
-        group: questions that are judged together, where the benchmark does so.
+        group: questions that are judged together, where the task does so.
         options: of a multiple-choice question.
     """
 
@@ -38,8 +42,8 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """How one benchmark is read, scored and written.
+class Task:
+    """How one task is read, scored and written.
 
     Attributes:
         needs: the files of `--data-folder`, for people.
@@ -48,23 +52,23 @@ class Benchmark:
         read: (data folder, split, folder of the images or None for its usual place) -> questions, in the files' order.
             Raises InputError for a missing file and a record that is not in the format.
         score: (questions, answers) -> measures, the one that is quoted first. None: an external judge scores.
-        write: (questions, answers) -> the text of the file that the benchmark's server, judge or script takes.
+        write: (questions, answers) -> the text of the file that the task's server, judge or script takes.
     """
 
     needs: str
     splits: tuple[str, ...]
     max_new_tokens: int
-    read: Callable[[Path, str, Path | None], list[Question]]
-    score: Callable[[Sequence[Question], Sequence[str]], list[Measure]] | None
-    write: Callable[[Sequence[Question], Sequence[str]], str]
+    read: Callable[[Path, str, Path | None], list[TaskQuestion]]
+    score: Callable[[Sequence[TaskQuestion], Sequence[str]], list[Measure]] | None
+    write: Callable[[Sequence[TaskQuestion], Sequence[str]], str]
 
 
-def benchmark_names() -> list[str]:
-    """Every benchmark of this installation."""
-    return sorted(module.name.replace("_", "-") for module in iter_modules(__path__))
+def task_names() -> list[str]:
+    """Every published task of this installation."""
+    return sorted(module.name.replace("_", "-") for module in iter_modules(tasks.__path__))
 
 
-def find_benchmark(name: str) -> Benchmark:
-    """The benchmark called `name`, one of `benchmark_names()`."""
-    benchmark: Benchmark = import_module(f"{__name__}.{name.replace('-', '_')}").BENCHMARK
-    return benchmark
+def find_task(name: str) -> Task:
+    """The task called `name`, one of `task_names()`."""
+    task: Task = import_module(f"{tasks.__name__}.{name.replace('-', '_')}").TASK
+    return task

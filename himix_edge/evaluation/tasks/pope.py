@@ -11,33 +11,34 @@ from typing import Literal
 
 from pydantic import BaseModel, TypeAdapter
 
-from himix_edge.evaluation.benchmark_files import image_inside, read_json_lines
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
+from himix_edge.data.image_files import image_inside
 from himix_edge.evaluation.exact import interval
 from himix_edge.evaluation.measures import Measure, mean, total
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json_lines
 
 SOURCE = "POPE (github.com AoiDragon/POPE, output/coco)"
 CATEGORIES = ("random", "popular", "adversarial")
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     question_id: int
     image: str
     text: str
     label: Literal["yes", "no"]
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """coco_pope_{random,popular,adversarial}.json and val2014/."""
     images = images or folder / "val2014"
     questions = []
     for category in CATEGORIES:
         path = folder / f"coco_pope_{category}.json"
-        for record in read_json_lines(path, TypeAdapter(_Question), SOURCE):
+        for record in read_json_lines(path, TypeAdapter(_Record), SOURCE):
             name = f"{category} {record.question_id}"
             image = image_inside(images, record.image, f"{path}: question {record.question_id}")
             questions.append(
-                Question(name, record.text, record.text + SHORT_ANSWER, image, (record.label,), kind=category)
+                TaskQuestion(name, record.text, record.text + SHORT_ANSWER, image, (record.label,), kind=category)
             )
     return questions
 
@@ -48,7 +49,7 @@ def says_yes(given: str) -> bool:
     return not {"No", "not", "no"} & set(words)
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """F1 and accuracy, averaged over the categories; then each category's, with precision, recall and yes ratio."""
     judged = [(q.kind, says_yes(given), q.answers[0] == "yes") for q, given in zip(questions, answers, strict=True)]
     details: list[Measure] = []
@@ -76,7 +77,7 @@ def _f1(name: str, pairs: Sequence[tuple[bool, bool]]) -> Measure:
     return Measure(name, 2 * share / (1 + share), len(pairs), (low, high))
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """One JSON record a line, as the official script reads them, and the category that its line belongs to."""
     return "".join(
         json.dumps({"question": q.text, "answer": given, "category": q.kind}) + "\n"
@@ -84,7 +85,7 @@ def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
     )
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="coco_pope_random.json, coco_pope_popular.json, coco_pope_adversarial.json, val2014/ (of COCO)",
     splits=("test",),
     max_new_tokens=128,

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from himix_edge.data.image_files import is_file
+from himix_edge.data.image_files import image_inside, is_file
 from himix_edge.errors import InputError
-from himix_edge.evaluation.benchmark_files import image_inside, read_json_lines, refuse_twice
-from himix_edge.evaluation.benchmarks import SHORT_ANSWER, Benchmark, Question
 from himix_edge.evaluation.measures import Measure, mean, means_by
 from himix_edge.evaluation.parquet import parquet_records
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task_files import read_json_lines, refuse_twice
 from himix_edge.preprocess import Picture
 
 SOURCE = "MMMU (mmmu-benchmark.github.io)"
@@ -55,7 +55,7 @@ def _written_list(value: Any) -> Any:
     return value
 
 
-class _Question(BaseModel):
+class _Record(BaseModel):
     id: str = Field(pattern=r"^[a-z]+_\w+_\d+$")
     question: str
     options: Annotated[list[str], BeforeValidator(_written_list), Field(max_length=26)]
@@ -64,20 +64,20 @@ class _Question(BaseModel):
     image_1: str | None = None
 
 
-def read(folder: Path, split: str, images: Path | None) -> list[Question]:
+def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
     """SUBJECT/SPLIT-*.parquet as published; or SPLIT.jsonl, with the names of images in images/ as image_1."""
     lines = folder / f"{split}.jsonl"
     parquets = sorted(folder.glob(f"*/{split}-*.parquet"))
     if parquets and not is_file(lines):
-        columns = [name for name in _Question.model_fields if name != "image_1"]
-        found = [row for path in parquets for row in parquet_records(path, columns, TypeAdapter(_Question), "image_1")]
+        columns = [name for name in _Record.model_fields if name != "image_1"]
+        found = [row for path in parquets for row in parquet_records(path, columns, TypeAdapter(_Record), "image_1")]
         refuse_twice([record.id for record, _ in found], str(folder))
         return [_question(record, image) for record, image in found]
     if not is_file(lines):
         raise InputError(f"{folder}: neither {split}.jsonl nor SUBJECT/{split}-*.parquet; they are part of {SOURCE}")
     images = images or folder / "images"
     questions = []
-    records = read_json_lines(lines, TypeAdapter(_Question), SOURCE)
+    records = read_json_lines(lines, TypeAdapter(_Record), SOURCE)
     refuse_twice([record.id for record in records], str(lines))
     for record in records:
         if record.image_1 is None:
@@ -86,14 +86,14 @@ def read(folder: Path, split: str, images: Path | None) -> list[Question]:
     return questions
 
 
-def _question(record: _Question, image: Path | Picture) -> Question:
+def _question(record: _Record, image: Path | Picture) -> TaskQuestion:
     options = tuple(record.options) if record.question_type == "multiple-choice" else ()
     lines = [f"{letter}. {option}" for letter, option in _lettered(options).items()]
     prompt = "\n".join([record.question, *lines]) + (CHOOSE if options else SHORT_ANSWER)
     answers = (record.answer,) if isinstance(record.answer, str) else tuple(record.answer)
     known = () if answers == ("?",) else answers  # the test split keeps its answers
     subject = record.id.split("_", 1)[1].rsplit("_", 1)[0]
-    return Question(record.id, record.question, prompt, image, known, subject, options=options)
+    return TaskQuestion(record.id, record.question, prompt, image, known, subject, options=options)
 
 
 def _lettered(options: Sequence[str]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _meanings(text: str) -> list[str | float]:
         return [f" {text}", f"{text} "] if len(text) == 1 else [text]
 
 
-def is_right(question: Question, given: str) -> bool:
+def is_right(question: TaskQuestion, given: str) -> bool:
     """Whether the letter is the right one; whether an open answer has the right number, or the right text within it."""
     if question.options:
         return choice(given, question.options) in question.answers
@@ -161,7 +161,7 @@ def is_right(question: Question, given: str) -> bool:
     )
 
 
-def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure]:
+def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy over all questions, of each discipline and subject; the share of choices that could not be read."""
     pairs = list(zip(questions, answers, strict=True))
     right = [float(is_right(question, given)) for question, given in pairs]
@@ -175,13 +175,13 @@ def score(questions: Sequence[Question], answers: Sequence[str]) -> list[Measure
     ]
 
 
-def write(questions: Sequence[Question], answers: Sequence[str]) -> str:
+def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The format of the official main_eval_only.py: letters, and open answers as they were given."""
     pairs = zip(questions, answers, strict=True)
     return json.dumps({q.id: choice(given, q.options) if q.options else given for q, given in pairs}, indent=2)
 
 
-BENCHMARK = Benchmark(
+TASK = Task(
     needs="SUBJECT/validation-*.parquet (pyarrow), or validation.jsonl and images/",
     splits=("validation", "dev", "test"),
     max_new_tokens=128,
