@@ -51,6 +51,7 @@ from himix_edge.export.rounding import Rounding, choose_rounding, method_name, r
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import sha256
 from himix_edge.folders import Replacing
+from himix_edge.names import MAX_NAME, as_name
 from himix_edge.presets import SHIPPED, preset
 from himix_edge.reading import read_json, validated
 from himix_edge.runtimes.engine import load_engine
@@ -165,7 +166,7 @@ def plan(request: ExportRequest) -> Plan:
         "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    need = forecast(config, policy, rounding)
+    need = forecast(config, policy, rounding, target.disk)
     refuse_if_too_large(need, request.out)
     return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
 
@@ -385,10 +386,11 @@ def _manifest(
     provenance: dict[str, Any] = {"checkpoint_sha256": _weights_hash(plan.source), "export_key": plan.key}
     if plan.source.provenance:
         provenance["training"] = plan.source.provenance
+    kind = f"-{plan.target.name}-{plan.request.precision}"
     others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
     return Manifest(
         schema_version=1,
-        name=f"{plan.source.name}-{plan.target.name}-{plan.request.precision}",
+        name=as_name(plan.source.name)[: MAX_NAME - len(kind)] + kind,
         target=plan.target.name,
         roles={role: [file_record(staging, path) for path in paths] for role, paths in roles.items()},
         files=[file_record(staging, path) for path in others],

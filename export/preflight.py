@@ -28,8 +28,17 @@ class Forecast:
     disk: int
 
 
-def forecast(config: ModelConfig, policy: Policy, rounding: str = "nearest") -> Forecast:
-    """Predict from the configuration alone; no weight is allocated. `rounding` as in export.rounding."""
+def forecast(
+    config: ModelConfig, policy: Policy, rounding: str = "nearest", disk: tuple[float, float] = (2.0, 2.0)
+) -> Forecast:
+    """Predict from the configuration alone; no weight is allocated.
+
+    Args:
+        config: the model's.
+        policy: bits by role.
+        rounding: as in export.rounding.
+        disk: the target's, see `Target.disk`.
+    """
     with torch.device("meta"):
         model = build_model(config)
     weights = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
@@ -52,7 +61,8 @@ def forecast(config: ModelConfig, policy: Policy, rounding: str = "nearest") -> 
     if rounding != "nearest":  # the float model stands beside the quantised one; tuning keeps its weights in float too
         copies = 4 if rounding == "tuned" else 2
         memory = max(memory, BASE_MEMORY + held + copies * float_bytes(config))
-    return Forecast(weights, bundle, memory, 2 * bundle)
+    quantised = any(bits <= 8 for _, bits in matrices)
+    return Forecast(weights, bundle, memory, math.ceil(disk[quantised] * bundle))
 
 
 def float_bytes(config: ModelConfig) -> int:

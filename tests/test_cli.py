@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,43 @@ def test_running_a_bundle_imports_neither_torch_nor_an_exporter(nano_bundles):
     answer, modules = result.stdout.splitlines()
     assert answer.startswith("a ")
     assert modules == "[]"
+
+
+def test_a_bundle_is_named_after_the_model_and_not_after_final(tiny_checkpoint, tmp_path):
+    shutil.copytree(tiny_checkpoint, tmp_path / "runs" / "my run" / "final")
+    arguments = ["--target", "onnx", "--quant", "none", "--dry-run", "--json"]
+    result = himix("export", *arguments, "--model", tmp_path / "runs" / "my run" / "final", cwd=tmp_path)
+    assert json.loads(result.stdout)["out"] == str(Path("bundles", "my-run-onnx-none"))
+
+
+def test_convert_keeps_what_it_did_not_write(tiny_checkpoint, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    source = shutil.copytree(tiny_checkpoint, tmp_path / "source")
+    for force in ([], ["--force"]):
+        refused(himix("convert", source, "--out", mine, *force), 2, "mine", "not a checkpoint")
+        refused(himix("convert", source, "--out", source, *force), 2, "it is")
+        refused(himix("convert", source, "--out", tmp_path, *force), 2, "lies in it")
+    assert himix("convert", source, "--out", tmp_path / "made").returncode == 0
+    refused(himix("convert", source, "--out", tmp_path / "made"), 2, "--force")
+    assert himix("convert", source, "--out", tmp_path / "made", "--force").returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "mine", "source"]
+    assert (mine / "config.json").read_text() == "{}"
+
+
+def test_a_report_keeps_what_is_beside_it(tmp_path):
+    record = {"schema_version": 1, "started": "2026-01-31T12:00:00Z", "command": "c", "harness": "h",
+              "device": {"name": "d"}, "bundle": {"name": "b", "target": "onnx", "precision": "int8"},
+              "settings": {"warm_up": 0, "timed": 1}, "samples": {}, "verdict": "valid"}  # fmt: skip
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps([record]))
+    (tmp_path / "notes.md").write_text("mine")
+    refused(himix("report", "a.json", "--out", "notes.html", cwd=tmp_path), 2, "notes.md", "holds something else")
+    refused(himix("report", "a.json", "b.json", "--out", "a.html", cwd=tmp_path), 2, "a.json", "is read")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "notes.md"]
+    before = (tmp_path / "a.json").read_bytes()
+    for _ in range(2):  # an earlier report is replaced
+        assert himix("report", "a.json", "--out", "a.html", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.json", "a.md", "b.json", "notes.md"]

@@ -90,6 +90,14 @@ def test_sizes_and_their_forecast(nano_bundles):
         assert need.bundle == pytest.approx(size, rel=0.1)
 
 
+def test_the_disk_that_is_needed_differs_by_target(tmp_path):
+    needs = {
+        name: plan(request("nano", tmp_path / "out", target=name)).forecast for name in ("onnx", "openvino", "coreml")
+    }
+    assert needs["openvino"].disk < needs["onnx"].disk < needs["coreml"].disk
+    assert all(need.bundle <= need.disk for need in needs.values())
+
+
 def test_manifest_records_what_was_made(nano_bundles):
     manifest = open_verified(nano_bundles["int4"]).manifest
     assert manifest.quantisation.bits == {"vision_encoder": 8, "vision_injector": 8, "decoder": 4, "embedding": 4}

@@ -28,6 +28,7 @@ class Target(Protocol):
     name: str
     extra: str  # the pip extra that brings its packages
     in_all: bool  # whether `--target all` means it too
+    disk: tuple[float, float]  # what an export needs, in sizes of its bundle: float, quantised; measured on nano
     activations: (
         Literal["float16", "int8"] | None
     )  # what its files always compute in; None: float32, or int8 as ExportOptions says

@@ -126,6 +126,7 @@ class CoreMlTarget:
     name = "coreml"
     extra = "coreml"
     in_all = True
+    disk = (13.0, 8.0)  # coremltools keeps every program that it converts until the end
     activations: Literal["float16"] = "float16"
 
     def tools(self) -> dict[str, str]:

@@ -188,6 +188,7 @@ class ExecuTorchTarget:
     name = "executorch"
     extra = "executorch"
     in_all = True
+    disk = (1.9, 1.1)
     activations: None = None
 
     def tools(self) -> dict[str, str]:

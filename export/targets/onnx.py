@@ -197,6 +197,7 @@ class OnnxTarget:
     name = "onnx"
     extra = "onnx"
     in_all = True
+    disk = (2.05, 2.05)  # the exact check has copies of the graphs
     activations: None = None
 
     def tools(self) -> dict[str, str]:

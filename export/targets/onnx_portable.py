@@ -110,6 +110,7 @@ class OnnxPortableTarget(OnnxTarget):
 
     name = "onnx_portable"
     in_all = False
+    disk = (1.05, 1.05)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         return {

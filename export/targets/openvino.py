@@ -126,6 +126,7 @@ class OpenVinoTarget:
     name = "openvino"
     extra = "openvino"
     in_all = True
+    disk = (1.05, 1.05)
     activations: None = None
 
     def tools(self) -> dict[str, str]:

@@ -57,12 +57,16 @@ def export(
     **settings: Any,
 ) -> None:
     """Export a model to bundles: quantised once, compared with PyTorch, published only if it is right."""
-    pipeline, find_targets, report = _pipeline()
+    pipeline, find_targets, report = _pipeline(target)
+    from himix_edge.checkpoints.source import model_name
+
     targets = find_targets(target)
     precisions = list(pipeline.POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
     several = len(targets) * len(precisions) > 1
-    if out is not None and several and (out / "manifest.json").exists():
-        raise InputError(f"{out}: is a bundle; several bundles need a folder to go to")
+    if several:
+        if out is not None and (out / "manifest.json").exists():
+            raise InputError(f"{out}: is a bundle; several bundles need a folder to go to")
+        report.refuse_in_the_way(out or Path("bundles"))
     settings["probe"] = settings["probe"] or pipeline.PROBE
     int8_activations = None if activations is None else activations == "int8"
     bundles: list[Bundle] = []
@@ -71,7 +75,7 @@ def export(
     for precision in precisions:
         plans = []
         for name in targets:
-            usual = f"{Path(model).name}-{name}-{precision}"
+            usual = f"{model_name(Path(model))}-{name}-{precision}"
             folder = (out or Path("bundles")) / usual if several or out is None else out
             request = pipeline.ExportRequest(
                 model=model, target=name, precision=precision, out=folder, int8_activations=int8_activations, **settings
@@ -121,7 +125,8 @@ def _show_forecasts(plans: list[Any], as_json: bool) -> None:
         return
     for out, need in needs:
         rows = [(f"weights of {role}", size(count)) for role, count in need.weights.items()]
-        rows += [("bundle", size(need.bundle)), ("peak memory", size(need.memory)), ("free disk", size(need.disk))]
+        rows += [("bundle", size(need.bundle)), ("memory needed", size(need.memory))]
+        rows += [("disk needed", size(need.disk))]
         print_table(f"{out}: nothing written", ("predicted", "bytes"), rows)
 
 
@@ -149,14 +154,15 @@ def _step(status: Status, text: str) -> None:
         progress_console.print(text)
 
 
-def _pipeline() -> tuple[Any, Any, Any]:
+def _pipeline(target: str) -> tuple[Any, Any, Any]:
     """The export pipeline and its targets, imported only now: they need torch."""
+    from himix_edge import extras
     from himix_edge.errors import BackendMissing
 
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendMissing("torch", "onnx") from None
+        raise BackendMissing("torch", extras.of_targets(target)) from None
     from himix_edge.export import pipeline, report
     from himix_edge.export.targets import find_targets
 
