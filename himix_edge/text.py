@@ -54,6 +54,10 @@ class ChatTemplate:
     said: str = ""
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    def __post_init__(self) -> None:
+        if self.default_system and self.system is None:
+            raise ValueError("default_system stands in a template without system messages")
+
     def render(self, messages: Sequence["Message"]) -> list["Part"]:
         """A conversation, up to where the assistant's next answer starts.
 
@@ -297,14 +301,16 @@ def _without_swallowed(template: ChatTemplate, added: Iterable[AddedToken]) -> C
 
     if not swallows:
         return template
-    pairs = {
-        name: (put(pair[0]), put(pair[1]))
-        for name in ("user", "assistant", "system")
-        if (pair := getattr(template, name)) is not None
-    }
+
+    def around(pair: tuple[str, str]) -> tuple[str, str]:
+        return put(pair[0]), put(pair[1])
+
     prefix = template.assistant[0]
     said = put(prefix + template.said)[len(put(prefix)) :]
-    return dataclasses.replace(template, bos=put(template.bos), said=said, **pairs)
+    return dataclasses.replace(
+        template, bos=put(template.bos), said=said, user=around(template.user), assistant=around(template.assistant),
+        system=None if template.system is None else around(template.system),
+    )  # fmt: skip
 
 
 def _for_later_text(tokenizer: Tokenizer) -> Tokenizer:

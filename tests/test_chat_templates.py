@@ -289,7 +289,7 @@ def test_an_end_token_that_is_none_is_named(tmp_path, number):
 
 @pytest.mark.parametrize("change", [
     {"stop": []}, {"user": ["a"]}, {"user": "ab"}, {"bos": 1}, {"system": 0}, {"extra": 1}, {"said": None},
-    {"bos": "\ud800"},
+    {"bos": "\ud800"}, {"default_system": "x", "system": None},
 ])  # fmt: skip
 def test_a_template_file_is_strict(tmp_path, change):
     path = tmp_path / "chat.json"

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -25,6 +25,7 @@ def test_any_text_survives(text):
         assert text.decode(text.tokenizer.encode(sample).ids) == sample
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_unicode_survives(text, sample):
     assert text.decode(text.tokenizer.encode(sample).ids) == sample
@@ -56,6 +57,7 @@ def test_a_conversation_marks_exactly_the_answers(text):
     )
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_streaming_gives_the_same_text(text, sample):
     stream = text.stream()
@@ -168,6 +170,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("tokenizer", KINDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_stream_never_fails_and_is_the_decoded_whole(tokenizer, data):
     often = [i for i in range(tokenizer.get_vocab_size()) if i % 64 < 8 or i > 256]
@@ -193,6 +196,7 @@ ZEPHYR = ChatTemplate(
 
 @pytest.mark.parametrize("bos", ["", "<s>"])
 @pytest.mark.parametrize("scheme", SCHEMES)
+@settings(deadline=None)
 @given(said=st.lists(st.text("ab é\n▁.中", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=4))
 def test_conversations_give_the_ids_of_the_whole_text(scheme, bos, said):
     """Special tokens split first, then a space is put before the first text alone, before each, or before none."""

@@ -5,7 +5,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -86,7 +86,8 @@ def test_a_post_processor_that_adds_bos_adds_none():
                 "max_input_chars_per_word": 9}}, "unknown token 'u'"),
     ({"model": {**NANO["model"], "vocab": []}}, "vocab"),
     ({"model": {**NANO["model"], "vocab": {"a": -1}}}, "not a tokenizer.json"),
-    ({"model": {**NANO["model"], "merges": [["a", "zzz"]]}}, "not a tokenizer.json"), ({"added_tokens": {"a": 1}}, "not a list"),
+    ({"model": {**NANO["model"], "merges": [["a", "zzz"]]}}, "not a tokenizer.json"),
+    ({"added_tokens": {"a": 1}}, "not a list"),
     ({"added_tokens": [5]}, "not a tokenizer.json"), ({"version": "7"}, "not a tokenizer.json"),
 ])  # fmt: skip
 def test_what_could_take_forever_is_refused_by_name(change, message):
@@ -144,6 +145,7 @@ def test_sentencepieces_own_normalization_is_read(tmp_path):
     assert read.encode("ﬁne").ids == Tokenizer.from_str(changed()).encode("fine").ids
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_a_file_holds_ends_in_one_line(data):
     """Parts of a real file, put where they do not belong."""

@@ -214,3 +214,35 @@ def test_a_folder_without_a_tokenizer(tmp_path):
     (tmp_path / "vocab.json").write_text("[")
     with pytest.raises(InputError, match="cannot read"):
         folder_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [
+    {"tokenizer.ggml.tokens": ["a" * 2000, "b"]}, {"tokenizer.ggml.tokens": ["a", 5]},
+    {"tokenizer.ggml.merges": [b"a b"]},
+    {"tokenizer.ggml.merges": ["a b", None]}, {"tokenizer.ggml.token_type": [3, "x"]},
+    {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0, "x"]},
+    {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0]}, {"tokenizer.ggml.pre": ["qwen2"]},
+])  # fmt: skip
+def test_odd_vocabularies_are_one_line(changes):
+    meta = {**metadata(["a", "b", "ab"], [("a", "b")], "qwen2", []), **changes}
+    try:
+        gguf_tokenizer(meta, "x").encode("abab")
+    except InputError as error:
+        assert str(error).startswith("x: ")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"tokenizer_class": "TransfoXLTokenizer"}, "'TransfoXLTokenizer' is not supported"),
+    ({"tokenizer_class": ["LlamaTokenizer"]}, "is not supported"),
+    ({"auto_map": {"AutoTokenizer": ["x.Evil", None]}, "tokenizer_class": "Evil"}, "'Evil' is not supported"),
+    ({"tokenizer_class": "LlamaTokenizer"}, "cannot read"),
+])  # fmt: skip
+def test_only_known_classes_read_a_folder(tmp_path, settings, message):
+    """transformers would take any class of its own, some of which unpickle, or look for a program in the folder."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\xff\xff\xff\xff\x0f" + bytes(40))
+    (tmp_path / "x.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(InputError, match=message) as caught:
+        folder_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)

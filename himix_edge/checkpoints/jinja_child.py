@@ -7,9 +7,12 @@ the parent's on its time, keep it from the machine.
 
 import json
 import sys
+from typing import Any, Never
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_OUTPUT = 1 << 17  # characters of one rendering
@@ -22,12 +25,12 @@ class Generation(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012
 
-    def parse(self, parser):
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
-        return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def main():
+def main() -> None:
     try:
         import resource
     except ImportError:  # Windows: there the parent's limit on its time remains
@@ -50,12 +53,13 @@ def main():
     json.dump(answers, sys.stdout)
 
 
-def refuse(message):
+def refuse(message: str) -> Never:
     raise jinja2.TemplateError(message)
 
 
-def render(template, variables):
-    written, length = [], 0
+def render(template: jinja2.Template, variables: dict[str, Any]) -> dict[str, str]:
+    written: list[str] = []
+    length = 0
     try:
         for piece in template.generate(tools=None, documents=None, **variables):
             written.append(piece)
