@@ -2,6 +2,6 @@
 
 from himix_edge.runtimes.image_kv import ImageKV
 from himix_edge.runtimes.opening import open_bundle, open_checkpoint
-from himix_edge.runtimes.session import Chat, Piece, Session, Stats
+from himix_edge.runtimes.session import Answer, Chat, Piece, Session, Stats
 
-__all__ = ["Chat", "ImageKV", "Piece", "Session", "Stats", "open_bundle", "open_checkpoint"]
+__all__ = ["Answer", "Chat", "ImageKV", "Piece", "Session", "Stats", "open_bundle", "open_checkpoint"]

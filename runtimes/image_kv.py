@@ -1,5 +1,7 @@
 """ImageKV: an image's keys and values for every layer. Computed once, kept, saved, used under any prompt."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,12 @@ from safetensors.numpy import save_file
 
 from himix_edge.errors import InputError
 from himix_edge.files import staged_file
+from himix_edge.reading import open_regular
 from himix_edge.runtimes.engine import Floats
 
 FORMAT = "himix-image-kv-1"
 MAX_FILE_BYTES = 4 << 30
+MAX_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,17 @@ class ImageKV:
     value: Floats
     model_id: str
     next_position: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises InputError for arrays that no model gives: another type or shape, NaN, infinity."""
+        key, value = self.key, self.value
+        arrays = isinstance(key, np.ndarray) and isinstance(value, np.ndarray) and key.shape == value.shape
+        if not arrays or key.ndim != 4 or key.dtype != np.float32 or value.dtype != np.float32:
+            raise InputError("an image's key and value must be float32 arrays of one shape (I, G, N, h)")
+        if not (np.isfinite(key).all() and np.isfinite(value).all()):
+            raise InputError(
+                "an image's keys and values hold NaN or infinity; they, or the model's weights, are damaged"
+            )
 
     @property
     def tokens(self) -> int:
@@ -48,25 +63,45 @@ class ImageKV:
             save_file(tensors, staged, metadata)
 
     @classmethod
-    def load(cls, path: str | Path) -> "ImageKV":
-        """Read what `save` wrote. Raises InputError if it is missing, damaged or something else."""
+    def load(cls, path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> "ImageKV":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is missing, damaged, something else, or larger than `max_bytes`, which a session knows
+                (`Session.max_image_kv_bytes`).
+        """
         path = Path(path)
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 30} GiB; this is not a saved ImageKV")
+            _refuse_large(path, max_bytes)
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT or set(file.keys()) != {"key", "value"}:
                     raise InputError(f"{path}: not a saved ImageKV")
-                key, value = file.get_tensor("key"), file.get_tensor("value")
-            position = int(metadata["next_position"])
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+                key, value = (file.get_slice(name) for name in ("key", "value"))
+                kinds = {(part.get_dtype(), len(part.get_shape()), tuple(part.get_shape())) for part in (key, value)}
+                if len(kinds) != 1 or next(iter(kinds))[:2] != ("F32", 4):
+                    raise InputError(f"{path}: key and value are not float32 of one shape (I, G, N, h)")
+                arrays = key[:], value[:]
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{path}: damaged or not a saved ImageKV ({error})") from None
-        if key.ndim != 4 or key.shape != value.shape or key.dtype != np.float32 or value.dtype != np.float32:
-            raise InputError(f"{path}: not a saved ImageKV (key {key.shape} {key.dtype}, value {value.shape})")
-        return cls(key, value, metadata.get("model_id", ""), position)
+        position = metadata.get("next_position", "")
+        if not re.fullmatch(r"[0-9]{1,7}", position, re.ASCII):
+            raise InputError(f"{path}: next_position is {position[:40]!r}, which no image has")
+        try:
+            return cls(*arrays, metadata.get("model_id", ""), int(position))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def _refuse_large(path: Path, max_bytes: int) -> None:
+    """Raises InputError for what is no regular file, or larger than expected in whole or in its header."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = int.from_bytes(file.read(8), "little")
+    if size > max_bytes:
+        raise InputError(f"{path}: larger than {max_bytes >> 20} MiB; this is not a saved ImageKV that fits here")
+    if header > MAX_HEADER_BYTES:
+        raise InputError(f"{path}: damaged or not a saved ImageKV (its header says {header} bytes)")
 
 
 def is_image_kv(path: Path) -> bool:

@@ -1,5 +1,10 @@
 """Choosing the next token from logits."""
 
+import math
+import numbers
+import operator
+from typing import Any
+
 import numpy as np
 
 from himix_edge.errors import InputError
@@ -10,28 +15,55 @@ class Sampler:
     """Greedy at temperature 0, else nucleus sampling (Holtzman et al., arXiv 1904.09751)."""
 
     def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = None):
-        """Raises InputError for a temperature below 0 or top_p outside (0, 1], or a negative seed."""
-        if not temperature >= 0:
-            raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or more")
-        if not 0 < top_p <= 1:
+        """Raises InputError for a temperature below 0 or infinite, top_p outside (0, 1], or a negative seed."""
+        self.temperature, self.top_p = _number("temperature", temperature), _number("top_p", top_p)
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or more, and finite")
+        if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {top_p}; it must be above 0 and at most 1")
-        if seed is not None and seed < 0:
-            raise InputError(f"seed is {seed}; it must be 0 or more")
-        self.temperature, self.top_p = temperature, top_p
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(None if seed is None else whole_number("seed", seed, least=0))
 
     def pick(self, logits: Floats) -> int:
-        """The next token's id, from logits (V,)."""
-        if self.temperature == 0:
-            return int(logits.argmax())
-        return int(self.rng.choice(len(logits), p=self.probabilities(logits)))
+        """The next token's id, from logits (V,). Raises InputError if the likeliest is NaN or infinite."""
+        best = int(logits.argmax())  # a NaN, if there is one
+        if not math.isfinite(logits[best]):
+            raise InputError("the model answers with NaN or infinity; its weights or the image's keys are damaged")
+        return best if self.temperature == 0 else int(self.rng.choice(len(logits), p=self.probabilities(logits)))
 
     def probabilities(self, logits: Floats) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """float64 (V,): the smallest set of likeliest tokens that reaches top_p, renormalised."""
-        scaled = logits.astype(np.float64) / self.temperature
-        weights = np.exp(scaled - scaled.max())
+        behind = logits.astype(np.float64) - logits.max()  # before the division, which may overflow
+        with np.errstate(over="ignore"):
+            weights = np.exp(behind / self.temperature)
         weights /= weights.sum()
         order = np.argsort(-weights, kind="stable")
         before = np.cumsum(weights[order]) - weights[order]
         weights[order[before >= self.top_p]] = 0
         return np.asarray(weights / weights.sum())
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value`, if it is a whole number of at least `least`. Raises InputError naming it if not."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_) or number < least:
+        raise InputError(f"{name} is {_shown(value)}; it must be a whole number, at least {least}")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+            return float(value)
+    except OverflowError:
+        pass
+    raise InputError(f"{name} is {_shown(value)}; it must be a number that a float can hold")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) >= 10**30:  # Python refuses to write thousands of digits
+        return "a number of very many digits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

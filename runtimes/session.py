@@ -1,24 +1,29 @@
-"""The session API, the same for every runtime: encode an image once, ask about it as often as you like."""
+"""The session API, the same for every runtime: encode an image once, ask about it as often as you like.
 
+A session has one KV cache and works on one thing at a time: a token of an answer, or an image. What was written for
+another conversation is written anew when a conversation goes on, so answers that are read in turns, or in several
+threads, are right, and slower than one after the other.
+"""
+
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from himix_edge.bundle import GenerationDefaults
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.preprocess import Picture, load_image
+from himix_edge.preprocess import ImageSource, is_image, load_image
 from himix_edge.runtimes.engine import Engine, Floats
-from himix_edge.runtimes.image_kv import ImageKV, concat
-from himix_edge.runtimes.sampling import Sampler
+from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
+from himix_edge.runtimes.sampling import Sampler, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
 
-Image = ImageKV | str | Path | Picture
+Image = ImageKV | ImageSource
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ class Stats:
 
 
 class Session:
-    """An open model. Not thread-safe: it has one KV cache."""
+    """An open model, which threads may share: one works with it at a time, see this module's docstring.
+
+    For answers at the same time open a session for each thread.
+    """
 
     def __init__(
         self, engine: Engine, text: TextProcessor, config: ModelConfig, model_id: str, defaults: GenerationDefaults
@@ -68,24 +76,32 @@ class Session:
         self.engine, self.text, self.config, self.model_id, self.defaults = engine, text, config, model_id, defaults
         self.stats = Stats()
         self.owner: Chat | None = None  # whose tokens are in the cache
+        self.lock = threading.RLock()  # held for one call of the engine, and for what must fit to it
 
     @property
     def capacity(self) -> int:
         """Cache slots: vision tokens, prompt and answer together."""
         return self.engine.capacity
 
-    def encode_image(self, image: str | Path | Picture) -> ImageKV:
-        """An image file's keys and values, to be used under any prompt.
+    @property
+    def max_image_kv_bytes(self) -> int:
+        """The largest file that a saved ImageKV of this model has: as many slots as the cache, and a header."""
+        decoder = self.config.decoder
+        slot = 8 * self.config.num_vision_rows * decoder.num_key_value_heads * decoder.head_dim
+        return slot * self.capacity + MAX_HEADER_BYTES + 8
+
+    def encode_image(self, image: Image) -> ImageKV:
+        """An image's keys and values, to be used under any prompt; see `himix_edge.preprocess.ImageSource`.
 
         Raises:
-            InputError: the file cannot be read as an image, or the model has no vision tower.
+            InputError: it cannot be read as an image, or the model has no vision tower.
         """
         return self.encode_images([image])
 
-    def encode_images(self, images: Sequence[str | Path | Picture]) -> ImageKV:
-        """Several image files' keys and values, joined; `self.stats` has the times of the image stages."""
-        self.stats = Stats()
-        return self.vision(images, self.stats)
+    def encode_images(self, images: Sequence[Image]) -> ImageKV:
+        """Several images' keys and values, joined; `self.stats` has the times of the image stages."""
+        stats = self.stats = Stats()
+        return self.vision(images, stats)
 
     def generate(
         self,
@@ -95,16 +111,17 @@ class Session:
         temperature: float | None = None,
         top_p: float | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Iterator[Piece]:
-        """Answer one prompt, token by token. `self.stats` is complete when the iterator ends.
+        stop: str | Sequence[str] = (),
+    ) -> "Answer":
+        """Answer one prompt, token by token. The answer's `stats` (and `self.stats`) are complete when it ends.
 
         Args:
             prompt: the user's message.
-            image: an ImageKV, an image file, several of either, or none.
+            image: an ImageKV, an image (a path, bytes, an open file, a Pillow image, a uint8 array), a list of several
+                of either, or none.
             max_new_tokens, temperature, top_p: None takes the model's defaults; temperature 0 is greedy.
             seed: makes sampling repeatable.
-            stop: further texts that end the answer; a matching text is not part of it.
+            stop: a further text that ends the answer, or several; a matching text is not part of it.
 
         Raises:
             InputError: an empty prompt, one that does not fit into the cache, a bad image or setting. Raised by this
@@ -124,8 +141,7 @@ class Session:
 
     def vision(self, image: Image | Sequence[Image] | None, stats: Stats) -> ImageKV:
         """The K/V of everything that was given as `image`; with nothing, one of zero slots."""
-        many = isinstance(image, Sequence) and not isinstance(image, str)
-        images: list[Any] = list(image) if many else [] if image is None else [image]  # type: ignore[arg-type]
+        images: list[Any] = list(image) if _are_several(image) else [] if image is None else [image]
         if not images:
             return self.no_image()
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(i, stats) for i in images]
@@ -142,31 +158,75 @@ class Session:
         fits = (*image.key.shape[:2], image.key.shape[3]) == (
             self.config.num_vision_rows, decoder.num_key_value_heads, decoder.head_dim,
         )  # fmt: skip
-        if image.model_id != self.model_id or not fits:
+        if fits and image.model_id == self.model_id and image.tokens > self.capacity:
+            raise InputError(f"this ImageKV fills {image.tokens} cache slots; the model has {self.capacity}")
+        position = self.config.first_text_position(image.tokens)
+        if image.model_id != self.model_id or not fits or image.next_position != position:
             raise InputError(
                 f"this ImageKV was made by another model ({image.model_id or 'unknown'}, this one is {self.model_id}); "
                 "encode the image again"
             )
         return image
 
-    def _encode(self, path: str | Path | Picture, stats: Stats) -> ImageKV:
+    def _encode(self, image: ImageSource, stats: Stats) -> ImageKV:
         if self.config.vision is None:
             raise InputError("this model has no vision tower; it takes no images")
         clock = _Clock()
-        pixels = load_image(path, self.config.vision.image_size, self.config.vision.resample)
+        pixels = load_image(image, self.config.vision.image_size, self.config.vision.resample)
         stats.preprocess += clock.lap()
-        features = self.engine.encode(pixels)
-        stats.vision_encoder += clock.lap()
-        key, value = self.engine.inject(features)
-        stats.vision_injector += clock.lap()
+        with self.lock:
+            features = self.engine.encode(pixels)
+            stats.vision_encoder += clock.lap()
+            key, value = self.engine.inject(features)
+            stats.vision_injector += clock.lap()
         return ImageKV(key, value, self.model_id, self.config.first_text_position(key.shape[2]))
 
 
+def _are_several(image: Image | Sequence[Image] | None) -> TypeGuard[Sequence[Image]]:
+    return isinstance(image, Sequence) and not is_image(image)
+
+
+class Answer(Iterator[Piece]):
+    """The pieces of one answer, made as they are read, and its times.
+
+    A thread that reads while another one works with the session waits for it. When its chat is asked something else
+    before the end, the answer ends where it was read to, and reading it on raises InputError.
+    """
+
+    def __init__(self, chat: "Chat", pieces: Generator[Piece, None, None], stats: Stats):
+        self.stats = stats
+        self._chat, self._pieces, self._over = chat, pieces, False
+
+    def __next__(self) -> Piece:
+        with self._chat.session.lock:
+            if not self._over and self._chat.answer is not self:
+                raise InputError(
+                    "this answer was not read to its end before its chat was asked something else; read each answer "
+                    "first, or open a chat for each"
+                )
+            self._over = True  # also if an error or Ctrl-C ends it
+            piece = next(self._pieces)
+            self._over = False
+            return piece
+
+    def close(self) -> None:
+        """End it here; the chat goes on from what was read."""
+        with self._chat.session.lock:
+            self._over = True
+            self._pieces.close()
+
+
 class Chat:
-    """A conversation. Several may exist on one session; the one that speaks takes over the cache."""
+    """A conversation. Several may exist on one session; the one that speaks takes over the cache.
+
+    It gives one answer at a time: asking again ends an answer that was not read to its end at the last piece that was
+    read. What nothing was read of was never asked.
+    """
 
     def __init__(self, session: Session, image: Image | Sequence[Image] | None = None, system: str | None = None):
-        self._session, self._image, self._system = session, image, system
+        self.session, self._system = session, system
+        self._image = list(image) if _are_several(image) else image
+        self.answer: Answer | None = None  # the one that may be read
         self._vision: ImageKV | None = None
         self._history: list[int] = []  # token ids in the cache behind the image
         self._pending: list[int] = []  # said, but not in the cache yet: the last token of an answer
@@ -178,35 +238,46 @@ class Chat:
         temperature: float | None = None,
         top_p: float | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Iterator[Piece]:
+        stop: str | Sequence[str] = (),
+    ) -> Answer:
         """Say something and stream the answer; arguments and errors as in `Session.generate`."""
         began = time.perf_counter()
-        session, defaults = self._session, self._session.defaults
-        stats = session.stats = Stats()
+        session, defaults = self.session, self.session.defaults
+        stats = Stats()
         sampler = Sampler(
             defaults.temperature if temperature is None else temperature,
             defaults.top_p if top_p is None else top_p,
             seed,
         )
-        limit = defaults.max_new_tokens if max_new_tokens is None else max_new_tokens
-        if limit < 1:
-            raise InputError(f"max_new_tokens is {limit}; it must be at least 1")
-        if self._vision is None:
-            self._vision = session.vision(self._image, stats)
+        limit = defaults.max_new_tokens
+        if max_new_tokens is not None:
+            limit = whole_number("max_new_tokens", max_new_tokens, least=1)
+        stops = StopTexts(stop)
+        with session.lock:  # what follows must be one, as another thread may ask this chat too
+            session.stats = stats
+            if self._vision is None:
+                self._vision = session.vision(self._image, stats)
+            new_ids, room = self._fitting(prompt)
+            stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
+            pieces = self._stream(new_ids, sampler, min(limit, room), stops, stats, began)
+            self.answer = Answer(self, pieces, stats)
+            return self.answer
+
+    def _fitting(self, prompt: str) -> tuple[list[int], int]:
+        """A prompt's tokens, and how many of an answer fit behind them. Raises InputError if none does."""
+        assert self._vision is not None
         new_ids = self._encode(prompt)
         used = self._vision.tokens + len(self._history)
-        room = session.capacity - used - len(new_ids)
+        room = self.session.capacity - used - len(new_ids)
         if room < 1:
             raise InputError(
                 f"the prompt does not fit: {used} cache slots are used, it needs {len(new_ids)} and one for an answer, "
-                f"this model's context capacity is {session.capacity}; shorten it or start a new chat"
+                f"this model's context capacity is {self.session.capacity}; shorten it or start a new chat"
             )
-        stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
-        return self._stream(new_ids, sampler, min(limit, room), StopTexts(stop), stats, began)
+        return new_ids, room
 
     def _encode(self, prompt: str) -> list[int]:
-        text = self._session.text
+        text = self.session.text
         if self._history:
             return self._pending + text.encode_next_turn(prompt)
         system = [Message("system", self._system)] if self._system else []
@@ -214,8 +285,8 @@ class Chat:
 
     def _stream(
         self, new_ids: list[int], sampler: Sampler, limit: int, stop: StopTexts, stats: Stats, began: float
-    ) -> Iterator[Piece]:
-        decoder = self._session.text.stream()
+    ) -> Generator[Piece, None, None]:
+        decoder = self.session.text.stream()
         clock = _Clock()
         logits = self._feed(new_ids)
         self._pending = []  # it was the first of new_ids
@@ -223,7 +294,7 @@ class Chat:
         stats.finish_reason = "length"
         while stats.new_tokens < limit:
             token = sampler.pick(logits)
-            if token in self._session.text.stop_ids:
+            if token in self.session.text.stop_ids:
                 stats.finish_reason = "stop"
                 break
             self._pending = [token]
@@ -249,15 +320,18 @@ class Chat:
 
     def _feed(self, ids: list[int]) -> Floats:
         """Append `ids` to the cache; if it holds another conversation, put this one's tokens back first."""
-        session, vision = self._session, self._vision
+        session, vision = self.session, self._vision
         assert vision is not None
-        missing = ids
-        if session.owner is not self:
-            session.engine.start(vision.key, vision.value, vision.next_position)
-            missing = self._history + ids
+        with session.lock:
+            missing = ids
+            mine, session.owner = session.owner is self, None  # nobody's, should the engine not come to its end
+            if not mine:
+                session.engine.start(vision.key, vision.value, vision.next_position)
+                missing = self._history + ids
+            logits = session.engine.step(np.array(missing, np.int64))
+            self._history = self._history + ids
             session.owner = self
-        self._history = self._history + ids
-        return session.engine.step(np.array(missing, np.int64))
+            return logits
 
 
 class _Clock:

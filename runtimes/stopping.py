@@ -1,21 +1,35 @@
 """Stop texts: ending an answer where a given text appears, without ever showing a part of that text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from himix_edge.errors import InputError
 
 
 class StopTexts:
     """Holds back what may be the beginning of a stop text until it is clear whether it is one."""
 
-    def __init__(self, texts: Sequence[str]):
-        self._texts = [text for text in texts if text]
+    def __init__(self, texts: str | Sequence[str]):
+        """One stop text, or several. Raises InputError for an empty one, and for what is no text."""
+        given = [texts] if isinstance(texts, str) else texts
+        if not isinstance(given, Iterable) or isinstance(given, bytes):
+            raise InputError(f"stop is {texts!r:.60}; it must be a text, or several")
+        self._texts = list(given)
+        for text in self._texts:
+            if not isinstance(text, str):
+                raise InputError(f"a stop text is {text!r:.60}; it must be text")
+            if not text:
+                raise InputError("a stop text is empty; every answer would end before it begins")
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """What may be shown after `text` came, and whether a stop text was found."""
+        """What may be shown after `text` came, and whether a stop text was found.
+
+        Of several the one that is complete first counts, however the text was cut into tokens.
+        """
         self._held += text
-        found = [at for stop in self._texts if (at := self._held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._texts if (at := self._held.find(stop)) >= 0]
         if found:
-            shown, self._held = self._held[: min(found)], ""
+            shown, self._held = self._held[: min(found)[1]], ""
             return shown, True
         keep = max((self._overlap(stop) for stop in self._texts), default=0)
         split = len(self._held) - keep

@@ -114,6 +114,7 @@ def test_damaged_image_kv_files(session, probe_image, tmp_path):
     path.write_bytes(b"not at all")
     with pytest.raises(InputError, match="damaged"):
         ImageKV.load(path)
+    path.unlink()
     session.encode_image(probe_image).save(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged"):

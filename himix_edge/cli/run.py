@@ -95,7 +95,7 @@ def _vision(
     if saved and images:
         raise InputError("--image and --image-kv exclude each other")
     if saved:
-        return ImageKV.load(saved), None
+        return ImageKV.load(saved, session.max_image_kv_bytes), None
     if not images:
         return None, None
     vision = session.encode_images(images)
