@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
-from himix_edge.bundle import Bundle, open_verified
+from himix_edge.bundle import Bundle
 from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.verifying import open_verified
 
 
 def build(name: str, target: str, out: Path, group_size: int) -> None:

@@ -23,13 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from himix_edge.bundle import Bundle, open_verified
+from himix_edge.bundle import Bundle
 from himix_edge.errors import HimixError, InputError
 from himix_edge.preprocess import load_image
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ROOT / "runtimes" / "executorch_runner"
+SOURCES = ROOT / "runtimes" / "executorch" / "runner"
 WORK = ROOT / "build" / "other_cpus"
 NAME = "himix_executorch"
 

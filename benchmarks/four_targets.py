@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from himix_edge.bundle import Bundle, GenerationDefaults, open_verified
+from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.data import Dataset, load_dataset
 from himix_edge.errors import GateRefused
@@ -29,6 +29,7 @@ from himix_edge.export.report import worst
 from himix_edge.export.targets import find_targets
 from himix_edge.runtimes import Session, open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
+from himix_edge.runtimes.verifying import open_verified
 
 Answers = list[list[int | None]]
 

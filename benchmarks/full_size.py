@@ -22,10 +22,10 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.timing import timed_apart
-from himix_edge.bundle import open_verified
 from himix_edge.checkpoints.source import random_source
 from himix_edge.cli.console import print_table
 from himix_edge.presets import preset
+from himix_edge.runtimes.verifying import open_verified
 
 PRESETS = ("qwen2-0.5b", "tinyllama-1.1b", "llama-3.2-1b", "llama-3.2-3b")
 

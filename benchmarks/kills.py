@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
-from himix_edge.bundle import open_verified
 from himix_edge.checkpoints import load_checkpoint, save_checkpoint
 from himix_edge.config import DecoderConfig, ModelConfig, ViTConfig
 from himix_edge.model import build_model
 from himix_edge.presets import SHIPPED
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TextProcessor
 
 RECIPE = """

@@ -7,7 +7,7 @@ that the bundle gives here in its own runtime, and the self-test's those in its 
 
     ONNX, OpenVINO    this project's runtimes on arm64 (the runtime's arm64 wheel under an arm64 Python) and on x86-64
                       without VNNI
-    ExecuTorch        the C++ runner (runtimes/executorch_runner), on x86-64 and on arm64
+    ExecuTorch        the C++ runner (runtimes/executorch/runner), on x86-64 and on arm64
 
 These CPUs are emulated (qemu-user): what is proven is that the kernels that these CPU models select compute the same
 answers; the seconds say how long the proof takes and nothing about a device. The first run fetches 0.6 GB of
@@ -32,9 +32,9 @@ from benchmarks import executorch_runner
 from benchmarks.answers import MAX_NEW_TOKENS, answers, questions
 from benchmarks.arm64 import CPU_MODELS, EMULATORS, Arm64, install, prepare
 from benchmarks.executorch_runner import WORK, arguments_for, ask, native
-from himix_edge.bundle import open_verified
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import HimixError, InputError
+from himix_edge.runtimes.verifying import open_verified
 
 OLDER = "Haswell"  # of 2013: AVX2, no VNNI
 CROSS = "aarch64-linux-gnu-g++"

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from himix_edge.bundle import Bundle, GenerationDefaults, open_verified
+from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.cli.console import print_table, progress_console
@@ -34,6 +34,7 @@ from himix_edge.export.targets import find_targets
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes import Session, open_bundle
 from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.verifying import open_verified
 
 TEXT = Path(__file__).parents[1] / "LICENSE"
 CAPACITY = 1024

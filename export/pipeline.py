@@ -31,7 +31,6 @@ from himix_edge.bundle import (
     SelfTest,
     all_files,
     file_record,
-    open_verified,
     read_manifest,
     write_manifest,
 )
@@ -55,6 +54,7 @@ from himix_edge.names import MAX_NAME, as_name
 from himix_edge.presets import SHIPPED, preset
 from himix_edge.reading import read_json, validated
 from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.staging import Staging, remove, staging, tidy
 from himix_edge.text import TOKENIZER, TextProcessor
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from himix_edge.bundle import Bundle, cache_bytes
 from himix_edge.errors import InputError
 from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
+from himix_edge.runtimes.registry import find_runtime, runtime_names
 
 Floats = NDArray[np.float32]
-NO_TARGETS = {"pytorch"}  # runs checkpoints
 
 
 class Engine(Protocol):
@@ -67,10 +66,9 @@ def load_engine(
         BackendMissing: the runtime's package is not installed.
     """
     target = bundle.manifest.target
-    folder = Path(__file__).parent
-    if f"{target}_engine" not in {module.name for module in iter_modules([str(folder)])} or target in NO_TARGETS:
+    if target not in runtime_names():
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
-    load: Callable[..., Engine] = import_module(f"himix_edge.runtimes.{target}_engine").load
+    load: Callable[..., Engine] = import_module(find_runtime(target).engine).load
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
     activations = activations or bundle.manifest.quantisation.activations
     capacity = bundle.manifest.context_capacity

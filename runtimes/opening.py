@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from himix_edge.bundle import Bundle, GenerationDefaults, open_verified
+from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.session import Session
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
 
 

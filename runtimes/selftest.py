@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from himix_edge.bundle import open_verified, read_manifest
+from himix_edge.bundle import read_manifest
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.opening import open_session
 from himix_edge.runtimes.session import Session
+from himix_edge.runtimes.verifying import open_verified
 
 
 def self_test(folder: Path, session: Session | None = None) -> dict[str, str | bool]:

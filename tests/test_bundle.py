@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from himix_edge.bundle import MANIFEST, open_verified
+from himix_edge.bundle import MANIFEST
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes.verifying import open_verified
 
 
 @pytest.fixture

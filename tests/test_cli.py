@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from himix_edge.bundle import open_verified
 from himix_edge.cli.console import print_table
 from himix_edge.export.pipeline import PROBE
+from himix_edge.runtimes.verifying import open_verified
 
 IMAGE = str(next(PROBE.parent.glob("*.png")))
 

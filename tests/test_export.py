@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 
-from himix_edge.bundle import open_verified
 from himix_edge.checkpoints import load_checkpoint, open_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
@@ -22,6 +21,7 @@ from himix_edge.export.quantisation import quantise
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.staging import staging
 
 

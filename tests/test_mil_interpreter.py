@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from himix_edge.errors import InputError
 from himix_edge.export.graphs import quiet
-from himix_edge.runtimes import mil_interpreter
-from himix_edge.runtimes.mil_interpreter import OPERATORS, Interpreter, load_program
+from himix_edge.runtimes.coreml import interpreter
+from himix_edge.runtimes.coreml.interpreter import OPERATORS, Interpreter, load_program
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -118,7 +118,7 @@ def test_a_model_of_another_kind(tmp_path):
 
 def test_a_result_that_would_fill_the_memory(tmp_path, monkeypatch):
     program = saved(CASES["matmul"], tmp_path / "a.mlpackage")
-    monkeypatch.setattr(mil_interpreter, "MAX_ELEMENTS", X.numel() - 1)
+    monkeypatch.setattr(interpreter, "MAX_ELEMENTS", X.numel() - 1)
     with pytest.raises(InputError, match="would have the shape"):
         Interpreter(program, "main", tmp_path)
 

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from himix_edge.export import onnx_int8
 from himix_edge.export.quantisation import QuantizedTensor
-from himix_edge.runtimes.onnx_engine import LARGEST_SUM, int8_sums_overflow, open_graph
+from himix_edge.runtimes.onnx.engine import LARGEST_SUM, int8_sums_overflow, open_graph
 
 OPSET = 23
 

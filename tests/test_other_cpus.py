@@ -16,9 +16,10 @@ import pytest
 from benchmarks.arm64 import CPU_MODELS, prepare
 from benchmarks.executorch_runner import WORK, arguments_for, ask, native
 from benchmarks.other_cpus import Row, compare, on_x86_64, prove
-from himix_edge.bundle import MANIFEST, open_verified
+from himix_edge.bundle import MANIFEST
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.runtimes.verifying import open_verified
 from tests.test_onnx_int8 import int8_linear
 
 pytestmark = [
@@ -68,7 +69,7 @@ def test_int8_sums_do_not_overflow_without_vnni(tmp_path):
     np.save(tmp_path / "x.npy", x)
     script = (
         "import sys; import numpy as np; from pathlib import Path\n"
-        "from himix_edge.runtimes.onnx_engine import open_graph\n"
+        "from himix_edge.runtimes.onnx.engine import open_graph\n"
         "graph, x = open_graph(Path(sys.argv[1], 'graph.onnx'), 1), np.load(Path(sys.argv[1], 'x.npy'))\n"
         "np.save(Path(sys.argv[1], 'y.npy'), graph.run(None, {'x': x})[0])"
     )

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from himix_edge.bundle import open_verified
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.cli import himix
 from himix_edge.config import Injection
@@ -22,8 +21,11 @@ from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
 from himix_edge.model import build_model
-from himix_edge.runtimes import executorch_engine, open_bundle, openvino_engine
+from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.executorch import engine as executorch_engine
+from himix_edge.runtimes.openvino import engine as openvino_engine
+from himix_edge.runtimes.verifying import open_verified
 from tests.conftest import TINY
 
 TARGETS = ("onnx", "openvino", "executorch", "coreml")
@@ -156,7 +158,9 @@ def test_a_signal_after_openvino_is_handled(four):
     code = """
 import faulthandler, os, signal, sys
 from pathlib import Path
-from himix_edge.runtimes import executorch_engine, open_bundle, openvino_engine
+from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes.executorch import engine as executorch_engine
+from himix_edge.runtimes.openvino import engine as openvino_engine
 from himix_edge.runtimes.engine import load_engine
 faulthandler.enable()
 for _ in range(2):
@@ -169,7 +173,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def test_coreml_functions_share_their_weights_and_states_fit_the_neural_engine(four):
-    from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+    from himix_edge.runtimes.coreml.interpreter import Interpreter, load_program
 
     package = four["coreml"] / "decoder.mlpackage"
     program = load_program(package)

@@ -373,7 +373,7 @@ def test_core_ml_does_not_turn_one_gelu_into_the_other(tmp_path):
     """coremltools has only exact GELU behind torch's operator, so the tanh approximation has to be spelled out."""
     from himix_edge.export.quantisation import QuantizedModel
     from himix_edge.export.targets.coreml import _encoder
-    from himix_edge.runtimes.mil_interpreter import Interpreter, load_program
+    from himix_edge.runtimes.coreml.interpreter import Interpreter, load_program
 
     torch.manual_seed(0)
     vision = dataclasses.replace(TINY.vision, hidden_act="gelu_tanh")

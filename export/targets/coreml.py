@@ -34,9 +34,9 @@ from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, Quan
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
-from himix_edge.runtimes.coreml_engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine
+from himix_edge.runtimes.coreml.engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine
+from himix_edge.runtimes.coreml.interpreter import load_program
 from himix_edge.runtimes.engine import Engine
-from himix_edge.runtimes.mil_interpreter import load_program
 
 
 class MirroredNorm(nn.Module):

@@ -32,7 +32,7 @@ from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, Quan
 from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
-from himix_edge.runtimes.openvino_engine import OpenVinoEngine
+from himix_edge.runtimes.openvino.engine import OpenVinoEngine
 
 QUANTISED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantised weight looks in a graph
 

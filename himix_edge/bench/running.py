@@ -19,10 +19,11 @@ from himix_edge.bench.outcome import follow
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Device, Record
 from himix_edge.bench.verdict import judge
-from himix_edge.bundle import all_files, open_verified, read_manifest
+from himix_edge.bundle import all_files, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line
 from himix_edge.reading import first_problem
+from himix_edge.runtimes.verifying import open_verified
 
 Progress = Callable[[str, int, int], None]  # what is done, steps done, of
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from himix_edge.bundle import Bundle, open_verified
+from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table
 from himix_edge.errors import BackendMissing, GateRefused
 from himix_edge.runtimes.selftest import self_test
+from himix_edge.runtimes.verifying import open_verified
 
 
 @click.command()

@@ -18,7 +18,7 @@ from himix_edge.bench.facts import bundle_facts
 from himix_edge.bench.record import read_records
 from himix_edge.errors import HimixError
 from himix_edge.runtimes import ImageKV, open_bundle
-from himix_edge.runtimes.coreml_engine import CoreMlEngine
+from himix_edge.runtimes.coreml.engine import CoreMlEngine
 
 
 class Server:

@@ -67,7 +67,7 @@ def given(*texts: str) -> Seeds:
 
 
 def _manifest(path: Path) -> Any:
-    from himix_edge.bundle import open_verified
+    from himix_edge.runtimes.verifying import open_verified
 
     return open_verified(path.parent)
 

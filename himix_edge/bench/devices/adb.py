@@ -13,11 +13,12 @@ from himix_edge.bench.devices.pushing import free_bytes, push, quoted
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record, as_records
 from himix_edge.bench.running import Progress
-from himix_edge.bundle import MANIFEST, all_files, open_verified, read_manifest
+from himix_edge.bundle import MANIFEST, all_files, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.files import sha256
 from himix_edge.reading import parse_json
+from himix_edge.runtimes.verifying import open_verified
 
 APP = "dev.himix.edge.demo"
 ACTIVITY = f"{APP}/.BenchActivity"

@@ -11,10 +11,11 @@ import numpy as np
 from himix_edge.bench.devices.remote_job import is_own
 from himix_edge.bench.job import Item, Job, Question
 from himix_edge.bench.plan import Plan
-from himix_edge.bundle import MANIFEST, all_files, open_verified, read_manifest
+from himix_edge.bundle import MANIFEST, all_files, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, one_line
 from himix_edge.preprocess import load_image
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}

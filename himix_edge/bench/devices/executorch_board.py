@@ -1,6 +1,6 @@
 """ExecuTorch on a board: the C++ runner there answers the questions; the board needs no Python.
 
-The runner (runtimes/executorch_runner) has to be on the board; $HIMIX_BOARD_EXECUTORCH is its path there.
+The runner (runtimes/executorch/runner) has to be on the board; $HIMIX_BOARD_EXECUTORCH is its path there.
 """
 
 import os
@@ -17,11 +17,12 @@ from himix_edge.bench.digest import token_digest
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Device, Milliseconds, Part, Record
 from himix_edge.bench.running import Progress, make_record, now
-from himix_edge.bundle import MANIFEST, all_files, open_verified
+from himix_edge.bundle import MANIFEST, all_files
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.reading import parse_json, validated
+from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
 RUNNER_VARIABLE = "HIMIX_BOARD_EXECUTORCH"
@@ -128,7 +129,7 @@ def _runner(link: Link, plan: Plan) -> str:
     runner = os.environ.get(RUNNER_VARIABLE, "himix_executorch")
     if link.run(f"command -v {shlex.quote(runner)}").code:
         raise InputError(
-            f"{link.name}: no {runner} there; build runtimes/executorch_runner, name it with {RUNNER_VARIABLE}"
+            f"{link.name}: no {runner} there; build runtimes/executorch/runner, name it with {RUNNER_VARIABLE}"
         )
     return runner
 

@@ -9,7 +9,11 @@ from himix_edge.bench import bandwidth, digest, host, job, measuring, probes
 from himix_edge.bench.devices import board
 
 TARGETS = ("onnx", "onnx_portable", "openvino")
-ENGINES = (*(f"{target}_engine.py" for target in TARGETS), "openvino_cache.py", "signal_stack.py")
+ENGINES = (
+    *(f"{target}/engine.py" for target in TARGETS),
+    "openvino/cache.py",
+    "openvino/signal_stack.py",
+)
 BENCH = (bandwidth, digest, host, job, measuring, probes)
 
 
@@ -25,8 +29,9 @@ def build_runner(path: Path) -> None:
         **{f"himix_edge/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
     }
     content = {name: source.read_bytes() for name, source in sources.items()}
-    content |= {f"{package}/__init__.py": b"" for package in ("himix_edge", "himix_edge/runtimes",
-                                                            "himix_edge/bench")}  # fmt: skip
+    packages = ["himix_edge", "himix_edge/runtimes", "himix_edge/bench"]
+    packages += [f"himix_edge/runtimes/{target}" for target in TARGETS]
+    content |= {f"{package}/__init__.py": b"" for package in packages}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(content):
             archive.writestr(zipfile.ZipInfo(name), content[name])

@@ -111,7 +111,7 @@ def main() -> None:
 def load(job: Job, board: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Open the bundle in this fresh process, its files forgotten by the kernel first and every hash checked."""
     importlib.import_module(PACKAGES[board["target"]])
-    module = importlib.import_module(f"himix_edge.runtimes.{board['target']}_engine")
+    module = importlib.import_module(f"himix_edge.runtimes.{board['target']}.engine")
     config = ModelConfig.from_dict(board["config"])
     for name in board["hashes"]:
         with open(name, "rb") as file:  # noqa: PTH123  the descriptor is what counts

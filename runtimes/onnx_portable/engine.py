@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
-from himix_edge.runtimes.onnx_engine import open_graph
+from himix_edge.runtimes.onnx.engine import open_graph
 
 
 class OnnxPortableEngine:

@@ -76,7 +76,7 @@ class _Interpreted:
         try:
             import torch
 
-            from himix_edge.runtimes.mil_interpreter import Dequantised, Interpreter, load_program
+            from himix_edge.runtimes.coreml.interpreter import Dequantised, Interpreter, load_program
         except ImportError:
             raise BackendMissing("torch", "coreml") from None
         self._torch = torch

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import Floats
-from himix_edge.runtimes.openvino_cache import Cache, PagedCache, StateCache, paged
-from himix_edge.runtimes.signal_stack import signal_stack_kept
+from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
+from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
 
 # the CPU plugin's own defaults are int8 activations, 32 of them with a scale, and bfloat16 where the CPU has it
 GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.errors import BackendMissing, InputError
-from himix_edge.runtimes.mil_file import check_program
+from himix_edge.runtimes.coreml.mil_file import check_program
 
 Operator = Callable[[dict[str, Any]], Any]
 CACHE_BYTES = 1 << 30

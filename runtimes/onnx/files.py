@@ -6,7 +6,7 @@ attributes, subgraphs and functions. Field numbers are those of onnx.proto.
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from himix_edge.errors import InputError
 from himix_edge.reading import open_regular
@@ -25,6 +25,14 @@ FIELDS = {
 TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
+
+
+def external_data_of(folder: Path, name: str) -> Iterator[str]:
+    """Where the graph `name` has its external tensors, relative to `folder`, as it is written."""
+    parent = PurePosixPath(name).parent
+    for location in external_data(folder / name):
+        # what leaves the folder is no listed path
+        yield location if parent == PurePosixPath(".") else f"{parent}/{location}"
 
 
 def external_data(path: Path) -> set[str]:

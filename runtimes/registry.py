@@ -1,0 +1,88 @@
+"""The runtimes that bundles run in: one record each, read without torch and without the runtime itself.
+
+A runtime is a package in this folder whose `__init__` has a RUNTIME, or one of another distribution that declares an
+entry point of the group "himix_edge.runtimes": `NAME = "its.module"`, the module that has the RUNTIME.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from himix_edge.discovery import discovered, record_of
+from himix_edge.errors import InputError
+
+PACKAGE = GROUP = "himix_edge.runtimes"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What computes, under its name in a benchmark record, and what a reader of the times has to know."""
+
+    name: str = "cpu"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PythonBoard:
+    """A board runs it in Python, with NumPy and the first of the runtime's packages.
+
+    `modules`: the modules that go there, beside `himix_edge.errors`, `.config` and `.runtimes.engine`, which a board
+    has in a short form: the engine, and whatever it imports at its top.
+    """
+
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProgramBoard:
+    """A board runs it in a program that answers in lines of JSON: see `himix_edge.bench.devices.program_board`.
+
+    `program` is its name there, `variable` the environment variable that names another; `how` says where to get it.
+    """
+
+    program: str
+    variable: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What is known of a target without opening it."""
+
+    name: str  # the target's name in manifests and on the command line
+    title: str  # for people
+    ending: str  # of each role's main file
+    packages: tuple[str, ...]  # pip packages whose versions go into records, the runtime itself first
+    modules: tuple[str, ...]  # imported before a benchmark's clock runs
+    extra: str  # pip install 'himix-edge[EXTRA]' brings what makes and runs it
+    run_extra: str = ""  # what only runs it; "": the same
+    engine: str = ""  # the module with `load`; "": `engine` beside the record
+    in_all: bool = True  # whether `--target all` means it too
+    reads: Callable[[Path, str], Iterable[str]] = lambda folder, name: ()  # what it reads beside a role's main file
+    board: PythonBoard | ProgramBoard | None = None  # None: no board runs it
+    app: bool = False  # whether the Android app opens it
+    provider: Callable[[], Provider] = Provider  # what computes on this machine
+
+    @property
+    def runs_with(self) -> str:
+        """The pip extra that brings what it takes to run a bundle."""
+        return self.run_extra or self.extra
+
+
+def runtime_names() -> list[str]:
+    """Every target of this installation. Imports none of them."""
+    return list(discovered(PACKAGE, GROUP))
+
+
+def find_runtime(name: str) -> Runtime:
+    """The record of the target `name`. Raises InputError listing the known ones."""
+    module, found = record_of(PACKAGE, GROUP, name, "RUNTIME")
+    if not isinstance(found, Runtime) or found.name != name:
+        raise InputError(f"target {name}: RUNTIME in {module} is no record of that name")
+    return found if found.engine else dataclasses.replace(found, engine=f"{module}.engine")
+
+
+def all_runtimes() -> list[Runtime]:
+    """The record of every target."""
+    return [find_runtime(name) for name in runtime_names()]
