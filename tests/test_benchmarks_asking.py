@@ -69,7 +69,7 @@ def test_the_command(tmp_path, monkeypatch, name, score, value):
 ])  # fmt: skip
 def test_answer_files(tmp_path, monkeypatch, name, written):
     MAKERS[name](tmp_path)
-    answers = tmp_path / "answers"
+    answers = tmp_path / f"answers-{name}"
     run(monkeypatch, Parrot("Yes."), "--task", name, "--data-folder", tmp_path, "--answers", answers)
     assert answers.read_text() == written
 
@@ -80,7 +80,7 @@ def test_answer_files_of_lines(tmp_path, monkeypatch):
         "mme": "existence\t0001.png\tIs it red? Please answer yes or no.\tYes\tNo. Sure",
     }.items():
         MAKERS[name](tmp_path)
-        answers = tmp_path / "answers"
+        answers = tmp_path / f"answers-{name}"
         run(monkeypatch, Parrot("No.\nSure"), "--task", name, "--data-folder", tmp_path, "--answers", answers)
         first = answers.read_text().splitlines()[0]
         assert (json.loads(first) if name == "pope" else first) == expected

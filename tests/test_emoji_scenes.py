@@ -8,20 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from himix_edge.data import emoji_drawings, emoji_scenes, load_dataset
+from himix_edge.data import emoji_drawings, emoji_pictures, emoji_scenes, load_dataset
 from himix_edge.data.emoji_concepts import COLORS, FEW, KINDS, KNOWN, UNSEEN, UNSEEN_WORDS, WORDS, code_points, kind_of
 from himix_edge.data.emoji_lists import caption, lists
+from himix_edge.data.emoji_pictures import Scene, Thing, counts
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, WORDINGS, plural, presence, questions
-from himix_edge.data.emoji_scenes import (
-    COUNT,
-    FEW_STYLES,
-    UNSEEN_STYLE,
-    Scene,
-    Thing,
-    counts,
-    load_emoji_scenes,
-    scene,
-)
+from himix_edge.data.emoji_scenes import COUNT, FEW_STYLES, UNSEEN_STYLE, load_emoji_scenes, scene
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, interval
 from himix_edge.preprocess import load_image
@@ -40,7 +32,7 @@ def drawn(monkeypatch):
         name: Image.new("RGBA", (emoji_drawings.SIZE,) * 2, (40 + i, 255 - i, (7 * i) % 256, 255))
         for i, name in enumerate(code_points())
     }
-    monkeypatch.setattr(emoji_scenes, "drawings", lambda style: made)
+    monkeypatch.setattr(emoji_pictures, "drawings", lambda style: made)
     return made
 
 

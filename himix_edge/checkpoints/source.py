@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
 from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.heads import with_its_head
-from himix_edge.checkpoints.lazy import Weights, checked
+from himix_edge.checkpoints.lazy import LazyTensor, Weights, checked
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
-from himix_edge.checkpoints.trained import Base, base_weights, overlay, read_base
+from himix_edge.checkpoints.towers import efficientnet_lite0_weights
+from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.names import as_name
@@ -107,6 +108,12 @@ def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
     text = TextProcessor.load(resolve_model(DEFAULT_MODEL))
     provenance = {"random_weights": seed}
     return Source(name, name, config, weights, lambda: text.tokenizer, lambda: text.template, provenance=provenance)
+
+
+def base_weights(base: Base) -> dict[str, LazyTensor]:
+    """The base's decoder and tower. Raises InputError if they cannot be fetched."""
+    weights = dict(open_source(fetch(base.decoder)).weights)
+    return weights | {f"vision_tower.{name}": tensor for name, tensor in efficientnet_lite0_weights().items()}
 
 
 def _folder(folder: Path, name: str) -> Source:

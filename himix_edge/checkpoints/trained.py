@@ -15,8 +15,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
-from himix_edge.checkpoints.packages import PACKAGES, fetch
-from himix_edge.checkpoints.towers import efficientnet_lite0_weights
+from himix_edge.checkpoints.packages import PACKAGES
 from himix_edge.errors import InputError
 from himix_edge.reading import read_json, validated
 
@@ -52,14 +51,6 @@ def read_base(folder: Path) -> Base | None:
 def is_adapter(name: str) -> bool:
     """Whether a trained tensor is half of a linear's adapter."""
     return name.endswith((".lora_A", ".lora_B"))
-
-
-def base_weights(base: Base) -> dict[str, LazyTensor]:
-    """The base's decoder and tower. Raises InputError if they cannot be fetched."""
-    from himix_edge.checkpoints.source import open_source
-
-    weights = dict(open_source(fetch(base.decoder)).weights)
-    return weights | {f"vision_tower.{name}": tensor for name, tensor in efficientnet_lite0_weights().items()}
 
 
 def overlay(base: Weights, trained: Weights, lora_scale: float, where: str) -> dict[str, LazyTensor]:

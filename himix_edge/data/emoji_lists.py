@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from random import Random
 
 from himix_edge.data.dataset import Turn
+from himix_edge.data.emoji_pictures import Scene, counts
 from himix_edge.data.emoji_questions import CELLS, NUMBERS, SIDES, UNCOUNTED, alike, is_at, plural
-from himix_edge.data.emoji_scenes import Scene, counts
 
 WORDINGS = {
     "caption": ("Describe the picture.", "List all that you see.", "What is where in the picture?"),

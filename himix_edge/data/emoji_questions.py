@@ -1,4 +1,4 @@
-"""Questions about an EmojiScenes picture, each after a kind that a benchmark asks.
+"""Questions about an EmojiScenes picture, each after a kind that a published task asks.
 
 name, color, kind, count, compare, relation, place (GQA), read (TextVQA), exists and absent (POPE: a thing that is
 there, a random one, and one of a kind that is there), statement (MME: yes or no), choice (MMMU: a letter).
@@ -9,7 +9,7 @@ from random import Random
 
 from himix_edge.data.dataset import Turn
 from himix_edge.data.emoji_concepts import COLORS, KINDS, kind_of
-from himix_edge.data.emoji_scenes import Scene, Thing, counts
+from himix_edge.data.emoji_pictures import Scene, Thing, counts
 
 # skill -> wordings of training, and those that only tests use
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

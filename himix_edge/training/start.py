@@ -11,8 +11,8 @@ from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.convert import Conversion, convert
 from himix_edge.checkpoints.lazy import Weights, as_weights
 from himix_edge.checkpoints.packages import PACKAGES
-from himix_edge.checkpoints.source import Source
-from himix_edge.checkpoints.trained import Base, base_weights, is_adapter, overlay
+from himix_edge.checkpoints.source import Source, base_weights
+from himix_edge.checkpoints.trained import Base, is_adapter, overlay
 from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
