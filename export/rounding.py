@@ -18,7 +18,7 @@ from himix_edge.export.preflight import float_bytes
 from himix_edge.export.quantisation import QuantizedModel, finite, quantise
 from himix_edge.export.smoothing import largest_inputs, smooth
 from himix_edge.export.tuning import tune
-from himix_edge.model.writing import write_texts
+from himix_edge.model.sampled_text import sample_texts
 
 Rounding = Literal["tuned", "gptq", "nearest"]  # tuned: gptq, then scales and norms end to end
 TUNED_BYTES = 1 << 30  # float32 bytes up to which a language model is tuned unless one says otherwise
@@ -72,7 +72,7 @@ def round_weights(
     written = None
     if writes_text(source):
         report("writing text to calibrate on")
-        written = write_texts(model, *WRITTEN)
+        written = sample_texts(model, *WRITTEN)
     if not has_4_bits(policy):
         report("smoothing and quantising")
         if written is not None:

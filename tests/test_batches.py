@@ -10,12 +10,12 @@ import torch
 
 from himix_edge.data import load_dataset
 from himix_edge.data.dataset import Dataset, Turn
-from himix_edge.evaluation.teacher_forced import answer_logits, encode
 from himix_edge.model import build_model
 from himix_edge.training.batches import BLOCK_TOKENS, BatchMaker, blocks, shares
 from himix_edge.training.graphed import padded
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
+from himix_edge.training.teacher_forced import answer_logits, encode
 from tests.conftest import TINY
 from tests.tiny_recipe import RECIPE, STAGE
 

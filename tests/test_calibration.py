@@ -19,7 +19,7 @@ from himix_edge.export.quantisation import quantise, quantise_tensor
 from himix_edge.export.smoothing import largest_inputs, smooth
 from himix_edge.export.targets import find_target
 from himix_edge.export.tuning import divergence, tune
-from himix_edge.model.writing import write_texts
+from himix_edge.model.sampled_text import sample_texts
 from tests.conftest import TINY
 
 
@@ -90,7 +90,7 @@ def test_a_language_model_writes_its_own_text(text):
     source = dataclasses.replace(random_source(TINY, "tiny"), load_template=lambda: text.template)
     source = dataclasses.replace(source, load_tokenizer=lambda: text.tokenizer)
     model = quantise(source, POLICIES["none"]).reference
-    first, again = write_texts(model, 2, 5), write_texts(model, 2, 5)
+    first, again = sample_texts(model, 2, 5), sample_texts(model, 2, 5)
     assert first.shape == (2, 5)
     assert torch.equal(first, again)
 
@@ -99,7 +99,7 @@ def test_tuning_brings_the_model_closer_and_leaves_the_integers():
     """On text that was not tuned on, too: the same distribution, another draw."""
     source = open_source("nano")
     exact = quantise(source, POLICIES["none"]).reference
-    texts = write_texts(exact, 40, 24)
+    texts = sample_texts(exact, 40, 24)
     before = quantise(source, POLICIES["int4"])
     apart = float(divergence(before.reference, exact, texts[32:]))
     steps = []

@@ -13,7 +13,7 @@ from himix_edge.config import DecoderConfig, Injection, ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.model import build_model
 from himix_edge.model.decoder import attend, concat_images, mixture_mask
-from himix_edge.model.writing import write_texts
+from himix_edge.model.sampled_text import sample_texts
 from tests.conftest import TINY
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -157,4 +157,4 @@ def test_a_model_that_overflows_writes_no_text():
     for parameter in model.parameters():
         parameter.data.fill_(1e30)
     with pytest.raises(InputError, match="its logits are NaN"):
-        write_texts(model, passages=1, tokens=3)
+        sample_texts(model, passages=1, tokens=3)

@@ -6,11 +6,11 @@ from himix_edge import load_checkpoint
 from himix_edge.data import load_dataset
 from himix_edge.data.llava import load_llava
 from himix_edge.evaluation.exact import Score, ask_all
-from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.export.pipeline import PROBE
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.text import TextProcessor
+from himix_edge.training.teacher_forced import exact_match
 
 
 def test_at_least_98_percent_of_the_whole_test_split():

@@ -10,9 +10,9 @@ from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.source import open_source
 from himix_edge.data import load_dataset
 from himix_edge.evaluation.perplexity import perplexity
-from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_checkpoint
+from himix_edge.training.teacher_forced import exact_match
 
 TEXT = (Path(__file__).parents[1] / "LICENSE").read_text()
 

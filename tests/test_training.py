@@ -22,7 +22,6 @@ from himix_edge.data import load_dataset
 from himix_edge.data.dataset import Dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.exact import Score, ask_all
-from himix_edge.evaluation.teacher_forced import exact_match
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.staging import staging
@@ -31,6 +30,7 @@ from himix_edge.training.batches import BatchMaker
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.start import Variant
+from himix_edge.training.teacher_forced import exact_match
 from himix_edge.training.trainer import Run, Trainer, learning_rate, train
 from tests.conftest import TINY
 from tests.tiny_recipe import RECIPE, STAGE

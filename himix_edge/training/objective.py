@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
-from himix_edge.evaluation.teacher_forced import answer_logits, answered, encode
 from himix_edge.model import VisionLanguageModel
 from himix_edge.training.batches import IGNORED, Batch
 from himix_edge.training.lora import without_adapters
 from himix_edge.training.recipe import Stage
+from himix_edge.training.teacher_forced import answer_logits, answered, encode
 
 RARE = -6.0  # logit of a word at a place, before anything is learned
 

@@ -26,11 +26,10 @@ from himix_edge.checkpoints.trained import is_adapter
 from himix_edge.data import Dataset, JoinedSamples, Sample, load_dataset
 from himix_edge.disk import disk_errors
 from himix_edge.errors import InputError
-from himix_edge.evaluation.teacher_forced import exact_answers, question_batches
 from himix_edge.files import staged_file
 from himix_edge.folders import Replacing, staged_folder
 from himix_edge.model import VisionLanguageModel, part_of
-from himix_edge.model.writing import write_texts
+from himix_edge.model.sampled_text import sample_texts
 from himix_edge.training.batches import Batch, BatchMaker, encode_conversation, shares
 from himix_edge.training.checking import check_images
 from himix_edge.training.folder import FINAL, LAST, METRICS, OWN_TEXTS, PLOT, run_folder
@@ -51,6 +50,7 @@ from himix_edge.training.state import (
     restore_optimizer,
     save_state,
 )
+from himix_edge.training.teacher_forced import exact_answers, question_batches
 from himix_edge.training.word_start import start_from_words
 
 OWN_TOKENS, OWN_BATCH = 192, 128
@@ -367,7 +367,7 @@ class Trainer:
             if not path.is_file():
                 batches = -(-self.recipe.own_texts // OWN_BATCH)
                 model = self.objective.model
-                texts = [write_texts(model, OWN_BATCH, OWN_TOKENS, seed).cpu() for seed in range(batches)]
+                texts = [sample_texts(model, OWN_BATCH, OWN_TOKENS, seed).cpu() for seed in range(batches)]
                 with staged_file(path) as staged:
                     save_file({"ids": torch.cat(texts)[: self.recipe.own_texts]}, staged)
         return load_file(path)["ids"]

@@ -8,7 +8,7 @@ from himix_edge.model.vlm import VisionLanguageModel
 
 
 @torch.inference_mode()
-def write_texts(model: VisionLanguageModel, passages: int, tokens: int, seed: int = 0) -> Tensor:
+def sample_texts(model: VisionLanguageModel, passages: int, tokens: int, seed: int = 0) -> Tensor:
     """Sampled text, int64 (passages, tokens), each from another first token; the same on every run of one machine.
 
     Raises:
