@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.runtimes.engine import load_engine
@@ -48,7 +49,7 @@ def open_checkpoint(source: str | Path) -> Session:
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendMissing("torch", "onnx") from None
+        raise BackendMissing("torch", extras.TORCH) from None
     from himix_edge.checkpoints import image_kv_id, open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.runtimes.pytorch_engine import PytorchEngine

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.reading import open_regular
 
@@ -78,7 +79,7 @@ def read_gguf(path: Path) -> GGUF:
     try:
         import gguf  # noqa: F401
     except ImportError:
-        raise BackendMissing("gguf", "convert") from None
+        raise BackendMissing("gguf", extras.CONVERT) from None
     metadata, tensors = _read_part(path)
     parts = _parts(path, metadata)
     if len(parts) > 1:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
@@ -23,7 +24,7 @@ def download(repo: str) -> Path:
     try:
         import huggingface_hub
     except ImportError:
-        raise BackendMissing("huggingface-hub", "convert") from None
+        raise BackendMissing("huggingface-hub", extras.CONVERT) from None
     try:
         return Path(huggingface_hub.snapshot_download(repo, allow_patterns=list(FILES)))
     except Exception as error:  # its errors come from several libraries without a common base

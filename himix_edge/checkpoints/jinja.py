@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
 
 CHILD = Path(__file__).with_name("jinja_child.py")
@@ -27,7 +28,7 @@ class JinjaTemplate:
 
     def __init__(self, template: str, special: Mapping[str, str], where: str):
         if find_spec("jinja2") is None:
-            raise BackendMissing("jinja2", "convert")
+            raise BackendMissing("jinja2", extras.CONVERT)
         self._template, self._special, self._where = template, dict(special), where
         self._in_parts = False  # whether contents are lists of parts, as for models of several kinds of input
 

@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.reading import MAX_CONFIG_BYTES, read_bytes, read_json
 from himix_edge.text import TOKENIZER, load_tokenizer
@@ -83,7 +84,7 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        raise BackendMissing("transformers", "convert") from None
+        raise BackendMissing("transformers", extras.CONVERT) from None
     with library_errors(f"{folder}: transformers cannot read this tokenizer"):  # it raises many kinds
         fast = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True, trust_remote_code=False)
         described = fast.backend_tokenizer.to_str()

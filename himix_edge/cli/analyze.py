@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from himix_edge import extras
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.errors import BackendMissing
 from himix_edge.folders import Replacing, staged_folder
@@ -33,7 +34,7 @@ def analyze(
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendMissing("torch", "train") from None
+        raise BackendMissing("torch", extras.TRAIN) from None
     if out:
         _require_matplotlib()
         with staged_folder(out, Replacing("result of himix analyze", force=True)) as staged:
@@ -79,7 +80,7 @@ def _require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise BackendMissing("matplotlib", "train") from None
+        raise BackendMissing("matplotlib", extras.TRAIN) from None
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from himix_edge import extras
 from himix_edge.cli.console import print_json, progress_console, size
 from himix_edge.cli.options import numbers
 from himix_edge.errors import BackendMissing
@@ -54,7 +55,7 @@ def convert(
     try:
         import torch
     except ImportError:
-        raise BackendMissing("torch", "convert") from None
+        raise BackendMissing("torch", extras.CONVERT) from None
     from himix_edge.checkpoints import CHECKPOINT, write_source
     from himix_edge.checkpoints.convert import Conversion
     from himix_edge.checkpoints.convert import convert as run_conversion

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
 from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
@@ -157,7 +158,7 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
         from himix_edge.export.policy import POLICIES
         from himix_edge.export.preflight import forecast
     except ImportError:
-        raise BackendMissing("torch", "onnx") from None
+        raise BackendMissing("torch", extras.TORCH) from None
     ours, vanilla = count_flops(himix_of(config), text_tokens), count_flops(vanilla_of(config), text_tokens)
     tokens = config.vision.num_tokens
     slots = tokens + text_tokens

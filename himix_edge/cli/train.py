@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from himix_edge import extras
 from himix_edge.cli.console import print_json, size
 from himix_edge.cli.options import numbers
 from himix_edge.errors import BackendMissing, InputError
@@ -69,7 +70,7 @@ def train(
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendMissing("torch", "train") from None
+        raise BackendMissing("torch", extras.TRAIN) from None
     if resume and force:
         raise InputError("--resume continues a run and --force replaces one; give one of them")
     from dataclasses import replace
@@ -77,7 +78,7 @@ def train(
     from himix_edge.config import Injection
     from himix_edge.training.recipe import DataPart, read_recipe
     from himix_edge.training.start import Variant
-    from himix_edge.training.trainer import Run
+    from himix_edge.training.run import Run
     from himix_edge.training.trainer import train as run_training
 
     recipe = read_recipe(recipe_name, settings)

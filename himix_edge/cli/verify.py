@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from himix_edge import extras
 from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table
 from himix_edge.errors import BackendMissing, GateRefused
@@ -40,7 +41,7 @@ def _compare_weights(bundles: list[Bundle], as_json: bool) -> None:
     try:
         from himix_edge.export.stored_weights import compare
     except ImportError:
-        raise BackendMissing("torch", "onnx") from None
+        raise BackendMissing("torch", extras.TORCH) from None
     found = compare(bundles)
     if as_json:
         print_json([{"bundle": str(c.bundle.folder), "tensors": c.tensors, "differs_from_reference": c.reference,

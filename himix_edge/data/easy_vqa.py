@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+from himix_edge import extras
 from himix_edge.data.dataset import Dataset, Sample, Turn
 from himix_edge.errors import BackendMissing, InputError
 
@@ -24,7 +25,7 @@ def load_easy_vqa(split: str) -> Dataset:
     try:
         import easy_vqa
     except ImportError:
-        raise BackendMissing("easy-vqa", "train") from None
+        raise BackendMissing("easy-vqa", extras.TRAIN) from None
     readers = {
         "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
         "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from himix_edge import extras
 from himix_edge.data.image_files import is_file
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.reading import first_problem
@@ -68,7 +69,7 @@ def _table(path: Path, columns: list[str], other: str = "") -> Any:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise BackendMissing("pyarrow", "mmmu") from None
+        raise BackendMissing("pyarrow", extras.MMMU) from None
     if not is_file(path) or path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: no file, or one larger than {MAX_BYTES >> 30} GiB")
     try:

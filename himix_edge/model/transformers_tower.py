@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from himix_edge import extras
 from himix_edge.config import TransformersVisionConfig
 from himix_edge.errors import BackendMissing, InputError
 
@@ -72,7 +73,7 @@ def _module(config: TransformersVisionConfig) -> nn.Module:
     try:
         import transformers
     except ImportError:
-        raise BackendMissing("transformers", "convert") from None
+        raise BackendMissing("transformers", extras.CONVERT) from None
     kinds = {
         "beit": (transformers.BeitConfig, transformers.BeitModel),
         "hiera": (transformers.HieraConfig, transformers.HieraModel),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.model import VisionLanguageModel
 
@@ -20,7 +21,7 @@ def add_adapters(model: VisionLanguageModel, rank: int, alpha: int, first_layer:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
-        raise BackendMissing("peft", "train") from None
+        raise BackendMissing("peft", extras.TRAIN) from None
     linears = LINEARS.format("|".join(map(str, range(first_layer, len(model.model.layers)))))
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linears, lora_dropout=0.0), model)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from himix_edge import extras
 from himix_edge.errors import BackendMissing
 from himix_edge.model.decoder import MLP
 
@@ -18,7 +19,7 @@ def accelerator() -> Any:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError:
-        raise BackendMissing("accelerate", "train") from None
+        raise BackendMissing("accelerate", extras.TRAIN) from None
     # a micro-batch without images, or a stage whose data has none, leaves the injection out
     return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
