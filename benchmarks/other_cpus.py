@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import executorch_runner
 from benchmarks.answers import MAX_NEW_TOKENS, answers, questions
 from benchmarks.arm64 import CPU_MODELS, EMULATORS, Arm64, install, prepare
 from benchmarks.executorch_runner import WORK, arguments_for, ask, native
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import HimixError, InputError
+from himix_edge.runtimes.executorch import build_runner
 from himix_edge.runtimes.verifying import open_verified
 
 OLDER = "Haswell"  # of 2013: AVX2, no VNNI
@@ -127,7 +127,7 @@ def prove(bundles: Sequence[Path], cpus: Sequence[str] = CPU_MODELS) -> list[Row
     if os.uname().machine != "x86_64":
         raise InputError(f"this proof runs on x86-64; on {os.uname().machine}, use himix verify")
     if "executorch" in targets.values():
-        install({"g++": "g++", "nm": "binutils", CROSS: executorch_runner.debian_package(CROSS)})
+        install({"g++": "g++", "nm": "binutils", CROSS: build_runner.debian_package(CROSS)})
     system = prepare(WORK)
     for cpu in cpus:
         if subprocess.run(system.python(cpu, "-c", ""), check=False, capture_output=True).returncode:
@@ -145,7 +145,7 @@ def prove(bundles: Sequence[Path], cpus: Sequence[str] = CPU_MODELS) -> list[Row
 def _runs(bundle: Path, target: str, system: Arm64, cpus: Sequence[str]) -> Iterator[tuple[str, Answer]]:
     """The CPUs that a bundle is to answer on, and how."""
     if target == "executorch":
-        cross = executorch_runner.build(system.site, WORK / "runner-aarch64", CROSS, "aarch64")
+        cross = build_runner.build(system.site, WORK / "runner-aarch64", CROSS, "aarch64")
         yield "x86-64 here", partial(in_cpp, [str(native())], bundle)
         yield from ((f"arm64 {cpu}", partial(in_cpp, system.command(cpu, cross), bundle)) for cpu in cpus)
     else:

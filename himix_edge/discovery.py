@@ -16,10 +16,9 @@ def discovered(package: str, group: str) -> dict[str, str]:
     An entry point cannot take the place of one of our own packages.
     """
     others = {point.name: point.module for point in entry_points(group=group)}
-    own = {
-        found.name: f"{package}.{found.name}" for found in iter_modules(import_module(package).__path__) if found.ispkg
-    }
-    return dict(sorted((others | own).items()))
+    folders = import_module(package).__path__
+    own = [found.name for found in iter_modules(folders) if found.ispkg or package.endswith(".targets")]
+    return dict(sorted((others | {name: f"{package}.{name}" for name in own}).items()))
 
 
 def record_of(package: str, group: str, name: str, attribute: str) -> tuple[str, Any]:
@@ -31,12 +30,10 @@ def record_of(package: str, group: str, name: str, attribute: str) -> tuple[str,
     if name not in known:
         raise InputError(f"unknown target {name!r:.60}; known: {', '.join(known)}")
     module = known[name]
-    if module.startswith(f"{package}."):
-        return module, getattr(import_module(module), attribute)
     try:
         return module, getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
+        if module.startswith(f"{package}."):  # one of our own
+            raise
         said = one_line(str(error))
-        raise InputError(
-            f"target {name}: its entry point in {group} is {module}, which cannot be used: {said}"
-        ) from None
+        raise InputError(f"target {name}: its entry point {module} ({group}) cannot be used: {said}") from None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from himix_edge.bundle import Bundle, cache_bytes
 from himix_edge.errors import InputError
 from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
-from himix_edge.runtimes.registry import find_runtime, runtime_names
+from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 
 Floats = NDArray[np.float32]
 
@@ -68,12 +68,14 @@ def load_engine(
     target = bundle.manifest.target
     if target not in runtime_names():
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
-    load: Callable[..., Engine] = import_module(find_runtime(target).engine).load
+    runtime = find_runtime(target)
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
     activations = activations or bundle.manifest.quantisation.activations
     capacity = bundle.manifest.context_capacity
-    with runtime_errors(f"{bundle.folder}: the files of its {target} graphs cannot be loaded"):
+    failed = f"{bundle.folder}: the files of its {target} graphs cannot be loaded"
+    with runtime_errors(failed), missing_packages(runtime):
         _refuse_too_large(bundle, capacity)
+        load: Callable[..., Engine] = import_module(runtime.engine).load
         engine = load(files, bundle.config, capacity, threads, activations)
     bundle.held.check_in_place()
     return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)

@@ -4,13 +4,14 @@ A runtime is a package in this folder whose `__init__` has a RUNTIME, or one of 
 entry point of the group "himix_edge.runtimes": `NAME = "its.module"`, the module that has the RUNTIME.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from himix_edge.discovery import discovered, record_of
-from himix_edge.errors import InputError
+from himix_edge.errors import BackendMissing, InputError
 
 PACKAGE = GROUP = "himix_edge.runtimes"
 
@@ -86,3 +87,23 @@ def find_runtime(name: str) -> Runtime:
 def all_runtimes() -> list[Runtime]:
     """The record of every target."""
     return [find_runtime(name) for name in runtime_names()]
+
+
+def extras_of(names: str) -> str:
+    """The pip extras that export to targets, given as `--target` takes them: names with commas, or all."""
+    known = {runtime.name: runtime for runtime in all_runtimes()}
+    every = [name for name, runtime in known.items() if runtime.in_all]
+    wanted = every if names == "all" else [name.strip() for name in names.split(",")]
+    return ",".join(dict.fromkeys(known[name].extra if name in known else name for name in wanted))
+
+
+@contextlib.contextmanager
+def missing_packages(runtime: Runtime) -> Iterator[None]:
+    """Raises BackendMissing, whose text has the pip line, where a package of the runtime cannot be imported."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or runtime.packages[0]).partition(".")[0]
+        if package == "himix_edge":
+            raise
+        raise BackendMissing(package, runtime.runs_with) from None

@@ -23,7 +23,7 @@ from himix_edge.bench.devices import open_device
 from himix_edge.bench.devices.board_job import board_job
 from himix_edge.bench.devices.link import LinkLost, Result
 from himix_edge.bench.devices.pushing import push
-from himix_edge.bench.devices.runner import TARGETS, build_runner
+from himix_edge.bench.devices.runner import board_runtimes, build_runner
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Device, read_records
 from himix_edge.bench.running import measure_here
@@ -79,10 +79,10 @@ def test_the_runner_measures_with_nothing_but_numpy_and_the_runtime(tiny_bundle,
     assert "changed on the board" in json.loads(refused.splitlines()[-1])["error"]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [runtime.name for runtime in board_runtimes()])
 def test_the_runner_has_all_that_an_engine_imports(target, board_python, tmp_path):
     build_runner(tmp_path / "runner.pyz")
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); import himix_edge.runtimes.{target}_engine"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import himix_edge.runtimes.{target}.engine"
     subprocess.run([board_python, "-I", "-c", code, tmp_path / "runner.pyz"], check=True)
 
 

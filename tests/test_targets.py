@@ -25,6 +25,7 @@ from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.executorch import engine as executorch_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
+from himix_edge.runtimes.registry import find_runtime
 from himix_edge.runtimes.verifying import open_verified
 from tests.conftest import TINY
 
@@ -254,7 +255,7 @@ def test_names():
         find_targets("onnx,abacus")
     for name in target_names():
         assert find_target(name).name == name
-        assert import_module(f"himix_edge.runtimes.{name}_engine").load
+        assert import_module(find_runtime(name).engine).load
 
 
 def test_executorch_refuses_what_it_has_no_kernels_for(tmp_path, tiny_checkpoint):

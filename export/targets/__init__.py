@@ -1,17 +1,20 @@
-"""The export targets. A target is one file here with a `TARGET` object; the registry finds it by the file's name."""
+"""The export targets. A target is a package here whose `__init__` has a TARGET, or one of another distribution that
+declares an entry point of the group "himix_edge.targets": `NAME = "its.module"`, the module that has the TARGET.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Literal, Protocol
 
 from himix_edge.bundle import Bundle
-from himix_edge.errors import InputError
+from himix_edge.discovery import discovered, record_of
 from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.registry import find_runtime
+
+PACKAGE, GROUP = "himix_edge.export.targets", "himix_edge.targets"
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,13 @@ class Target(Protocol):
 
 def find_target(name: str) -> Target:
     """The target called `name`. Raises InputError listing the known ones."""
-    if name not in target_names():
-        raise InputError(f"unknown target {name!r}; known: {', '.join(target_names())}")
-    target: Target = import_module(f"{__name__}.{name}").TARGET
+    target: Target = record_of(PACKAGE, GROUP, name, "TARGET")[1]
     return target
 
 
 def find_targets(names: str) -> list[str]:
     """Target names from a list with commas, or "all"; raises InputError listing the known ones."""
-    every = [name for name in target_names() if find_target(name).in_all]
+    every = [name for name in target_names() if find_runtime(name).in_all]
     chosen = every if names == "all" else [name.strip() for name in names.split(",")]
     for name in chosen:
         find_target(name)
@@ -75,5 +76,5 @@ def find_targets(names: str) -> list[str]:
 
 
 def target_names() -> list[str]:
-    """Every target of this installation."""
-    return sorted(module.name for module in iter_modules(__path__))
+    """Every target of this installation. Imports none of them."""
+    return list(discovered(PACKAGE, GROUP))

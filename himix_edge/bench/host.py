@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def device_facts(root: Path = Path("/")) -> dict[str, Any]:
         "memory_bytes": _memory(),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a pip package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _release() -> str:

@@ -10,10 +10,11 @@ from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table, progress_console, size
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import DEFAULT_MODEL
+from himix_edge.runtimes.registry import extras_of, runtime_names
 
 
 @click.command()
-@click.option("--target", required=True, help="onnx, openvino, executorch, coreml; several with commas; all.")
+@click.option("--target", required=True, help=f"{', '.join(runtime_names())}; several with commas; all.")
 @click.option("--quant", default="int8", show_default=True, help="none, int8, int4; several with commas; all.")
 @click.option(
     "--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model, a checkpoint folder or a .gguf."
@@ -156,13 +157,12 @@ def _step(status: Status, text: str) -> None:
 
 def _pipeline(target: str) -> tuple[Any, Any, Any]:
     """The export pipeline and its targets, imported only now: they need torch."""
-    from himix_edge import extras
     from himix_edge.errors import BackendMissing
 
     try:
         import torch  # noqa: F401
     except ImportError:
-        raise BackendMissing("torch", extras.of_targets(target)) from None
+        raise BackendMissing("torch", extras_of(target)) from None
     from himix_edge.export import pipeline, report
     from himix_edge.export.targets import find_targets
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 
 CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the Neural Engine
@@ -73,12 +73,10 @@ class _Interpreted:
     """The packages in the reference interpreter."""
 
     def __init__(self, packages: dict[str, Path], rounding: bool):
-        try:
-            import torch
+        import torch
 
-            from himix_edge.runtimes.coreml.interpreter import Dequantised, Interpreter, load_program
-        except ImportError:
-            raise BackendMissing("torch", "coreml") from None
+        from himix_edge.runtimes.coreml.interpreter import Dequantised, Interpreter, load_program
+
         self._torch = torch
         programs = {role: load_program(package) for role, package in packages.items()}
         weights = Dequantised()
@@ -118,10 +116,8 @@ class _Apple:
     """The packages in Core ML itself."""
 
     def __init__(self, packages: dict[str, Path]):
-        try:
-            from coremltools.models import MLModel
-        except ImportError:
-            raise BackendMissing("coremltools", "coreml") from None
+        from coremltools.models import MLModel
+
         self._encoder, self._injector = (MLModel(str(packages[r])) for r in ("vision_encoder", "vision_injector"))
         self._functions = {
             name: MLModel(str(packages["decoder"]), function_name=name) for name in ("prefill", "decode")
@@ -152,7 +148,7 @@ class _Apple:
 def load(
     files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
 ) -> CoreMlEngine:
-    """Open the three packages. Raises BackendMissing, or InputError for a package that cannot be read.
+    """Open the three packages. Raises InputError for a package that cannot be read.
 
     `threads` and `activations` are Core ML's own choice.
     """

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
+from himix_edge.runtimes.coreml import RUNTIME
 from himix_edge.runtimes.coreml.mil_file import check_program
+from himix_edge.runtimes.registry import missing_packages
 
 Operator = Callable[[dict[str, Any]], Any]
 CACHE_BYTES = 1 << 30
@@ -34,10 +36,9 @@ def load_program(package: Path) -> Any:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        import coremltools
-        from coremltools.converters.mil.frontend.milproto.load import load
-    except ImportError:
-        raise BackendMissing("coremltools", "coreml") from None
+        with missing_packages(RUNTIME):
+            import coremltools
+            from coremltools.converters.mil.frontend.milproto.load import load
     finally:
         logging.disable(before)
     data = package / "Data" / "com.apple.CoreML"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 
 METHODS = ("vision_encoder", "vision_injector", "start", "decoder")
@@ -23,14 +23,11 @@ class ExecuTorchEngine:
 
     def __init__(self, path: Path, capacity: int):
         self.capacity = capacity
-        try:
-            import torch
+        import torch
 
-            with _without_chatter():
-                from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
-                from executorch.runtime import Runtime
-        except ImportError:
-            raise BackendMissing("executorch", "executorch") from None
+        with _without_chatter():
+            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
+            from executorch.runtime import Runtime
         self._torch = torch
         try:
             with _without_chatter():
@@ -110,7 +107,7 @@ def load(
 ) -> ExecuTorchEngine:
     """Open the program, which serves every role.
 
-    Raises BackendMissing, or InputError if ExecuTorch refuses the file. `threads` is ignored: the Python runtime takes
+    Raises InputError if ExecuTorch refuses the file. `threads` is ignored: the Python runtime takes
     all cores.
     """
     return ExecuTorchEngine(files["decoder"], capacity)

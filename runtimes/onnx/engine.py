@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 
 SETTINGS = {
@@ -97,7 +97,7 @@ class OnnxEngine:
 def load(
     files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
 ) -> OnnxEngine:
-    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file.
+    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file.
 
     `activations` is written into these graphs, node by node; it is not decided here.
     """
@@ -107,12 +107,10 @@ def load(
 def open_graph(path: Path, threads: int | None, optimisation: int | None = None) -> Any:
     """A graph on the CPU; `optimisation` is ONNX Runtime's level (1: basic), all of them by default.
 
-    Raises BackendMissing, or InputError if ONNX Runtime refuses the file.
+    Raises InputError if ONNX Runtime refuses the file.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BackendMissing("onnxruntime", "onnxruntime") from None
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     for key, value in (SETTINGS | (OVERFLOWS if int8_sums_overflow() else {})).items():

@@ -60,5 +60,5 @@ class OnnxPortableEngine:
 def load(
     files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
 ) -> OnnxPortableEngine:
-    """Open the three graphs. Raises BackendMissing, or InputError if ONNX Runtime refuses a file."""
+    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file."""
     return OnnxPortableEngine(files, config, capacity, threads, activations)

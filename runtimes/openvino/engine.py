@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
@@ -84,15 +84,13 @@ class OpenVinoEngine:
 def load(
     files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
 ) -> OpenVinoEngine:
-    """Open the three graphs. Raises BackendMissing, or InputError if OpenVINO refuses a file."""
+    """Open the three graphs. Raises InputError if OpenVINO refuses a file."""
     return OpenVinoEngine(files, config, capacity, threads, activations)
 
 
 def _read(path: Path) -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise BackendMissing("openvino", "openvino") from None
+    import openvino
+
     try:
         return openvino.Core().read_model(path, path.with_suffix(".bin"))
     except Exception as error:  # OpenVINO raises RuntimeError and its own kinds

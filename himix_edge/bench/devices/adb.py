@@ -18,6 +18,7 @@ from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.files import sha256
 from himix_edge.reading import parse_json
+from himix_edge.runtimes.registry import all_runtimes
 from himix_edge.runtimes.verifying import open_verified
 
 APP = "dev.himix.edge.demo"
@@ -25,7 +26,6 @@ ACTIVITY = f"{APP}/.BenchActivity"
 FOLDER = f"/sdcard/Android/data/{APP}/files"
 OUT = "himix-bench.json"
 PREFIX = "himix-bench-"  # of our bundles' folders there
-TARGETS = ("onnx",)  # what the app's core opens
 SILENCE_S = 90.0
 PATIENCE_S = 3600.0
 POLL_S = 3.0
@@ -60,10 +60,11 @@ class AdbDevice:
         The bundle goes into a folder of a name of ours, so that one that the user has put there stays as it is.
         """
         self._check(plan)
-        if (target := read_manifest(folder).target) not in TARGETS:
+        targets = [runtime.name for runtime in all_runtimes() if runtime.app]
+        if (target := read_manifest(folder).target) not in targets:
             raise InputError(
-                f"{folder}: the app runs {' and '.join(TARGETS)} bundles, not {one_line(target)}; "
-                "export it with --target onnx"
+                f"{folder}: the app runs {' and '.join(targets)} bundles, not {one_line(target)}; "
+                f"export it with --target {targets[0]}"
             )
         bundle = open_verified(folder)
         name = f"{PREFIX}{sha256(folder / MANIFEST)[:16]}"

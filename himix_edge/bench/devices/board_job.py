@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from himix_edge.bench.devices.remote_job import is_own
+from himix_edge.bench.devices.runner import board_runtimes
 from himix_edge.bench.job import Item, Job, Question
 from himix_edge.bench.plan import Plan
 from himix_edge.bundle import MANIFEST, all_files, read_manifest
@@ -17,8 +18,6 @@ from himix_edge.errors import InputError, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
-
-PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,13 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
 
     Raises InputError or GateRefused as `open_verified`; InputError for a target that no board runs.
     """
-    if (target := read_manifest(folder).target) not in PACKAGES:
+    target = read_manifest(folder).target
+    runtimes = {runtime.name: runtime for runtime in board_runtimes()}
+    if target not in runtimes:
         raise InputError(
-            f"{folder}: a board runs {', '.join(PACKAGES)} bundles, not {one_line(target)}; export it for one of them"
+            f"{folder}: a board runs {', '.join(runtimes)} bundles, not {one_line(target)}; export it for one of them"
         )
+    runtime = runtimes[target]
     bundle = open_verified(folder)
     manifest, config = bundle.manifest, bundle.config
     for record in all_files(manifest):
@@ -79,7 +81,8 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
     test = manifest.selftest
     rows = (config.num_vision_rows, config.decoder.num_key_value_heads, 0, config.decoder.head_dim)
     board = {
-        "target": manifest.target, "capacity": manifest.context_capacity, "no_image": rows,
+        "engine": runtime.engine, "modules": runtime.modules, "packages": runtime.packages,
+        "capacity": manifest.context_capacity, "no_image": rows,
         "activations": manifest.quantisation.activations, "vanilla": config.architecture == "vanilla",
         "config": {"decoder": dataclasses.asdict(config.decoder), "vision_rows": config.vision_rows},
         "files": {role: manifest.roles[role][0].path for role in manifest.roles},
@@ -93,4 +96,4 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
     files |= {name: scratch / name for name in (*pixels.values(), "job.json")}
     key = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
     names = {Path(name).name: Path(image).name for image, name in pixels.items()}
-    return BoardJob(job, files, names, PACKAGES[manifest.target], key, plan.loads, text)
+    return BoardJob(job, files, names, runtime.packages[0], key, plan.loads, text)

@@ -1,21 +1,19 @@
 """This machine."""
 
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from himix_edge.bench.bandwidth import read_bandwidth
-from himix_edge.bench.host import device_facts
+from himix_edge.bench.host import device_facts, installed_version
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.probes import Probe
 from himix_edge.bench.record import Device, Record
 from himix_edge.bench.running import Progress, measure_here
 from himix_edge.data import Dataset
-
-RUNTIMES = ("onnxruntime", "openvino", "executorch", "coremltools")
+from himix_edge.runtimes.registry import all_runtimes
 
 
 class LocalDevice:
@@ -30,10 +28,11 @@ class LocalDevice:
 
     def status(self) -> dict[str, Any]:
         facts = device_facts()
+        names = dict.fromkeys(runtime.packages[0] for runtime in all_runtimes())
         return {
             "device": "local", "name": facts["name"], "os": facts["os"], "cpu": facts.get("cpu", ""),
             "memory_bytes": facts.get("memory_bytes"), "free_bytes": psutil.disk_usage(str(Path.cwd())).free,
-            "runtimes": {name: found for name in RUNTIMES if (found := _installed(name))}, **Probe().reading(),
+            "runtimes": {name: found for name in names if (found := installed_version(name))}, **Probe().reading(),
         }  # fmt: skip
 
     def measure(self, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress) -> Record:
@@ -41,10 +40,3 @@ class LocalDevice:
 
     def close(self) -> None:
         pass
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

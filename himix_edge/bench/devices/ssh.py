@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from himix_edge.bench.devices.board_job import BoardJob, board_job
-from himix_edge.bench.devices.executorch_board import measure_executorch
 from himix_edge.bench.devices.link import LinkLost, Result
+from himix_edge.bench.devices.program_board import measure_program, program_of
 from himix_edge.bench.devices.pushing import as_size, free_bytes, push, quoted
 from himix_edge.bench.devices.remote_job import clean_script, look_script, start_script, stop_script
-from himix_edge.bench.devices.runner import build_runner
+from himix_edge.bench.devices.runner import board_runtimes, build_runner
 from himix_edge.bench.devices.ssh_link import SshLink, parse_address
 from himix_edge.bench.outcome import BoardFacts, BoardLoad, BoardOutcome, board_outcome, steps
 from himix_edge.bench.plan import Plan
@@ -63,11 +63,13 @@ class SshDevice:
 
     def measure(self, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress) -> Record:
         with tempfile.TemporaryDirectory() as scratch:
-            if read_manifest(folder).target == "executorch":
-                there = f"{FOLDER}/executorch-{sha256(folder / MANIFEST)[:16]}"
+            if (runtime := program_of(read_manifest(folder).target)) is not None:
+                there = f"{FOLDER}/{runtime.name}-{sha256(folder / MANIFEST)[:16]}"
                 self._bring(there)
                 self._reached = True
-                return measure_executorch(self.link, folder, plan, dataset, command, progress, Path(scratch), there)
+                return measure_program(
+                    runtime, self.link, folder, plan, dataset, command, progress, Path(scratch), there
+                )
             board = board_job(folder, plan, dataset, Path(scratch))
             if not self._facts().versions.get(board.package):
                 raise BoardLacks(self.link.name, board.package)
@@ -116,7 +118,9 @@ class SshDevice:
             build_runner(runner)
             push(self.link, {"runner.pyz": runner}, f"{FOLDER}/runner", lambda done, of: None)
         self._bring(f"{FOLDER}/runner")
-        result = self.link.run(f"{self._python} {quoted(FOLDER, 'runner/runner.pyz')} facts", timeout=FACTS_S)
+        packages = shlex.join(dict.fromkeys(runtime.packages[0] for runtime in board_runtimes()))
+        asked = f"{self._python} {quoted(FOLDER, 'runner/runner.pyz')} facts {packages}"
+        result = self.link.run(asked, timeout=FACTS_S)
         for line in result.output.splitlines():
             if (facts := board_outcome(BoardFacts, line, self.link.name)) is not None:
                 return facts

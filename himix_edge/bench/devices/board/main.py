@@ -1,4 +1,6 @@
-"""The measuring process of a board: `python3 runner.pyz facts|load|measure [JOB.json]` prints lines as `bench.worker`.
+"""The measuring process of a board: `python3 runner.pyz facts|load|measure ...` prints lines as `bench.worker`.
+
+`facts` is followed by the pip packages whose versions are asked for, `load` and `measure` by the job's file.
 
 Prompts come as tokens and images as resized pixels (.npy), both made by the host: the engine's steps are what runs.
 """
@@ -10,21 +12,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from himix_edge.bench.bandwidth import read_bandwidth
-from himix_edge.bench.host import device_facts
+from himix_edge.bench.host import device_facts, installed_version
 from himix_edge.bench.job import Job, Question
 from himix_edge.bench.measuring import Asked, Measurement
 from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError
-
-PACKAGES = {"onnx": "onnxruntime", "onnx_portable": "onnxruntime", "openvino": "openvino"}
 
 
 class BoardSubject:
@@ -96,7 +95,7 @@ def main() -> None:
     """Entry point."""
     if sys.argv[1] == "facts":
         facts = {**device_facts(), "python": ".".join(map(str, sys.version_info[:3]))}
-        found = {name: _version(name) for name in sorted({"numpy", *PACKAGES.values()})}
+        found = {name: installed_version(name) for name in sorted({"numpy", *sys.argv[2:]})}
         say({"outcome": {"facts": facts, "versions": found, "reading": Probe().reading()}})
         return
     try:
@@ -110,8 +109,9 @@ def main() -> None:
 
 def load(job: Job, board: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Open the bundle in this fresh process, its files forgotten by the kernel first and every hash checked."""
-    importlib.import_module(PACKAGES[board["target"]])
-    module = importlib.import_module(f"himix_edge.runtimes.{board['target']}.engine")
+    for name in board["modules"]:
+        importlib.import_module(name)
+    module = importlib.import_module(board["engine"])
     config = ModelConfig.from_dict(board["config"])
     for name in board["hashes"]:
         with open(name, "rb") as file:  # noqa: PTH123  the descriptor is what counts
@@ -135,7 +135,7 @@ def measure(job: Job, board: dict[str, Any]) -> dict[str, Any]:
     outcome = Measurement(subject, job, Probe(), lambda done, of: say({"progress": [done, of]})).run()
     outcome["samples"]["load"] = [loaded["load"]]
     memory = {"baseline_bytes": loaded["baseline_bytes"], "peak_bytes": peak_bytes()}
-    versions = {name: found for name in ("numpy", PACKAGES[board["target"]]) if (found := _version(name))}
+    versions = {name: found for name in ("numpy", *board["packages"]) if (found := installed_version(name))}
     facts = {**device_facts(), "read_bandwidth_gb_s": round(read_bandwidth(), 1)}
     return {
         **outcome, "memory": memory, "self_test_passed": passed, "provider": "cpu", "notes": [],
@@ -171,13 +171,6 @@ def sha256(path: Path) -> str:
 def say(message: dict[str, Any]) -> None:
     """One line to the host."""
     print(json.dumps(message), flush=True)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

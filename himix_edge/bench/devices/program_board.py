@@ -1,6 +1,9 @@
-"""ExecuTorch on a board: the C++ runner there answers the questions; the board needs no Python.
+"""A board without Python: a program there answers the questions, as a runtime's `ProgramBoard` says.
 
-The runner (runtimes/executorch/runner) has to be on the board; $HIMIX_BOARD_EXECUTORCH is its path there.
+    PROGRAM --model FILE --pixels FILE --prompt IDS --position N --max-new-tokens N --runs N [--stop IDS] [--threads N]
+
+answers `runs` times, each in a line of JSON with the fields of `Run`. FILE are the decoder's main file and the resized
+image, raw uint8 (S, S, 3); IDS are numbers with commas.
 """
 
 import os
@@ -22,16 +25,16 @@ from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.reading import parse_json, validated
+from himix_edge.runtimes.registry import ProgramBoard, Runtime, find_runtime, runtime_names
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
 
-RUNNER_VARIABLE = "HIMIX_BOARD_EXECUTORCH"
 ANSWER_S = 600.0  # for all runs of one question
 Time = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class Run(Part):
-    """A line of the runner: milliseconds of each stage, the answer's tokens, what the process took (bytes)."""
+    """A line of the program: milliseconds of each stage, the answer's tokens, what the process took (bytes)."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,14 +49,28 @@ class Run(Part):
     peak_rss: int = Field(ge=0)
 
 
-def measure_executorch(
-    link: Link, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress, scratch: Path, there: str
+def program_of(target: str) -> Runtime | None:
+    """The target's record if a board runs it in a program, else None."""
+    runtime = find_runtime(target) if target in runtime_names() else None
+    return runtime if runtime is not None and isinstance(runtime.board, ProgramBoard) else None
+
+
+def measure_program(
+    runtime: Runtime,
+    link: Link,
+    folder: Path,
+    plan: Plan,
+    dataset: Dataset,
+    command: str,
+    progress: Progress,
+    scratch: Path,
+    there: str,
 ) -> Record:
     """Push the bundle and run each question's iterations in a process of its own.
 
-    Raises InputError if the runner is not there, the plan asks for what it cannot do, or it fails.
+    Raises InputError if the program is not there, the plan asks for what it cannot do, or it fails.
     """
-    runner = _runner(link, plan)
+    program = _program(runtime, link, plan)
     bundle = open_verified(folder)
     manifest, config = bundle.manifest, bundle.config
     assert config.vision is not None
@@ -74,14 +91,14 @@ def measure_executorch(
 
     def answers(number: int, prompt: str, runs: int, new_tokens: int, to_stop: bool) -> list[Run]:
         ids = text.encode_chat([Message("user", prompt)])
-        words = [runner, "--model", model, "--pixels", f"pixels/{number}.rgb", "--prompt", ",".join(map(str, ids))]
+        words = [program, "--model", model, "--pixels", f"pixels/{number}.rgb", "--prompt", ",".join(map(str, ids))]
         words += ["--position", str(position), "--max-new-tokens", str(new_tokens), "--runs", str(runs)]
         words += (["--stop", stop] if to_stop else []) + (["--threads", str(plan.threads)] if plan.threads else [])
         forget = f"dd if={shlex.quote(model)} iflag=nocache count=0 2>/dev/null; "  # coreutils' way to a cold file
         done = link.run(f"cd {quoted(there)} && {{ {forget}{shlex.join(words)}; }}", timeout=ANSWER_S)
         if done.code:
-            raise InputError(f"{link.name}: {runner}: {last_line(done.errors, 'it failed')}")
-        where = f"{link.name}: {runner}"
+            raise InputError(f"{link.name}: {program}: {last_line(done.errors, 'it failed')}")
+        where = f"{link.name}: {program}"
         lines = [line for line in done.output.splitlines() if line.startswith("{")]
         if len(lines) != runs:
             raise InputError(f"{where}: {len(lines)} answers to a question that was asked {runs} times")
@@ -118,20 +135,20 @@ def measure_executorch(
     return make_record(folder, plan, job, outcome, _device(link), command, started)
 
 
-def _runner(link: Link, plan: Plan) -> str:
+def _program(runtime: Runtime, link: Link, plan: Plan) -> str:
+    assert isinstance(runtime.board, ProgramBoard)
     simple = Plan(timed=plan.timed, warm_up=plan.warm_up, threads=plan.threads, new_tokens=plan.new_tokens,
                   natural=plan.natural, loads=plan.loads)  # fmt: skip
     if plan != simple:
         raise InputError(
-            f"{link.name}: the ExecuTorch runner answers one question about one image at a time; only --iterations, "
-            "--warm-up, --threads, --new-tokens and --natural can be set there"
+            f"{link.name}: the {runtime.title} program answers one question about one image at a time; only "
+            "--iterations, --warm-up, --threads, --new-tokens and --natural can be set there"
         )
-    runner = os.environ.get(RUNNER_VARIABLE, "himix_executorch")
-    if link.run(f"command -v {shlex.quote(runner)}").code:
-        raise InputError(
-            f"{link.name}: no {runner} there; build runtimes/executorch/runner, name it with {RUNNER_VARIABLE}"
-        )
-    return runner
+    board = runtime.board
+    program = os.environ.get(board.variable, board.program)
+    if link.run(f"command -v {shlex.quote(program)}").code:
+        raise InputError(f"{link.name}: no {program} there; {board.how}, {board.variable} names it")
+    return program
 
 
 def _answer(text: TextProcessor, image: str, prompt: str, runs: list[list[int]]) -> dict[str, Any]:
