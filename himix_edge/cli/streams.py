@@ -70,9 +70,18 @@ def _fill(descriptor: int) -> None:
             os.close(opened)
 
 
-def _stream(descriptor: int, usual: Any, dispensable: bool) -> io.TextIOWrapper:
+def _stream(descriptor: int, usual: Any, dispensable: bool) -> Any:
+    if usual is not None and not _is_on(usual, descriptor):
+        return usual  # a program that calls this one in its own process put it there
     raw = _Output(descriptor, dispensable)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), getattr(usual, "encoding", None) or "utf-8", "backslashreplace",
         line_buffering=dispensable or raw.isatty(), write_through=getattr(usual, "write_through", False),
     )  # fmt: skip
+
+
+def _is_on(stream: Any, descriptor: int) -> bool:
+    try:
+        return bool(stream.fileno() == descriptor)
+    except (AttributeError, OSError, ValueError):  # io.UnsupportedOperation is both of the last two
+        return False
