@@ -71,7 +71,7 @@ class _MeasuredChat(Chat):
     def lengthen(self, ids: list[int]) -> None:
         """Put tokens into the cache behind the image, as if they had been said before."""
         if self._vision is None:
-            self._vision = self._session.vision(self._image, self._session.stats)
+            self._vision = self.session.vision(self._image, self.session.stats)
         self._feed(ids)
 
     def _encode(self, prompt: str) -> list[int]:
