@@ -14,6 +14,8 @@ from himix_edge.errors import InputError
 from himix_edge.files import staged_file
 from himix_edge.folders import RECORD, Replacing, staged_folder
 from himix_edge.staging import settled, staging, tidy
+from himix_edge.training.pixels import ImageLoader, clear_leftovers
+from tests.conftest import TINY
 
 THING = Replacing("thing", force=True)
 
@@ -366,3 +368,17 @@ def test_without_locks_of_the_system(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert "remove it if none is running" in ran.stdout
     assert names(tmp_path) == ["out"]
+
+
+def test_kept_pixels_are_made_anew_if_damaged_and_a_killed_runs_go(tmp_path, probe_image):
+    pixels = tmp_path / "pixels"
+    load = ImageLoader(TINY.vision, pixels)
+    first = load(probe_image)
+    (kept,) = pixels.iterdir()
+    for content in (b"", b"\x93NUMPY", kept.read_bytes()[:-7]):
+        kept.write_bytes(content)
+        assert (ImageLoader(TINY.vision, pixels)(probe_image) == first).all()
+    for name in (f"{'0' * 32}.{2**22 + 1}.tmp", f"{'1' * 32}.{os.getpid()}.tmp", "notes.tmp"):
+        (pixels / name).write_text("x")
+    clear_leftovers(pixels)
+    assert names(pixels) == sorted([f"{'1' * 32}.{os.getpid()}.tmp", "notes.tmp", kept.name])
