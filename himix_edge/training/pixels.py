@@ -59,11 +59,11 @@ def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[
     path = folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
     shape = (1, vision.image_size, vision.image_size, 3)
     try:
-        pixels = np.load(path, allow_pickle=False) if is_file(path) else np.zeros(0)
+        kept: NDArray[Any] = np.load(path, allow_pickle=False) if is_file(path) else np.zeros(0)
     except (OSError, ValueError, EOFError, MemoryError):  # damaged
-        pixels = np.zeros(0)
-    if pixels.shape == shape and pixels.dtype == np.uint8:
-        return pixels
+        kept = np.zeros(0)
+    if kept.shape == shape and kept.dtype == np.uint8:
+        return kept
     pixels = load_image(image, vision.image_size, vision.resample)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
