@@ -119,7 +119,9 @@ class Session:
             prompt: the user's message.
             image: an ImageKV, an image (a path, bytes, an open file, a Pillow image, a uint8 array), a list of several
                 of either, or none.
-            max_new_tokens, temperature, top_p: None takes the model's defaults; temperature 0 is greedy.
+            max_new_tokens: most tokens of the answer; None takes the model's default, as of the next two.
+            temperature: 0 is greedy.
+            top_p: the smallest set of tokens that reaches this share is drawn from.
             seed: makes sampling repeatable.
             stop: a further text that ends the answer, or several; a matching text is not part of it.
 
