@@ -11,7 +11,8 @@ import torch
 from himix_edge.data import load_dataset
 from himix_edge.data.dataset import Dataset, Turn
 from himix_edge.model import build_model
-from himix_edge.training.batches import BLOCK_TOKENS, BatchMaker, blocks, shares
+from himix_edge.training.batch import BLOCK_TOKENS, blocks
+from himix_edge.training.batches import BatchMaker, shares
 from himix_edge.training.graphed import padded
 from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader

@@ -14,7 +14,8 @@ from himix_edge.training.batches import BatchMaker, shares
 from himix_edge.training.checking import check_images
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart
-from himix_edge.training.trainer import Run, train
+from himix_edge.training.run import Run
+from himix_edge.training.trainer import train
 from tests.conftest import TINY
 from tests.tiny_recipe import RECIPE
 

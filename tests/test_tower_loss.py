@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from himix_edge.training.batches import Batch, Row, collate
+from himix_edge.training.batch import Batch, Row, collate
 from himix_edge.training.objective import WordHead, tower_loss
 from tests.conftest import TINY
 

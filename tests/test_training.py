@@ -28,10 +28,12 @@ from himix_edge.staging import staging
 from himix_edge.text import TextProcessor
 from himix_edge.training.batches import BatchMaker
 from himix_edge.training.pixels import ImageLoader
+from himix_edge.training.rates import learning_rate
 from himix_edge.training.recipe import DataPart, Recipe, Stage
+from himix_edge.training.run import Run
 from himix_edge.training.start import Variant
 from himix_edge.training.teacher_forced import exact_match
-from himix_edge.training.trainer import Run, Trainer, learning_rate, train
+from himix_edge.training.trainer import Trainer, train
 from tests.conftest import TINY
 from tests.tiny_recipe import RECIPE, STAGE
 
@@ -323,7 +325,7 @@ def test_a_blind_run_sees_no_image(tmp_path, recipe, text, data):
 def test_text_only_samples_train_without_a_vision_segment(tmp_path, recipe, monkeypatch, data):
     samples = tuple(dataclasses.replace(s, image=None) if i % 2 else s for i, s in enumerate(data.samples))
     mixed = dataclasses.replace(data, samples=samples)
-    monkeypatch.setattr("himix_edge.training.trainer.load_dataset", lambda *_: mixed)
+    monkeypatch.setattr("himix_edge.training.run.load_dataset", lambda *_: mixed)
     train(Run(tmp_path / "run", recipe), stop_after=2)
 
 

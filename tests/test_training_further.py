@@ -12,7 +12,8 @@ from himix_edge.checkpoints.assemble import model_weights
 from himix_edge.checkpoints.trained import Base, read_base
 from himix_edge.errors import InputError
 from himix_edge.training.recipe import Stage
-from himix_edge.training.trainer import Run, Trainer, train
+from himix_edge.training.run import Run
+from himix_edge.training.trainer import Trainer, train
 from tests.conftest import TINY
 from tests.tiny_recipe import RECIPE
 

@@ -11,8 +11,9 @@ from himix_edge.config import Injection
 from himix_edge.data import load_dataset
 from himix_edge.training.processes import computes_bfloat16
 from himix_edge.training.recipe import Recipe
+from himix_edge.training.run import Run
 from himix_edge.training.start import Variant, start
-from himix_edge.training.trainer import Run, Trainer, train
+from himix_edge.training.trainer import Trainer, train
 from tests.tiny_recipe import RECIPE, STAGE
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from himix_edge.training.batches import IGNORED, Batch
+from himix_edge.training.batch import IGNORED, Batch
 from himix_edge.training.objective import Objective
 from himix_edge.training.recipe import Stage
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.model import VisionLanguageModel
-from himix_edge.training.batches import IGNORED, Batch
+from himix_edge.training.batch import IGNORED, Batch
 from himix_edge.training.lora import without_adapters
 from himix_edge.training.recipe import Stage
 from himix_edge.training.teacher_forced import answer_logits, answered, encode

@@ -34,6 +34,16 @@ class Progress:
     seconds: float = 0.0
     flops: dict[str, tuple[int, int]] = field(default_factory=dict)
 
+    def count_flops(self, stage: str, flops: int) -> None:
+        """Add a step's FLOPs to its stage's."""
+        total, count = self.flops.get(stage, (0, 0))
+        self.flops[stage] = (total + flops, count + 1)
+
+    def flops_of(self, stage: str, steps: int) -> int:
+        """Of a whole stage of so many steps, from the mean of those that were counted."""
+        total, count = self.flops.get(stage, (0, 0))
+        return total * steps // max(1, count)
+
 
 def learned_tensors(objective: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
     """The parameters called `names`, whole and on the CPU; every process of a run has to ask."""

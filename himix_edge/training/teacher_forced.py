@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from himix_edge.data import Sample, Turn
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
-from himix_edge.training.batches import IGNORED, Batch, Row, collate
+from himix_edge.training.batch import IGNORED, Batch, Row, collate
 from himix_edge.training.pixels import ImageLoader, Load
 
 
