@@ -55,7 +55,7 @@ class BundleFacts(Part):
     """What ran, from its manifest.json."""
 
     name: Text = Field(min_length=1)
-    target: Text = Field(min_length=1)  # "onnx", "onnx_portable", "openvino", "executorch", "coreml", or a peer's name
+    target: Text = Field(min_length=1)  # a target of the registry, or a peer's name
     precision: Text = Field(min_length=1)  # "none", "int8", "int4"
     activations: Text | None = None  # "float", "float16", "int8"
     architecture: Text | None = None  # "himix" or "vanilla"
