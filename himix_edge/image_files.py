@@ -124,11 +124,12 @@ def _decoded(file: Slim, where: str) -> Decoded:
         _refuse_odd_tiff(image, raw, where)
     if (codec in ("ppm", "ppm_plain") and image.mode != "1") or (image.format == "PPM" and image.mode == "I"):
         image = _netpbm(image, file.content)
+    if raw.startswith("LA;16"):
+        _load(image, "RGBA")  # its four bytes a pixel as they are
+        return Decoded((image,), _deep_grey_alpha, orientation)
     if deep:
         low = _low_bytes(_open(file.content), raw)
-        _load(image, "RGBA" if raw.startswith("LA") else None)
-        if raw.startswith("LA"):
-            return Decoded((image,), _deep_grey_alpha, orientation)
+        _load(image)
         return Decoded((image, low), partial(_deep_color, image.info.get("transparency")), orientation)
     _load(image)
     _scale_transparency(image, raw)

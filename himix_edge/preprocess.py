@@ -9,6 +9,7 @@ Of EXIF nothing but the orientation counts, and no color profile does. Floats ar
 largest is 16 or more; numbers whose black and white are unknown are refused, as `himix_edge.image_files` says.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -78,8 +79,9 @@ def load_image(image: ImageSource, size: int, resample: Resample = "bilinear") -
     """
     if _is_path(image):
         path = Path(image)
-        if not path.exists():
-            raise InputError(f"{path}: no such image")
+        with contextlib.suppress(OSError):  # a folder that may not be read, a name too long: told by reading it
+            if not path.exists():
+                raise InputError(f"{path}: no such image")
         return _resized(decode_file(read_bytes(path, MAX_FILE_BYTES), str(path)), size, resample, str(path))
     if isinstance(image, bytes | bytearray | memoryview):
         return _resized(decode_file(bytes(image), "image"), size, resample)

@@ -19,6 +19,8 @@ class StopTexts:
                 raise InputError(f"a stop text is {text!r:.60}; it must be text")
             if not text:
                 raise InputError("a stop text is empty; every answer would end before it begins")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise InputError(f"the stop text {text!a:.60} is not Unicode; no answer holds it")
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:

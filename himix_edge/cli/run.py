@@ -13,6 +13,7 @@ from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkpoint
 from himix_edge.runtimes.image_kv import is_image_kv
+from himix_edge.runtimes.stopping import StopTexts
 
 
 @click.command()
@@ -32,7 +33,7 @@ from himix_edge.runtimes.image_kv import is_image_kv
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Makes sampling repeatable.")
 @click.option("--stop", multiple=True, help="A text that ends the answer.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an exported bundle.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
     images: tuple[Path, ...],
@@ -49,13 +50,16 @@ def run(
     """Ask questions about images; answers are streamed, the time of each stage follows."""
     if not prompts and not chat:
         raise InputError("no --prompt; give one, or --chat to type them")
+    if image_kv and images:
+        raise InputError("--image and --image-kv exclude each other")
     if save_image_kv:
+        if not images and not image_kv:
+            raise InputError("--save-image-kv: there is no image; add --image")
         refuse_foreign_file(save_image_kv, is_image_kv)
+    StopTexts(settings["stop"])  # refused before the model is opened
     session = open_bundle(bundle, threads) if bundle else open_checkpoint(model)
     vision, encoding = _vision(session, images, image_kv)
-    if save_image_kv:
-        if vision is None:
-            raise InputError("--save-image-kv: there is no image; add --image")
+    if save_image_kv and vision is not None:
         vision.save(save_image_kv)
     conversation = session.chat(vision)
     questions = iter(prompts) if prompts else _typed()
@@ -92,8 +96,6 @@ def _vision(
     session: Session, images: tuple[Path, ...], saved: Path | None
 ) -> tuple[ImageKV | None, tuple[float, float, float] | None]:
     """The images' K/V and, if they were encoded here, the milliseconds of the three image stages."""
-    if saved and images:
-        raise InputError("--image and --image-kv exclude each other")
     if saved:
         return ImageKV.load(saved, session.max_image_kv_bytes), None
     if not images:
