@@ -27,7 +27,7 @@ from himix_edge.bundle import (
     Manifest,
     ParityResult,
     Preprocessing,
-    Quantisation,
+    Quantization,
     SelfTest,
     all_files,
     file_record,
@@ -398,7 +398,7 @@ def _manifest(
         preprocessing=Preprocessing(
             image_size=plan.config.vision.image_size, method=METHODS[plan.config.vision.resample]
         ),
-        quantisation=Quantisation(
+        quantisation=Quantization(
             precision=plan.request.precision,
             bits=_bits(plan.policy, model),
             group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
@@ -453,6 +453,6 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     del engine, reference  # before the next one is opened
     release_memory()
     report("gate: as it ships")
-    activations = bundle.manifest.quantisation.activations
+    activations = bundle.manifest.quantization.activations
     tolerance = "float32" if activations == "float" else f"{activations} activations"
     gate.check_engine("runtime", tolerance, load_engine(bundle))

@@ -17,7 +17,7 @@ from himix_edge.manifest import (
     Manifest,
     ParityResult,
     Preprocessing,
-    Quantisation,
+    Quantization,
     SelfTest,
     all_files,
     cache_bytes,
@@ -27,7 +27,7 @@ from himix_edge.manifest import (
 
 __all__ = [
     "MANIFEST", "METHODS", "ROLES", "Bundle", "FileRecord", "GenerationDefaults", "Manifest", "ParityResult",
-    "Preprocessing", "Quantisation", "SelfTest", "all_files", "cache_bytes", "file_record", "read_manifest",
+    "Preprocessing", "Quantization", "SelfTest", "all_files", "cache_bytes", "file_record", "read_manifest",
     "write_manifest",
 ]  # fmt: skip
 

@@ -51,7 +51,7 @@ class Preprocessing(Record):
     method: Method
 
 
-class Quantisation(Record):
+class Quantization(Record):
     """How the weights were quantised: bits and group size per role (0: one scale for each output channel)."""
 
     precision: Literal["none", "int8", "int4"]
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json into `folder`."""
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
 
 
 def all_files(manifest: Manifest) -> list[FileRecord]:

@@ -70,7 +70,7 @@ def load_engine(
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
     runtime = find_runtime(target)
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
-    activations = activations or bundle.manifest.quantisation.activations
+    activations = activations or bundle.manifest.quantization.activations
     capacity = bundle.manifest.context_capacity
     failed = f"{bundle.folder}: the files of its {target} graphs cannot be loaded"
     with runtime_errors(failed), missing_packages(runtime):

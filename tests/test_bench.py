@@ -271,9 +271,9 @@ def test_report_from_an_app_s_record(tmp_path):
 )
 def test_a_token_s_bytes_are_those_of_its_matrices(tiny_bundle, precision, group, activations, weight):
     manifest = read_manifest(tiny_bundle)
-    bits = dict.fromkeys(manifest.quantisation.bits, {"int4": 4, "int8": 8, "none": 32}[precision])
+    bits = dict.fromkeys(manifest.quantization.bits, {"int4": 4, "int8": 8, "none": 32}[precision])
     changes = {"precision": precision, "bits": bits, "group_size": group, "activations": activations}
-    stored = manifest.model_copy(update={"quantisation": manifest.quantisation.model_copy(update=changes)})
+    stored = manifest.model_copy(update={"quantization": manifest.quantization.model_copy(update=changes)})
     config = Bundle(tiny_bundle, manifest).config
     # tests.conftest.TINY: 2 layers, hidden 64, MLP 96, 4/2 heads of 16, vocabulary 400, tied
     matrices = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96) + 400 * 64

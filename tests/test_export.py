@@ -100,7 +100,7 @@ def test_the_disk_that_is_needed_differs_by_target(tmp_path):
 
 def test_manifest_records_what_was_made(nano_bundles):
     manifest = open_verified(nano_bundles["int4"]).manifest
-    assert manifest.quantisation.bits == {"vision_encoder": 8, "vision_injector": 8, "decoder": 4, "embedding": 4}
+    assert manifest.quantization.bits == {"vision_encoder": 8, "vision_injector": 8, "decoder": 4, "embedding": 4}
     assert {r.stage for r in manifest.parity} == {"subgraphs", "quantised", "weights", "packed", "runtime"}
     assert all(r.passed for r in manifest.parity)
     assert manifest.provenance["training"]["data"]["licence"] == "MIT"
@@ -206,9 +206,9 @@ def test_a_kill_at_any_moment_leaves_the_old_bundle_or_none(tmp_path, tiny_check
     process.send_signal(signal.SIGKILL)
     process.wait()
     if out.exists():
-        assert open_verified(out).manifest.quantisation.precision in ("none", "int8")
+        assert open_verified(out).manifest.quantization.precision in ("none", "int8")
     assert subprocess.run(command, check=False).returncode == 0
-    assert open_verified(out).manifest.quantisation.precision == "int8"
+    assert open_verified(out).manifest.quantization.precision == "int8"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -58,7 +58,7 @@ def test_one_command_makes_all_of_them_and_a_report(four):
         "runtime",
     }
     manifests = [open_verified(bundle).manifest for bundle in four.values()]
-    assert {m.quantisation.method for m in manifests} == {"gptq, tuned scales and norms"}
+    assert {m.quantization.method for m in manifests} == {"gptq, tuned scales and norms"}
     assert len({m.image_kv_id for m in manifests}) == 1
 
 

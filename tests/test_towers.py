@@ -218,7 +218,7 @@ def test_every_tower_goes_through_the_gate_quantised(folders, family, tmp_path):
     config = dataclasses.replace(TINY, vision=vision, vision_hidden_size=vision.feature_size)
     save_source(tmp_path / "model", random_source(config, "tiny"))
     bundle = export(plan(ExportRequest(str(tmp_path / "model"), "onnx", "int8", tmp_path / "out", probe_questions=2)))
-    assert bundle.manifest.quantisation.bits["vision_encoder"] == (32 if family == "cnn" else 8)
+    assert bundle.manifest.quantization.bits["vision_encoder"] == (32 if family == "cnn" else 8)
     assert bundle.manifest.preprocessing.method.startswith(f"pillow-{vision.resample}")
     session = open_bundle(bundle.folder)
     assert session.encode_image(bundle.folder / bundle.manifest.selftest.image).tokens == vision.num_tokens

@@ -15,8 +15,8 @@ def bundle_facts(folder: Path, accuracy: float | None = None) -> BundleFacts:
     return BundleFacts(
         name=manifest.name,
         target=manifest.target,
-        precision=manifest.quantisation.precision,
-        activations=manifest.quantisation.activations,
+        precision=manifest.quantization.precision,
+        activations=manifest.quantization.activations,
         architecture=config.architecture,
         manifest_sha256=sha256(folder / MANIFEST),
         bytes=sum(record.bytes for record in all_files(manifest)),
@@ -34,19 +34,19 @@ def weight_bytes_per_token(manifest: Manifest, config: ModelConfig) -> int:
     A scale counts 2 bytes. A tied head is the embedding, at its number of bits; a float weight counts 4 bytes, or 2
     where activations are float16.
     """
-    decoder, quantisation = config.decoder, manifest.quantisation
+    decoder, quantization = config.decoder, manifest.quantization
     heads, kv = decoder.num_attention_heads * decoder.head_dim, decoder.num_key_value_heads * decoder.head_dim
     attention = decoder.hidden_size * (2 * heads + 2 * kv)
     linears = decoder.num_hidden_layers * (attention + 3 * decoder.hidden_size * decoder.intermediate_size)
     head = decoder.vocab_size * decoder.hidden_size
-    float_bytes = 2 if quantisation.activations == "float16" else 4
+    float_bytes = 2 if quantization.activations == "float16" else 4
 
     def stored(count: int, bits: int) -> float:
         if bits > 8:
             return count * float_bytes
-        return count * (bits / 8 + (2 / quantisation.group_size if bits == 4 and quantisation.group_size else 0))
+        return count * (bits / 8 + (2 / quantization.group_size if bits == 4 and quantization.group_size else 0))
 
-    bits = quantisation.bits
+    bits = quantization.bits
     return round(stored(linears, bits.get("decoder", 32)) + stored(head, bits.get("embedding", 32)))
 
 

@@ -44,7 +44,7 @@ def _bundle_facts(folder: Path) -> dict[str, Any]:
     roles = {role: size(sum(record.bytes for record in records)) for role, records in manifest.roles.items()}
     return {
         "bundle": manifest.name, "target": manifest.target, **_config_facts(config), "size": roles,
-        "weights": manifest.quantisation.model_dump(), "context capacity": manifest.context_capacity,
+        "weights": manifest.quantization.model_dump(), "context capacity": manifest.context_capacity,
         "image": manifest.preprocessing.model_dump(), "made with": manifest.tools,
         "provenance": manifest.provenance,
     }  # fmt: skip

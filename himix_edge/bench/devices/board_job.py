@@ -83,7 +83,7 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
     board = {
         "engine": runtime.engine, "modules": runtime.modules, "packages": runtime.packages,
         "capacity": manifest.context_capacity, "no_image": rows,
-        "activations": manifest.quantisation.activations, "vanilla": config.architecture == "vanilla",
+        "activations": manifest.quantization.activations, "vanilla": config.architecture == "vanilla",
         "config": {"decoder": dataclasses.asdict(config.decoder), "vision_rows": config.vision_rows},
         "files": {role: manifest.roles[role][0].path for role in manifest.roles},
         "hashes": {record.path: record.sha256 for record in all_files(manifest)},
