@@ -106,7 +106,7 @@ class Manifest(Record):
     files: list[FileRecord]
     model: dict[str, Any]
     preprocessing: Preprocessing
-    quantisation: Quantisation
+    quantization: Quantization = Field(alias="quantisation")  # the schema's name
     chat_template: ChatTemplate
     generation: GenerationDefaults
     context_capacity: Count
@@ -114,7 +114,7 @@ class Manifest(Record):
     image_kv_id: Label
     tools: dict[Label, Label]
     provenance: dict[str, Any]
-    weights: dict[str, Digest] = {}  # quantised parameter -> digest of its integers and scales, see export.quantisation
+    weights: dict[str, Digest] = {}  # quantised parameter -> digest of its integers and scales
     parity: list[ParityResult]
     selftest: SelfTest
 
