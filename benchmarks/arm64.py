@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
 
+from himix_edge.bench.devices.runner import board_runtimes
 from himix_edge.cli.console import progress_console
 from himix_edge.errors import InputError
 
@@ -25,7 +26,6 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 QEMU = ("trixie", "amd64", ("qemu-user",))  # bookworm's qemu, 7.2, is too old
 EMULATORS = ("qemu-aarch64", "qemu-x86_64")  # the package has one for every architecture, half a gigabyte
 PYTHON = ("bookworm", "arm64", ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6"))
-RUNTIMES = ("onnxruntime", "openvino")
 GLIBC = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")  # what wheels may ask of bookworm's 2.36
 CPU_MODELS = ("max", "cortex-a76")
 
@@ -84,7 +84,8 @@ def prepare(work: Path) -> Arm64:
     _once(root, _words(PYTHON), lambda to: _unpack(to, *PYTHON))
     torch = [f"{name}=={version(name)}" for name in ("executorch", "torch")]
     torch = [name.partition("+")[0] for name in torch]
-    needs = [*(need for need in requires("himix-edge") or () if "extra ==" not in need), *RUNTIMES]
+    needs = [*(need for need in requires("himix-edge") or () if "extra ==" not in need)]
+    needs += dict.fromkeys(runtime.packages[0] for runtime in board_runtimes())
     constraints = (ROOT / "constraints.txt").read_text().splitlines()
     _once(site, [*needs, *torch, *constraints], lambda to: _unpack_wheels(to, needs, torch))
     project = work / "project"

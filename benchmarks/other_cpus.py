@@ -34,11 +34,11 @@ from benchmarks.executorch_runner import WORK, arguments_for, ask, native
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import HimixError, InputError
 from himix_edge.runtimes.executorch import build_runner
+from himix_edge.runtimes.registry import ProgramBoard, Runtime, all_runtimes, find_runtime
 from himix_edge.runtimes.verifying import open_verified
 
 OLDER = "Haswell"  # of 2013: AVX2, no VNNI
 CROSS = "aarch64-linux-gnu-g++"
-RUNNERS = {"onnx": "ONNX Runtime", "onnx_portable": "ONNX Runtime", "openvino": "OpenVINO", "executorch": "C++ runner"}
 Answer = Callable[[], list[list[int]]]
 
 
@@ -120,13 +120,14 @@ def prove(bundles: Sequence[Path], cpus: Sequence[str] = CPU_MODELS) -> list[Row
         InputError: not a bundle, a target that has no runner here, an unknown CPU model, a missing tool.
         GateRefused: a file that is not what its manifest says.
     """
-    targets = {path: open_verified(path).manifest.target for path in bundles}
+    targets = {path: find_runtime(open_verified(path).manifest.target) for path in bundles}
     for path, target in targets.items():
-        if target not in RUNNERS:
-            raise InputError(f"{path}: no runner for target {target} on other CPUs; {', '.join(RUNNERS)} have one")
+        if target.board is None:
+            ours = [runtime.name for runtime in all_runtimes() if runtime.board is not None]
+            raise InputError(f"{path}: no runner for target {target.name} on other CPUs; {', '.join(ours)} have one")
     if os.uname().machine != "x86_64":
         raise InputError(f"this proof runs on x86-64; on {os.uname().machine}, use himix verify")
-    if "executorch" in targets.values():
+    if any(isinstance(target.board, ProgramBoard) for target in targets.values()):
         install({"g++": "g++", "nm": "binutils", CROSS: build_runner.debian_package(CROSS)})
     system = prepare(WORK)
     for cpu in cpus:
@@ -136,15 +137,15 @@ def prove(bundles: Sequence[Path], cpus: Sequence[str] = CPU_MODELS) -> list[Row
     for path, target in targets.items():
         expected = [open_verified(path).manifest.selftest.token_ids, *answers(path)[1:]]
         for cpu, answer in _runs(path, target, system, cpus):
-            row = compare(path, RUNNERS[target], cpu, expected, answer)
+            row = compare(path, target.title, cpu, expected, answer)
             progress_console.print(f"{row.bundle} on {row.cpu}: {row.tokens}, {row.seconds:.1f} s", highlight=False)
             rows.append(row)
     return rows
 
 
-def _runs(bundle: Path, target: str, system: Arm64, cpus: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+def _runs(bundle: Path, target: Runtime, system: Arm64, cpus: Sequence[str]) -> Iterator[tuple[str, Answer]]:
     """The CPUs that a bundle is to answer on, and how."""
-    if target == "executorch":
+    if isinstance(target.board, ProgramBoard):
         cross = build_runner.build(system.site, WORK / "runner-aarch64", CROSS, "aarch64")
         yield "x86-64 here", partial(in_cpp, [str(native())], bundle)
         yield from ((f"arm64 {cpu}", partial(in_cpp, system.command(cpu, cross), bundle)) for cpu in cpus)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from himix_edge.runtimes.registry import runtime_names
+
 Case = tuple[str, bytes, dict[str, Any]]
 RAW = "@raw:"  # a string "@raw:X" is written as X
 SIZES = [
@@ -56,7 +58,7 @@ def _wrong_choices(good: dict[str, Any]) -> Iterator[Case]:
         yield _changed(good, "schema_version", value, word="schema" if isinstance(value, int) else "")
     for value in ("pytorch", "", "ONNX", "\u202eonnx", "tflite\n"):
         yield _changed(good, "target", value, word="")
-    for target in {"onnx", "onnx_portable", "coreml", "executorch", "openvino"} - {good["target"]}:
+    for target in set(runtime_names()) - {good["target"]}:
         yield _changed(good, "target", target, word=target)
     for value in ("nearest", "", 5, None):
         yield _changed(good, "preprocessing.method", value, word="method")
