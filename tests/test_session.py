@@ -1,7 +1,10 @@
 """Sessions: streaming, chat, kept images, limits; on PyTorch and on the same model's ONNX bundle."""
 
+import threading
+
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 from himix_edge.errors import InputError
 from himix_edge.runtimes import ImageKV, open_bundle, open_checkpoint
@@ -89,6 +92,20 @@ def test_the_answer_ends_at_the_cache(session, probe_image):
     ("hi", {"top_p": 0}, "top_p"),
     ("hi", {"max_new_tokens": 0}, "max_new_tokens"),
     ("hi", {"seed": -1}, "seed"),
+    ("hi", {"temperature": float("inf")}, "temperature"),
+    ("hi", {"temperature": "1"}, "temperature"),
+    ("hi", {"temperature": 10**400}, "temperature"),
+    ("hi", {"top_p": float("nan")}, "top_p"),
+    ("hi", {"top_p": True}, "top_p"),
+    ("hi", {"max_new_tokens": True}, "max_new_tokens"),
+    ("hi", {"max_new_tokens": 2.5}, "max_new_tokens"),
+    ("hi", {"max_new_tokens": -(10**5000)}, "max_new_tokens"),
+    ("hi", {"seed": 1.5}, "seed"),
+    ("hi", {"stop": ""}, "empty"),
+    ("hi", {"stop": ["a", ""]}, "empty"),
+    ("hi", {"stop": [1]}, "stop text"),
+    ("hi", {"stop": b"a"}, "stop"),
+    ("hi", {"stop": "\udcff"}, "not Unicode"),
 ])  # fmt: skip
 def test_bad_requests_are_refused_before_any_piece(session, prompt, settings, message):
     with pytest.raises(InputError, match=message):
@@ -105,6 +122,44 @@ def test_another_models_image_is_refused(session, probe_image):
         concat([kept, ImageKV(kept.key, kept.value, "0123")])
     with pytest.raises(InputError, match="vanilla"):
         concat([ImageKV(kept.key, kept.value, "a", next_position=16)] * 2)
+
+
+def test_an_image_kv_that_this_model_cannot_have_made_is_refused(session, probe_image):
+    kept = session.encode_image(probe_image)
+    for position in (-1, 1, 600, 10**30):
+        with pytest.raises(InputError, match="another model"):
+            session.generate("hi", ImageKV(kept.key, kept.value, kept.model_id, position))
+    wide = [np.repeat(tensor, 7, axis=2) for tensor in (kept.key, kept.value)]
+    with pytest.raises(InputError, match="112 cache slots; the model has 96"):
+        session.generate("hi", ImageKV(*wide, kept.model_id))
+
+
+def test_images_of_every_kind_in_every_call(session, probe_image):
+    opened = PillowImage.open(probe_image)
+    kinds = [str(probe_image), probe_image.read_bytes(), opened, np.asarray(opened.convert("RGB"))]
+    kept = session.encode_image(probe_image)
+    said = ids(session.generate("what is it?", probe_image, **ASK))
+    for image in kinds:
+        assert np.array_equal(session.encode_image(image).key, kept.key)
+        assert ids(session.generate("what is it?", image, **ASK)) == said
+        assert ids(session.chat(image).send("what is it?", **ASK)) == said
+        assert session.encode_images([image, kept]).tokens == 32
+    assert session.vision([*kinds, kept], session.stats).tokens == 80
+    assert session.vision((), session.stats).tokens == 0
+    for wrong in (np.zeros((2, 8, 8, 3), np.uint8), 5, {"a.png"}):
+        with pytest.raises(InputError, match="is no image"):
+            session.generate("hi", wrong)
+
+
+def test_encoding_in_several_threads(session, probe_image):
+    expected, found = session.encode_image(probe_image), []
+    threads = [threading.Thread(target=lambda: found.append(session.encode_image(probe_image))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(np.allclose(kept.key, expected.key, atol=1e-5) for kept in found)
 
 
 def test_damaged_image_kv_files(session, probe_image, tmp_path):
@@ -130,6 +185,30 @@ def test_sampling_is_repeatable_and_top_p_cuts_the_tail(session, probe_image):
     assert np.allclose(Sampler(1.0, 0.7).probabilities(logits), [0.625, 0.375, 0, 0])
     assert np.allclose(Sampler(1.0, 1.0).probabilities(logits), [0.5, 0.3, 0.15, 0.05])
     assert Sampler(1.0, 0.1, seed=0).pick(logits) == Sampler().pick(logits) == 0
+
+
+def test_a_tiny_temperature_is_greedy_and_a_huge_limit_the_cache(session, probe_image):
+    logits = np.array([1.0, 3.0, 2.0, -np.inf], np.float32)
+    assert [Sampler(tiny, seed=seed).pick(logits) for tiny in (5e-324, 1e-310, 1e-300) for seed in range(3)] == [1] * 9
+    greedy = ids(session.generate("hi", probe_image, max_new_tokens=4, temperature=0))
+    assert ids(session.generate("hi", probe_image, max_new_tokens=4, temperature=1e-310)) == greedy
+    assert len(ids(session.generate("hi", max_new_tokens=10**30, temperature=0, seed=10**40))) <= session.capacity
+
+
+def test_a_stop_text_may_be_one_string():
+    assert StopTexts("END").feed("the END") == ("the ", True)
+    assert StopTexts("END").feed("END, N") == ("", True)
+
+
+def test_the_stop_text_that_is_complete_first_counts_however_tokens_fall():
+    for cuts in (["xabcd"], ["x", "a", "b", "c", "d"], ["xab", "cd"], ["xabc", "d"]):
+        stop, shown = StopTexts(["abcd", "bc"]), ""
+        for piece in cuts:
+            text, stopped = stop.feed(piece)
+            shown += text
+            if stopped:
+                break
+        assert (shown, stopped) == ("xa", True)
 
 
 def test_stop_texts_are_never_shown():
