@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all fuzz lint types bench clean apk test-android web test-web test-ios
+.PHONY: demo test test-all fuzz lint types tree docs bench clean apk test-android web test-web test-ios
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -35,12 +35,18 @@ lint: $(VENV)/dev.stamp types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy finds packages by folder; the link tree gives export/ and runtimes/ the place they are installed at
-types: $(VENV)/dev.stamp
+# mypy and mkdocstrings find packages by folder; the link tree gives export/ and runtimes/ the place they are installed at
+tree:
 	@rm -rf build/types && mkdir -p build/types/himix_edge
 	@ln -s $(CURDIR)/himix_edge/* build/types/himix_edge/
 	@ln -s $(CURDIR)/export $(CURDIR)/runtimes build/types/himix_edge/
+
+types: $(VENV)/dev.stamp tree
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p himix_edge
+
+# the documentation's site in build/site; broken links and unknown names end it
+docs: $(VENV)/docs.stamp tree
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.nano
@@ -87,6 +93,10 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt | $(VENV)/dev.stamp
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # the iOS demo's Swift package on Linux or macOS; installs Swift into build/swift where there is none (root, 3 GB)
 test-ios: $(VENV)/dev.stamp

@@ -63,6 +63,7 @@ def test_addresses(address, host, port):
 @pytest.mark.parametrize(
     ("address", "says"),
     [
+        ("pi@{}board{", "give ssh://"),
         ("pi@board:²", "from 1 to 65535"),
         ("pi@board:٢٢", "from 1 to 65535"),
         ("pi@board:0", "from 1 to 65535"),

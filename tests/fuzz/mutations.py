@@ -10,7 +10,8 @@ Kind = Literal["bytes", "text", "json", "safetensors"]
 
 NUMBERS = (0, 1, -1, 2, 7, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30)
 VALUES: tuple[Any, ...] = (
-    *NUMBERS, 0.5, -0.0, 1e-310, 1e308, 1e400, float("nan"), float("inf"), True, False, None, "", "0", "64", "2000000000",
+    *NUMBERS, 0.5, -0.0, 1e-310, 1e308, 1e400, float("nan"), float("inf"), True, False, None, "", "0", "64",
+    "2000000000",
     "x" * 5000, "../../etc/passwd", "/dev/zero", "a\0b", "a\nb", "\ud800", "\x1b[31m", "$(touch x)", "*", "²", "\u202e",
     [], {}, [[]], [None], {"": None}, [1, 2, 3], {"a": {"b": {}}},
 )  # fmt: skip

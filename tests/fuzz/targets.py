@@ -28,7 +28,6 @@ class Target:
         weight: its share of the inputs.
         deep: needs bundles that take minutes to make.
         seconds: an input that takes longer is a finding.
-        many_lines: its errors may be tables.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Target:
     weight: int = 4
     deep: bool = False
     seconds: float = 10
-    many_lines: bool = False
 
     def prepare(self, material: Path, place: Path) -> tuple[list[bytes], Parse]:
         """The seeds and the parser, with `place` filled with what surrounds the damaged file."""
@@ -189,7 +187,7 @@ def _setting(path: Path) -> Any:
 
 
 def _policy(path: Path) -> Any:
-    from himix_edge.export.policy import POLICIES, read_policy
+    from himix_edge.export.quantization.policy import POLICIES, read_policy
 
     return read_policy(path, POLICIES["int4"])
 
@@ -222,9 +220,9 @@ def _records(path: Path) -> Any:
 
 
 def _device(path: Path) -> Any:
-    from himix_edge.bench.devices.ssh_link import SshLink
+    from himix_edge.bench.devices.ssh_link import parse_address
 
-    return SshLink(path.read_bytes().decode("utf-8", "replace"))
+    return parse_address(path.read_bytes().decode("utf-8", "replace"))
 
 
 RECORD = {
@@ -246,8 +244,6 @@ LLAVA = [
     {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
 ]
 TASKS = {
-    "vqav2": ("v2_OpenEnded_mscoco_val2014_questions.json",
-              {"questions": [{"question_id": 1, "image_id": 2, "question": "q"}]}),
     "gqa": ("testdev_balanced_questions.json",
             {"1": {"imageId": "1", "question": "q", "answer": "a", "types": {"structural": "query"}}}),
     "textvqa": ("TextVQA_0.5.1_val.json",
@@ -269,21 +265,68 @@ def _all() -> list[Target]:
     found = [
         Target("manifest", "json", files("bundle-onnx/manifest.json"), _manifest, "manifest.json", bundle, 8),
         Target("info", "json", files("bundle-onnx/manifest.json"), _described, "manifest.json", bundle),
-        Target("tokenizer", "json", lambda m: [*files("*/tokenizer.json")(m), *files("llama/sentencepiece.json")(m)],
-               _tokenizer, "tokenizer.json", weight=6),
-        Target("chat template", "json", files("checkpoint/chat_template.json"), _text, "chat_template.json", checkpoint),
-        Target("jinja template", "text", lambda m: [json.loads(s)["chat_template"].encode()
-                                                    for s in files("llama/tokenizer_config.json")(m)],
-               _source, "chat_template.jinja", llama, 2),
-        Target("tokenizer_config", "json", files("llama/tokenizer_config.json"), _source, "tokenizer_config.json", llama, 2),
-        Target("generation_config", "json", files("llama/generation_config.json"), _source, "generation_config.json", llama, 2),
+        Target(
+            "tokenizer",
+            "json",
+            lambda m: [*files("*/tokenizer.json")(m), *files("llama/sentencepiece.json")(m)],
+            _tokenizer,
+            "tokenizer.json",
+            weight=6,
+        ),
+        Target(
+            "chat template", "json", files("checkpoint/chat_template.json"), _text, "chat_template.json", checkpoint
+        ),
+        Target(
+            "jinja template",
+            "text",
+            lambda m: [json.loads(s)["chat_template"].encode() for s in files("llama/tokenizer_config.json")(m)],
+            _source,
+            "chat_template.jinja",
+            llama,
+            2,
+        ),
+        Target(
+            "tokenizer_config", "json", files("llama/tokenizer_config.json"), _source, "tokenizer_config.json", llama, 2
+        ),
+        Target(
+            "generation_config",
+            "json",
+            files("llama/generation_config.json"),
+            _source,
+            "generation_config.json",
+            llama,
+            2,
+        ),
         Target("prompt", "text", given("What is it?\n<|user|> caf\u00e9 \U0001f600 x"), _prompt, "prompt", checkpoint),
-        Target("token stream", "bytes", lambda _: [bytes(range(256)), "caf\u00e9 \U0001f600\n\r".encode() * 9], _stream, "ids", llama),
-        Target("config", "json", lambda m: [*files("checkpoint/config.json")(m), *files("llama/config.json")(m)], _config,
-               "config.json", weight=8),
-        Target("config of a checkpoint", "json", files("checkpoint/config.json"), _checkpoint, "config.json", checkpoint),
+        Target(
+            "token stream",
+            "bytes",
+            lambda _: [bytes(range(256)), "caf\u00e9 \U0001f600\n\r".encode() * 9],
+            _stream,
+            "ids",
+            llama,
+        ),
+        Target(
+            "config",
+            "json",
+            lambda m: [*files("checkpoint/config.json")(m), *files("llama/config.json")(m)],
+            _config,
+            "config.json",
+            weight=8,
+        ),
+        Target(
+            "config of a checkpoint", "json", files("checkpoint/config.json"), _checkpoint, "config.json", checkpoint
+        ),
         Target("config of a Llama", "json", files("llama/config.json"), _checkpoint, "config.json", llama),
-        Target("weights", "safetensors", files("checkpoint/model.safetensors"), _checkpoint, "model.safetensors", checkpoint, 2),
+        Target(
+            "weights",
+            "safetensors",
+            files("checkpoint/model.safetensors"),
+            _checkpoint,
+            "model.safetensors",
+            checkpoint,
+            2,
+        ),
         Target("gguf", "bytes", files("gguf/*.gguf"), _gguf, "model.gguf", weight=6),
         Target("image", "bytes", files("images/*"), _image, "image", weight=16),
         Target("image kv", "safetensors", files("image.kv"), _image_kv, "image.kv"),
@@ -291,17 +334,30 @@ def _all() -> list[Target]:
         Target("setting", "text", given("all.steps=500", "blind=true", "tests=[]"), _setting, "setting"),
         Target("policy", "text", given(POLICY), _policy, "policy.yaml"),
         Target("llava", "json", given(json.dumps(LLAVA)), _llava, "data.json", "images"),
-        Target("record", "json", given(json.dumps(RECORD), json.dumps([RECORD] * 2)), _records, "record.json", weight=2),
+        Target(
+            "record", "json", given(json.dumps(RECORD), json.dumps([RECORD] * 2)), _records, "record.json", weight=2
+        ),
         Target("device", "text", given("pi@board:22", "[::1]:22", "pi@[fe80::1]"), _device, "device"),
-        *(Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file, weight=2)
-          for name, (file, content) in TASKS.items()),
-    ]  # fmt: skip
+        *(
+            Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file, weight=2)
+            for name, (file, content) in TASKS.items()
+        ),
+    ]
     for target, roles in ROLES.items():
         found += [
-            Target(f"{target} {Path(role).stem}", "bytes", files(f"bundle-{target}/{role}"), _session, role,
-                   f"bundle-{target}", 1, target != "onnx", 20)
+            Target(
+                f"{target} {Path(role).stem}",
+                "bytes",
+                files(f"bundle-{target}/{role}"),
+                _session,
+                role,
+                f"bundle-{target}",
+                1,
+                target != "onnx",
+                20,
+            )
             for role in roles
-        ]  # fmt: skip
+        ]
     return found
 
 

@@ -40,9 +40,8 @@ def feed(job: dict[str, object]) -> None:
             try:
                 parse(path)
                 taken += 1
-            except HimixError as error:
-                if "\n" in str(error) and not target.many_lines:
-                    finding = f"more than one line: {str(error)[:300]!r}"
+            except HimixError:
+                pass  # the command line prints it in one line, whatever stands in it
             except BaseException as error:  # a panic of a library in Rust is no Exception
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 finding = f"{type(error).__name__}: {str(error)[:200]} ({where.filename}:{where.lineno})"

@@ -32,19 +32,22 @@ def parse_address(text: str) -> tuple[str, int | None]:
 
     Raises InputError for anything else.
     """
-    give = f"ssh://{one_line(text)}: {{}}give ssh://user@host[:port]"
+
+    def refused(why: str = "") -> InputError:
+        return InputError(f"ssh://{one_line(text)}: {why}give ssh://user@host[:port]")
+
     found = ADDRESS.fullmatch(text)
     if found is None:
-        raise InputError(give.format(""))
+        raise refused()
     user, six, host, port = found["user"], found["six"], found["host"], found["port"]
     if six is not None:
         try:
             ipaddress.IPv6Address(six)
         except ValueError:
-            raise InputError(give.format(f"{six} is no IPv6 address; ")) from None
+            raise refused(f"{six} is no IPv6 address; ") from None
     number = int(port) if port and re.fullmatch(r"[0-9]{1,5}", port) else None
     if port is not None and not (number and number < 1 << 16):
-        raise InputError(give.format("a port is a number from 1 to 65535; "))
+        raise refused("a port is a number from 1 to 65535; ")
     return f"{user}@{six or host}" if user else six or host, number
 
 

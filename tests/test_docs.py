@@ -1,0 +1,89 @@
+"""README and docs/: their commands and Python examples run as they stand (training: a few steps of it)."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from himix_edge.presets import SHIPPED
+from tests.generated_docs import generated
+
+ROOT = Path(__file__).parents[1]
+GUIDES = (
+    "export",
+    "convert",
+    "run",
+    "evaluate",
+    "train",
+    "bench",
+)  # each with what those before it made
+PAGES = ["README.md", "docs/getting-started.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
+SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
+LONGEST_README = 130  # lines
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copy(next((SHIPPED / "probe").glob("*.png")), folder / "photo.png")
+    shutil.copy(ROOT / "LICENSE", folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_commands_and_examples(page: str, place: Path) -> None:
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for language, block in blocks:
+        if language == "python":
+            result = subprocess.run(
+                [sys.executable, "-c", block], cwd=place, capture_output=True, text=True, check=False
+            )
+            assert result.returncode == 0, result.stderr
+            assert result.stdout.startswith("a ")
+        for line in block.splitlines() if language == "sh" else ():
+            run(line, place)
+
+
+def run(line: str, place: Path) -> None:
+    """A line of a page; `make` is what this test is run by."""
+    program, *arguments = shlex.split(line, comments=True)
+    if program == "make":
+        return
+    assert program == "himix"
+    if arguments[0] == "train":
+        arguments += [word for setting in SHORT for word in ("--set", setting)]
+    if arguments[0] == "bench":
+        arguments += ["--iterations", "2", "--warm-up", "1"]
+    result = subprocess.run(
+        [sys.executable, "-m", "himix_edge", *arguments], cwd=place, capture_output=True, text=True, check=False,
+        input="What is this?\n\n", env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert result.returncode == 0, (line, result.stderr)
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+
+
+def test_the_reference_and_the_schemas_are_those_of_the_code() -> None:
+    for file, content in generated().items():
+        assert (ROOT / "docs" / file).read_text(encoding="utf-8") == content, "run python -m tests.generated_docs"
+
+
+def test_links_between_files_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
