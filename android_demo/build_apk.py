@@ -74,12 +74,12 @@ def stage_assets(work: Path, bundles: list[Path]) -> Path:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / path, to)
     shutil.copytree(ROOT / "himix_edge" / "assets" / "probe", assets / "samples")
-    licences = assets / "licences"
-    licences.mkdir()
-    shutil.copyfile(ROOT / "LICENSE", licences / "LICENSE")
-    shutil.copyfile(ROOT / "NOTICE", licences / "NOTICE")
+    licenses = assets / "licences"
+    licenses.mkdir()
+    shutil.copyfile(ROOT / "LICENSE", licenses / "LICENSE")
+    shutil.copyfile(ROOT / "NOTICE", licenses / "NOTICE")
     for name in ("LICENSE", "ThirdPartyNotices.txt"):
-        shutil.copyfile(onnxruntime() / "package" / name, licences / f"onnxruntime-{name}")
+        shutil.copyfile(onnxruntime() / "package" / name, licenses / f"onnxruntime-{name}")
     return assets
 
 

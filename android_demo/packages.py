@@ -103,8 +103,8 @@ def onnxruntime() -> Path:
         with tarfile.open(archive) as tar:
             tar.extract(f"{plugins}/Android/onnxruntime.aar", staged, filter="data")
             tar.extract(f"{plugins}/Linux/x64/libonnxruntime.so", staged, filter="data")
-            for licence in ("package/LICENSE", "package/ThirdPartyNotices.txt"):
-                tar.extract(licence, staged, filter="data")
+            for license in ("package/LICENSE", "package/ThirdPartyNotices.txt"):
+                tar.extract(license, staged, filter="data")
         with zipfile.ZipFile(staged / plugins / "Android" / "onnxruntime.aar") as aar:
             for entry in aar.namelist():
                 if entry.startswith("headers/") or entry.endswith("/libonnxruntime.so"):

@@ -67,10 +67,10 @@ class Benchmark:
 
     def perplexities(self, surprise_of: Callable[[list[int]], float]) -> tuple[float, float]:
         """Of LICENSE and of the help topics; `surprise_of` a passage is its negative log-likelihood."""
-        licence, topics = (
+        license, topics = (
             math.exp(sum(map(surprise_of, passages)) / sum(len(ids) - 1 for ids in passages)) for passages in self.texts
         )
-        return licence, topics
+        return license, topics
 
     def measure(self, engine: Engine) -> tuple[float, float]:
         """Perplexities in an engine, a token at a time."""

@@ -27,7 +27,7 @@ def asked(shown, unseen=False, seed=0):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Every drawing a square of its own colour."""
+    """Every drawing a square of its own color."""
     made = {
         name: Image.new("RGBA", (emoji_drawings.SIZE,) * 2, (40 + i, 255 - i, (7 * i) % 256, 255))
         for i, name in enumerate(code_points())
@@ -162,7 +162,7 @@ def test_it_is_a_dataset_like_the_others(monkeypatch):
     dataset = load_dataset("emoji-scenes", "test-style")
     assert (dataset.name, len(dataset.samples)) == ("emoji-scenes", 20)
     assert dataset.questions > 100
-    assert "CC-BY-4.0" in dataset.licence
+    assert "CC-BY-4.0" in dataset.license
     with pytest.raises(InputError, match="no split 'dev'"):
         load_emoji_scenes("dev")
 

