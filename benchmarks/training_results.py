@@ -258,14 +258,14 @@ def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
     figure, panels = pyplot.subplots(len(himix.tests), sharex=True, figsize=(9, 10), layout="constrained")
     order = sorted(himix.counts("test"))
     for axes, split in zip(panels, himix.tests, strict=True):
-        for number, (group, colour) in enumerate(((himix, "tab:blue"), (vanilla, "tab:gray"))):
+        for number, (group, color) in enumerate(((himix, "tab:blue"), (vanilla, "tab:gray"))):
             counts = group.counts(split)
             shares = [counts[s][0] / counts[s][1] if counts[s][1] else 0.0 for s in order]
             ends = [interval(*counts[s]) if counts[s][1] else (0.0, 0.0) for s in order]
             below = [max(0.0, s - low) for s, (low, _) in zip(shares, ends, strict=True)]
             above = [max(0.0, high - s) for s, (_, high) in zip(shares, ends, strict=True)]
             places = [i + 0.4 * number for i in range(len(order))]
-            axes.bar(places, shares, 0.38, yerr=[below, above], capsize=2, color=colour, label=group.name)
+            axes.bar(places, shares, 0.38, yerr=[below, above], capsize=2, color=color, label=group.name)
         axes.set(ylabel=SPLITS[split], ylim=(0, 1.05))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=2)
     panels[-1].set_xticks([i + 0.2 for i in range(len(order))], order, rotation=30)

@@ -165,8 +165,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png(width: int, height: int, bits: int, colour: int, packed: bytes) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+def _png(width: int, height: int, bits: int, color: int, packed: bytes) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 

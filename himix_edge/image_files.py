@@ -26,7 +26,7 @@ BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2} 
 EXTRA = {"WEBP": 16, "TIFF": 5, "GIF": 2}  # bytes a pixel that decoders take besides
 DEEP = re.compile(r"(RGBA?|LA);16[BLN]")
 OTHER_DEPTH = re.compile(r".*;(12|16|32)")
-GREY16 = ("I;16", "I;16B", "I;16L", "I;16N")
+GRAY16 = ("I;16", "I;16B", "I;16L", "I;16N")
 HELP = "save it as 8-bit PNG or JPEG"
 Bytes = NDArray[np.uint8]
 
@@ -126,7 +126,7 @@ def _decoded(file: Slim, where: str) -> Decoded:
         image = _netpbm(image, file.content)
     if raw.startswith("LA;16"):
         _load(image, "RGBA")  # its four bytes a pixel as they are
-        return Decoded((image,), _deep_grey_alpha, orientation)
+        return Decoded((image,), _deep_gray_alpha, orientation)
     if deep:
         low = _low_bytes(_open(file.content), raw)
         _load(image)
@@ -239,9 +239,9 @@ def _netpbm(image: Any, content: bytes) -> Image.Image:
 
 def _meaning(image: Image.Image, where: str, raw: str = "") -> Callable[..., Image.Image]:
     """How a loaded image's numbers become 8-bit RGB."""
-    if image.mode in GREY16:
+    if image.mode in GRAY16:
         value = image.info.get("transparency")
-        return partial(_deep_grey, value if isinstance(value, int) else None)
+        return partial(_deep_gray, value if isinstance(value, int) else None)
     if image.mode == "F":
         return partial(_floats, _white(image, where))
     if image.mode.startswith("I"):
@@ -278,16 +278,16 @@ def _floats(white: int, image: Image.Image) -> Image.Image:
     return Image.fromarray((values if white == 255 else values * 255 + 0.5).astype(np.uint8)).convert("RGB")
 
 
-def _deep_grey(transparent: int | None, image: Image.Image) -> Image.Image:
+def _deep_gray(transparent: int | None, image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    grey = Image.fromarray((values // 257).astype(np.uint8))
+    gray = Image.fromarray((values // 257).astype(np.uint8))
     if transparent is None:
-        return grey.convert("RGB")
-    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return _over_white(grey.convert("RGBA"))
+        return gray.convert("RGB")
+    gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return _over_white(gray.convert("RGBA"))
 
 
-def _deep_grey_alpha(image: Image.Image) -> Image.Image:
+def _deep_gray_alpha(image: Image.Image) -> Image.Image:
     """The four bytes of a grey and an alpha value, read as RGBA."""
     stored = np.asarray(image)
     return _over_white(Image.fromarray(_by_257(stored[..., ::2], stored[..., 1::2])).convert("RGBA"))

@@ -8,7 +8,7 @@ from himix_edge.evaluation.measures import mean, means_by, total
 from himix_edge.evaluation.task import TaskQuestion
 from himix_edge.evaluation.tasks import gqa, mme, mmmu, nlvr, pope, vqav2
 from himix_edge.evaluation.tasks import textvqa as text_vqa
-from himix_edge.evaluation.vqa_answers import CONTRACTIONS, agreement, evalai_normalise, vqa_normalise
+from himix_edge.evaluation.vqa_answers import CONTRACTIONS, agreement, evalai_normalize, vqa_normalize
 
 
 def ask(kind, *answers, group="", options=()):
@@ -22,14 +22,14 @@ def ask(kind, *answers, group="", options=()):
     ("couldnt've", "couldn't've"), ("somebody'd", "somebodyd"), ("lets", "lets"),
     ("The poster shows a 10% discount.", "poster shows 10% discount"),
 ])  # fmt: skip
-def test_vqa_normalisation(answer, normal):
-    assert vqa_normalise(answer) == normal
+def test_vqa_normalization(answer, normal):
+    assert vqa_normalize(answer) == normal
 
 
 def test_evalai_splits_the_possessive_and_drops_a_lone_article():
-    assert evalai_normalise("the girl's, well?") == "girl 's well"
-    assert evalai_normalise("A") == ""  # LLaVA issue 618
-    assert evalai_normalise("\n1,000\t") == "1000"
+    assert evalai_normalize("the girl's, well?") == "girl 's well"
+    assert evalai_normalize("A") == ""  # LLaVA issue 618
+    assert evalai_normalize("\n1,000\t") == "1000"
 
 
 def test_contractions_are_those_of_the_official_table():
@@ -43,7 +43,7 @@ def test_agreement_with_ten_people(same, accuracy):
     assert agreement("red", ["red"] * same + ["blue"] * (10 - same)) == pytest.approx(accuracy)
 
 
-def test_vqav2_normalises_only_where_people_disagree():
+def test_vqav2_normalizes_only_where_people_disagree():
     assert vqav2.accuracy("yes!", ["yes"] * 10) == 0  # GT-Vision-Lab/VQA issue 14
     assert vqav2.accuracy("yes!", ["yes"] * 9 + ["no"]) == 1
     assert vqav2.accuracy("The Cat", ["a cat"] * 3 + ["dog"] * 7) == pytest.approx(0.9)
@@ -55,7 +55,7 @@ def test_vqav2_normalises_only_where_people_disagree():
     assert [(kind.name, kind.value) for kind in kinds] == [("yes/no", 0.5), ("number", pytest.approx(0.9))]
 
 
-def test_textvqa_normalises_always():
+def test_textvqa_normalizes_always():
     assert text_vqa.accuracy("Coca-Cola.", ["coca cola"] * 10) == 1
     assert text_vqa.accuracy("pepsi", ["coca cola"] * 8 + ["Pepsi", "the pepsi"]) == pytest.approx(0.6)
 

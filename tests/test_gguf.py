@@ -21,7 +21,7 @@ SIZES = {
     "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 5e4,
 }  # fmt: skip
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
-QUANTISED = gguf.GGMLQuantizationType
+QUANTIZED = gguf.GGMLQuantizationType
 
 
 def reference(family, tied=True, **settings):
@@ -60,7 +60,7 @@ def blocks(weight, kind, rng):
     return raw.reshape(weight.shape[0], -1)
 
 
-def write(path, model, family, kind=QUANTISED.F32, extra=(), keys=(), **options):
+def write(path, model, family, kind=QUANTIZED.F32, extra=(), keys=(), **options):
     """The model as a GGUF file; returns the state dict that its dequantised weights make.
 
     `extra` are further tensors and `keys` further metadata, (name, value); `options` are GGUFWriter's.
@@ -112,9 +112,9 @@ def write(path, model, family, kind=QUANTISED.F32, extra=(), keys=(), **options)
 
 @pytest.mark.parametrize("kind", SUPPORTED)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_equal_transformers_on_the_dequantised_weights(tmp_path, family, kind):
+def test_logits_equal_transformers_on_the_dequantized_weights(tmp_path, family, kind):
     model = reference(family)
-    state = write(tmp_path / "model.gguf", model, family, QUANTISED[kind])
+    state = write(tmp_path / "model.gguf", model, family, QUANTIZED[kind])
     model.load_state_dict(state, strict=False)
     ids = torch.randint(256, (1, 20))
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_llama_3_scaling_is_found_again(tmp_path, factor):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda m: write_raw(m, QUANTISED.I32), r"token_embd.weight has type I32.*requantise"),
+    (lambda m: write_raw(m, QUANTIZED.I32), r"token_embd.weight has type I32.*requantise"),
     (lambda m: write(m, reference("llama"), "gemma"), "architecture 'gemma'"),
     (lambda m: write(m, reference("llama"), "llama", extra=[("blk.0.router.weight", np.zeros((4, 4), np.float32))]),
      "surplus tensor blk.0.router.weight"),
@@ -294,7 +294,7 @@ def test_a_config_that_contradicts_the_weights_is_refused(tmp_path):
 
 def test_damage_is_an_input_error_and_nothing_else(tmp_path):
     path, broken = tmp_path / "model.gguf", tmp_path / "broken.gguf"
-    write(path, reference("llama"), "llama", QUANTISED.Q8_0)
+    write(path, reference("llama"), "llama", QUANTIZED.Q8_0)
     data = path.read_bytes()
     rng = np.random.default_rng(0)
     header = 1600

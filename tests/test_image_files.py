@@ -201,7 +201,7 @@ def test_comments_and_later_frames_of_a_gif_are_passed_over():
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-def test_16_bit_png_by_one_rule_for_grey_and_color():
+def test_16_bit_png_by_one_rule_for_gray_and_color():
     values = np.arange(0, 65536, 16).reshape(64, 64)
     expected = (values // 257)[..., None]
     opaque = np.full_like(values, 65535)
@@ -223,8 +223,8 @@ def test_the_transparent_value_of_a_png_is_white_at_any_depth(kind, depth, clear
 
 
 def test_16_bit_alpha_is_over_white():
-    grey, alpha = np.full((4, 8), 100 * 257), np.repeat([[0, 65535]], 4, 1).repeat(4, 0)
-    for kind, channels in ((4, [grey, alpha]), (6, [grey] * 3 + [alpha])):
+    gray, alpha = np.full((4, 8), 100 * 257), np.repeat([[0, 65535]], 4, 1).repeat(4, 0)
+    for kind, channels in ((4, [gray, alpha]), (6, [gray] * 3 + [alpha])):
         found = load_image(png(np.stack(channels, 2).reshape(4, -1), kind, 16), 8)[0, 4, :, 0]
         assert (found[1], found[6]) == (255, 100)
 
@@ -258,31 +258,31 @@ def tiff(values, order: str, photometric: int, depth: int = 16, planar: int = 1,
 
 
 def test_tiffs_that_would_be_read_as_other_pixels_are_refused():
-    grey = np.arange(64, dtype="<u2").reshape(8, 8)
+    gray = np.arange(64, dtype="<u2").reshape(8, 8)
     with pytest.raises(InputError, match="white is 0"):
-        load_image(tiff(grey, "II", 0), 8)
+        load_image(tiff(gray, "II", 0), 8)
     with pytest.raises(InputError, match="12-bit"):
         load_image(tiff(np.zeros((8, 12), np.uint8)[:, :8], "II", 1, depth=12), 8)
     with pytest.raises(InputError, match=r"unknown which is white|not read"):
-        load_image(tiff(grey.astype("<i2"), "II", 1, kind=2), 8)
+        load_image(tiff(gray.astype("<i2"), "II", 1, kind=2), 8)
 
 
 def test_pgm_and_ppm_of_any_largest_number():
     for largest in (1, 100, 255, 256, 1023, 65535):
         values = np.linspace(0, largest, 64).astype(int).reshape(8, 8)
         data = values.astype(">u2" if largest > 255 else "u1")
-        grey = load_image(b"P5 8 8 %d\n" % largest + data.tobytes(), 8)
+        gray = load_image(b"P5 8 8 %d\n" % largest + data.tobytes(), 8)
         color = load_image(b"P6 8 8 %d\n" % largest + data.repeat(3).tobytes(), 8)
         text = load_image(b"P3 8 8 %d # c\n" % largest + b" ".join(b"%d" % v for v in values.ravel().repeat(3)), 8)
         assert (grey == color).all()
         assert (grey == text).all()
-        assert np.abs(grey[0, ..., 0] - values / largest * 255).max() <= 1
+        assert np.abs(gray[0, ..., 0] - values / largest * 255).max() <= 1
     for broken in (b"P5 8 8 1000\n12", b"P3 8 8 9\n1 2 3", b"P2 2 1 9\n1 10", b"P2 2 1 9\n1 x"):
         with pytest.raises(InputError, match="damaged"):
             load_image(broken, 8)
 
 
-def test_deep_grey_is_a_picture_or_refused_never_black():
+def test_deep_gray_is_a_picture_or_refused_never_black():
     ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
     expected = np.linspace(0, 255, 64)
     for scale in (1, 255):
@@ -317,8 +317,8 @@ def test_an_image_may_be_a_path_bytes_a_file_a_pillow_image_or_an_array(tmp_path
             assert (load_image(image, 16) == expected).all()
     deep = png(np.arange(64).reshape(4, 16) * 1000, 0, 16)
     assert (load_image(Image.open(io.BytesIO(deep)), 8) == load_image(deep, 8)).all()
-    grey = NOISE[..., 0]
-    assert (load_image(grey, 16) == load_image(np.dstack([grey] * 3), 16)).all()
+    gray = NOISE[..., 0]
+    assert (load_image(gray, 16) == load_image(np.dstack([gray] * 3), 16)).all()
     clear = np.dstack([NOISE, np.zeros((30, 50), np.uint8)])
     assert (load_image(clear, 16) == 255).all()
 

@@ -52,8 +52,8 @@ def test_bicubic_is_keys_cubic_over_a_growing_support():
 
     def weights(length):
         scale = max(1.0, length / size)
-        centres = (np.arange(size) + 0.5) * length / size
-        x = np.abs((np.arange(length)[None] + 0.5 - centres[:, None]) / scale)
+        centers = (np.arange(size) + 0.5) * length / size
+        x = np.abs((np.arange(length)[None] + 0.5 - centers[:, None]) / scale)
         cubic = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
         return cubic / cubic.sum(1, keepdims=True)
 
@@ -82,7 +82,7 @@ def test_the_first_frame_of_an_animation_counts(tmp_path):
     assert (load_image(tmp_path / "a.gif", 8) == [255, 0, 0]).all()
 
 
-def test_cmyk_16_bit_palette_grey_and_transparent_images_become_rgb(tmp_path):
+def test_cmyk_16_bit_palette_gray_and_transparent_images_become_rgb(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=100)
     assert np.abs(load_image(tmp_path / "cmyk.jpg", 8).astype(int) - [255, 0, 0]).max() <= 2
     Image.fromarray(np.full((8, 8), 0x8080, np.uint16)).save(tmp_path / "deep.png")

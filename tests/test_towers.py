@@ -213,7 +213,7 @@ def test_every_tower_exports(folders, family, tmp_path):
 
 
 @pytest.mark.parametrize("family", [*CASES, "cnn"])
-def test_every_tower_goes_through_the_gate_quantised(folders, family, tmp_path):
+def test_every_tower_goes_through_the_gate_quantized(folders, family, tmp_path):
     vision = CNNConfig("efficientnet_lite0", image_size=64) if family == "cnn" else tower_config(folders[family][0])
     config = dataclasses.replace(TINY, vision=vision, vision_hidden_size=vision.feature_size)
     save_source(tmp_path / "model", random_source(config, "tiny"))

@@ -16,7 +16,7 @@ from himix_edge.errors import one_line
 
 STAGE_NAMES = {"preprocess": "preprocess", "vision_encoder": "encoder", "vision_injector": "injector",
                "prefill": "prefill", "rest": "text in and out"}  # fmt: skip
-COLOURS = 6  # --c1 to --c6
+COLORS = 6  # --c1 to --c6
 BINS = 48
 SHORTEST = 1e-6  # milliseconds; below that no clock can tell it from 0, which no logarithm has
 WIDTH, HEIGHT = 380, 230  # of an SVG, in units that are pixels on a phone
@@ -145,15 +145,15 @@ def size_and_speed(records: Sequence[tuple[int, Record]]) -> str:
     y = Axis([speed for *_, speed in shown], HEIGHT - BOTTOM, TOP)
     marks = []
     for n, record, size, speed in shown:
-        colour = 1 + targets.index(record.bundle.target) % COLOURS
+        color = 1 + targets.index(record.bundle.target) % COLORS
         accuracy = "" if record.bundle.accuracy is None else f", {record.bundle.accuracy:.2%} right"
         words = f"{one_line(record.bundle.name)}: {size:.1f} MB, {number(speed)} tokens/s{accuracy}"
         marks.append(
-            f'<g><title>{escape(words)}</title><circle class="c{colour}" cx="{x(size):.1f}" cy="{y(speed):.1f}" r="8"/>'
+            f'<g><title>{escape(words)}</title><circle class="c{color}" cx="{x(size):.1f}" cy="{y(speed):.1f}" r="8"/>'
             f'<text class="dot" x="{x(size):.1f}" y="{y(speed) + 3.5:.1f}">{n}</text></g>'
         )
     legend = "".join(
-        f'<span><i class="c{1 + i % COLOURS}"></i>{escape(one_line(t))}</span>' for i, t in enumerate(targets)
+        f'<span><i class="c{1 + i % COLORS}"></i>{escape(one_line(t))}</span>' for i, t in enumerate(targets)
     )
     return f'<div class="legend">{legend}</div>{plot(x, y, "bundle, MB", "tokens/s", "".join(marks))}'
 
@@ -172,14 +172,14 @@ def sweep_lines(records: Sequence[Record], metric: str, title: str) -> str:
     y = Axis([v for points in lines.values() for v in points.values()], HEIGHT - BOTTOM, TOP, zero=True)
     marks = []
     for i, (name, points) in enumerate(lines.items()):
-        colour = f"c{1 + i % COLOURS}"
+        color = f"c{1 + i % COLORS}"
         at = [(x(tokens), y(value), tokens, value) for tokens, value in sorted(points.items())]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _, _ in at)
-        marks.append(f'<polyline class="{colour}" points="{path}"/>')
-        marks += [f'<circle class="{colour}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
+        marks.append(f'<polyline class="{color}" points="{path}"/>')
+        marks += [f'<circle class="{color}" cx="{px:.1f}" cy="{py:.1f}" r="3.5">'
                   f"<title>{escape(name)}, N={tokens}: {number(value)} ms</title></circle>"
                   for px, py, tokens, value in at]  # fmt: skip
-    legend = "".join(f'<span><i class="c{1 + i % COLOURS}"></i>{escape(name)}</span>' for i, name in enumerate(lines))
+    legend = "".join(f'<span><i class="c{1 + i % COLORS}"></i>{escape(name)}</span>' for i, name in enumerate(lines))
     return f'<h3>{title}</h3><div class="legend">{legend}</div>{plot(x, y, "image tokens N", "ms", "".join(marks))}'
 
 

@@ -27,7 +27,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
             "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-12, "hidden_act": "gelu"},
 }  # fmt: skip
 ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
-NORMALISATION = {
+NORMALIZATION = {
     "siglip": (HALF, HALF), "clip": (CLIP_MEAN, CLIP_STD), "dinov2": (IMAGENET_MEAN, IMAGENET_STD), "vit": (HALF, HALF),
     "beit": (HALF, HALF), "hiera": (IMAGENET_MEAN, IMAGENET_STD),
 }  # fmt: skip
@@ -125,7 +125,7 @@ def _preprocessing(settings: Any, family: str, where: str) -> dict[str, Any]:
     """Mean, deviation and filter. Raises InputError for what the tower would silently do otherwise."""
     if not isinstance(settings, dict):
         raise InputError(f"{where}: preprocessor_config.json holds no JSON object")
-    mean, std = NORMALISATION[family]
+    mean, std = NORMALIZATION[family]
     mean, std = settings.get("image_mean") or mean, settings.get("image_std") or std
     if settings.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

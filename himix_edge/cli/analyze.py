@@ -59,7 +59,7 @@ def _measure(model: str, data: Path | None, image_folder: Path | None, limit: in
     from himix_edge.checkpoints import open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.data.llava import load_llava
-    from himix_edge.evaluation.similarity import analyse, require_vision_sequence
+    from himix_edge.evaluation.similarity import analyze, require_vision_sequence
     from himix_edge.presets import SHIPPED
 
     source = open_source(model)
@@ -67,7 +67,7 @@ def _measure(model: str, data: Path | None, image_folder: Path | None, limit: in
     records = load_llava(data or SHIPPED / "probe" / "probe.json", image_folder).samples
     samples = [sample for sample in records if sample.image][:limit]
     with progress_console.status("running the model"):
-        found = analyse(assemble(source.config, source.weights, source.where), source.load_text(), samples)
+        found = analyze(assemble(source.config, source.weights, source.where), source.load_text(), samples)
     return {
         "model": model, "images": found.images, "prompts": found.prompts,
         "vision_tokens": source.config.vision.num_tokens, "text_tokens": found.text_tokens,  # type: ignore[union-attr]

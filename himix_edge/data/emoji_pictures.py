@@ -57,9 +57,9 @@ class Scene:
         image = _background(self).convert("RGBA")
         for thing in self.things:
             drawing = drawings(self.style)[thing.drawing].resize((thing.size, thing.size), Image.Resampling.BICUBIC)
-            centre = [int((cell + 0.5) * SIDE / GRID) + off
+            center = [int((cell + 0.5) * SIDE / GRID) + off
                       for cell, off in zip((thing.column, thing.row), thing.shift, strict=True)]  # fmt: skip
-            image.alpha_composite(drawing, tuple(max(0, c - thing.size // 2) for c in centre))
+            image.alpha_composite(drawing, tuple(max(0, c - thing.size // 2) for c in center))
         if self.sign:
             _draw_sign(image, self.sign)
         return image.convert("RGB")
@@ -74,7 +74,7 @@ def counts(things: Sequence[Thing]) -> dict[str, int]:
 
 
 def _background(shown: Scene) -> Image.Image:
-    """The named colour, with a pattern in slightly other shades of it."""
+    """The named color, with a pattern in slightly other shades of it."""
     rng = np.random.default_rng(shown.seed)
     x = np.arange(SIDE, dtype=np.float32)[None] / SIDE
     y, shade = x.T, np.zeros((SIDE, SIDE), np.float32)

@@ -8,7 +8,7 @@ from himix_edge.data import Dataset, Turn
 from himix_edge.runtimes import Session
 
 
-def normalise(answer: str) -> str:
+def normalize(answer: str) -> str:
     """Lower case, without surrounding space and a final full stop."""
     return answer.strip().rstrip(".").strip().lower()
 
@@ -41,10 +41,10 @@ class Score:
 
     def add(self, turn: Turn, given: str) -> None:
         """Count one answer."""
-        expected = normalise(turn.answer)
+        expected = normalize(turn.answer)
         kind = turn.skill or expected
         self.asked[kind] += 1
-        self.right[kind] += normalise(given) == expected
+        self.right[kind] += normalize(given) == expected
 
     @property
     def accuracy(self) -> float:

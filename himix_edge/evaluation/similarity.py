@@ -72,7 +72,7 @@ def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: 
     return stacked[:, : features.shape[1]], stacked[:, features.shape[1] :]
 
 
-def analyse(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[Sample]) -> Analysis:
+def analyze(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[Sample]) -> Analysis:
     """Similarities over real images and the first question of each conversation about them.
 
     Samples without an image are passed over.

@@ -49,15 +49,15 @@ def plain_words(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
-def vqa_normalise(answer: str) -> str:
+def vqa_normalize(answer: str) -> str:
     """An answer as vqaEval.py compares it."""
     return plain_words(drop_punctuation(one_line(answer)))
 
 
-def evalai_normalise(answer: str) -> str:
-    """An answer as EvalAI's processor leaves it: as `vqa_normalise`, but first without commas, and 's a word."""
+def evalai_normalize(answer: str) -> str:
+    """An answer as EvalAI's processor leaves it: as `vqa_normalize`, but first without commas, and 's a word."""
     lower = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return vqa_normalise(lower.strip())
+    return vqa_normalize(lower.strip())
 
 
 def one_line(answer: str) -> str:

@@ -33,7 +33,7 @@ class VisionLanguageModel(nn.Module):
         self.model = DecoderStack(config.decoder, config.vision_hidden_size, injected)
         if not config.decoder.tie_word_embeddings:
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def project_out(self, states: Tensor) -> Tensor:
         """Final normed states (..., d) -> logits (..., V), by the tied embedding or `lm_head`."""
@@ -96,7 +96,7 @@ class HiMixModel(VisionLanguageModel):
         super().__init__(config, injected=() if shared else config.injected_layers)
         if shared and config.vision_hidden_size is not None:
             self.shared_injection = SharedInjection(config.decoder, config.vision_hidden_size, config.levels)
-            self.shared_injection.apply(_initialise)
+            self.shared_injection.apply(_initialize)
 
     def project_image(self, vision_features: Tensor) -> VisionRows:
         if self.config.injection.sharing != "none":
@@ -119,7 +119,7 @@ class VanillaModel(VisionLanguageModel):
             self.connector = nn.Sequential(
                 nn.Linear(config.vision_hidden_size, hidden), nn.GELU(), nn.Linear(hidden, hidden)
             )
-            self.connector.apply(_initialise)
+            self.connector.apply(_initialize)
 
     def project_image(self, vision_features: Tensor) -> VisionRows:
         cache = self.model.run(self.connector(vision_features), None)[1]
@@ -140,7 +140,7 @@ def part_of(parameter: str) -> Literal["tower", "injection", "decoder"]:
     return "injection" if injects else "decoder"
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Embeddings: normal, std 0.02. Linears: normal, variance-preserving (std fan_in^-0.5), zero bias."""
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

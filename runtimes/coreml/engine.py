@@ -75,11 +75,11 @@ class _Interpreted:
     def __init__(self, packages: dict[str, Path], rounding: bool):
         import torch
 
-        from himix_edge.runtimes.coreml.interpreter import Dequantised, Interpreter, load_program
+        from himix_edge.runtimes.coreml.interpreter import Dequantized, Interpreter, load_program
 
         self._torch = torch
         programs = {role: load_program(package) for role, package in packages.items()}
-        weights = Dequantised()
+        weights = Dequantized()
         self._encoder, self._injector = (
             Interpreter(programs[role], "main", packages[role], rounding, weights)
             for role in ("vision_encoder", "vision_injector")

@@ -52,8 +52,8 @@ def load_program(package: Path) -> Any:
         raise InputError(f"{package}: not a readable Core ML package: {[*str(error).splitlines(), ''][0]}") from None
 
 
-class Dequantised:
-    """Dequantised weights, up to CACHE_BYTES of them kept; beyond that each is made anew when it is used."""
+class Dequantized:
+    """Dequantized weights, up to CACHE_BYTES of them kept; beyond that each is made anew when it is used."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Tensor] = {}
@@ -63,7 +63,7 @@ class Dequantised:
         """Integers times scales in float32; what float16 arithmetic would round is the runtime's business."""
         weight = self._kept.get(id(operation))
         if weight is None:
-            weight = _dequantise(operation)
+            weight = _dequantize(operation)
             if self._bytes + weight.nbytes <= CACHE_BYTES:
                 self._bytes += weight.nbytes
                 self._kept[id(operation)] = weight
@@ -74,7 +74,7 @@ class Interpreter:
     """One function of a program. States are kept by the caller; an update puts a new tensor in the place of the old."""
 
     def __init__(
-        self, program: Any, function: str, where: Path, rounding: bool = True, weights: Dequantised | None = None
+        self, program: Any, function: str, where: Path, rounding: bool = True, weights: Dequantized | None = None
     ):
         """Without `rounding` what is declared float16 is computed and kept in float32. `weights` may be shared.
 
@@ -84,7 +84,7 @@ class Interpreter:
             raise InputError(f"{where}: no function {function!r}; it has {', '.join(program.functions)}")
         self._function = program.functions[function]
         self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
-        self._weights = weights or Dequantised()
+        self._weights = weights or Dequantized()
         self._last_used = _last_used(self._function)
         self._where = where
         for operation in self._function.operations:
@@ -174,7 +174,7 @@ def _last_used(function: Any) -> list[list[str]]:
     return finished
 
 
-def _dequantise(operation: Any) -> Tensor:
+def _dequantize(operation: Any) -> Tensor:
     """The weight of a constexpr_blockwise_shift_scale, with few copies: the largest make up most of what is in use."""
     weight = torch.from_numpy(np.array(operation.data.val, np.float32))
     for given, change in ((operation.offset, Tensor.sub_), (operation.scale, Tensor.mul_)):

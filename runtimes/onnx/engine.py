@@ -104,7 +104,7 @@ def load(
     return OnnxEngine(files, config, capacity, threads)
 
 
-def open_graph(path: Path, threads: int | None, optimisation: int | None = None) -> Any:
+def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> Any:
     """A graph on the CPU; `optimisation` is ONNX Runtime's level (1: basic), all of them by default.
 
     Raises InputError if ONNX Runtime refuses the file.
@@ -116,7 +116,7 @@ def open_graph(path: Path, threads: int | None, optimisation: int | None = None)
     for key, value in (SETTINGS | (OVERFLOWS if int8_sums_overflow() else {})).items():
         options.add_session_config_entry(key, value)
     if optimisation is not None:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimisation)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimization)
     if threads:
         options.intra_op_num_threads = threads
     try:

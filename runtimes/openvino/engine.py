@@ -114,10 +114,10 @@ def _refused(path: Path, error: Exception) -> InputError:
 
 def _group(graph: Any) -> int:
     """How many activations of an image's graph get a scale together: more are faster, up to the weights' own groups."""
-    stored = [node.shape for node in graph.get_ops() if node.get_type_name() == "Constant" and _is_quantised(node)]
+    stored = [node.shape for node in graph.get_ops() if node.get_type_name() == "Constant" and _is_quantized(node)]
     return next(group for group in (128, 64, 32) if all(size % group == 0 for *_, size in stored) or group == 32)
 
 
-def _is_quantised(constant: Any) -> bool:
+def _is_quantized(constant: Any) -> bool:
     """Integers (rows, groups, group)."""
     return constant.get_element_type().to_string() in ("i4", "i8") and len(constant.shape) == 3

@@ -16,7 +16,7 @@ from himix_edge.errors import InputError
 from himix_edge.evaluation.measures import Measure, mean
 from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
 from himix_edge.evaluation.task_files import read_json, refuse_twice
-from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise
+from himix_edge.evaluation.vqa_answers import agreement, evalai_normalize
 
 SOURCE = "TextVQA 0.5.1 (textvqa.org, dataset)"
 
@@ -52,7 +52,7 @@ def read(folder: Path, split: str, images: Path | None) -> list[TaskQuestion]:
 
 def accuracy(given: str, people: Sequence[str]) -> float:
     """0 to 1: how well an answer agrees with ten people's."""
-    return agreement(evalai_normalise(given), [evalai_normalise(answer) for answer in people])
+    return agreement(evalai_normalize(given), [evalai_normalize(answer) for answer in people])
 
 
 def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:

@@ -14,7 +14,7 @@ from himix_edge.errors import InputError
 from himix_edge.evaluation.measures import Measure, mean, means_by
 from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
 from himix_edge.evaluation.task_files import read_json, refuse_twice
-from himix_edge.evaluation.vqa_answers import agreement, evalai_normalise, one_line, vqa_normalise
+from himix_edge.evaluation.vqa_answers import agreement, evalai_normalize, one_line, vqa_normalize
 
 SOURCE = "VQAv2 (visualqa.org, download)"
 SPLITS = {  # in the files' names; and of the images
@@ -84,21 +84,21 @@ def accuracy(given: str, people: Sequence[str]) -> float:
     """0 to 1: how well an answer agrees with ten people's, as vqaEval.py computes it."""
     given, people = one_line(given), [one_line(answer) for answer in people]
     if len(set(people)) > 1:
-        given, people = vqa_normalise(given), [vqa_normalise(answer) for answer in people]
+        given, people = vqa_normalize(given), [vqa_normalize(answer) for answer in people]
     return agreement(given, people)
 
 
 def score(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> list[Measure]:
     """Accuracy over all, and by answer type (yes/no, number, other)."""
     pairs = zip(questions, answers, strict=True)
-    scores = [accuracy(evalai_normalise(given), question.answers) for question, given in pairs]
+    scores = [accuracy(evalai_normalize(given), question.answers) for question, given in pairs]
     return [mean("accuracy", scores), *means_by([question.kind for question in questions], scores)]
 
 
 def write(questions: Sequence[TaskQuestion], answers: Sequence[str]) -> str:
     """The evaluation server's format."""
     pairs = zip(questions, answers, strict=True)
-    return json.dumps([{"question_id": int(q.id), "answer": evalai_normalise(given)} for q, given in pairs])
+    return json.dumps([{"question_id": int(q.id), "answer": evalai_normalize(given)} for q, given in pairs])
 
 
 TASK = Task(
