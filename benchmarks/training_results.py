@@ -113,7 +113,7 @@ def main() -> None:
             chance = chance_counts(next(iter(own.values())).tests)
             parts += [f"## {family}", overview(own, chance), skills(own, chance, arguments.out)]
             parts += [ablations(own), cost_plot(own, arguments.out / f"{family}-cost.png")]
-    parts += [quantised(arguments.out), commands(arguments.out)]
+    parts += [quantized_rows(arguments.out), commands(arguments.out)]
     page = arguments.out / "README.md"
     page.write_text("\n\n".join(part for part in parts if part) + "\n")
     print(page)
@@ -273,7 +273,7 @@ def skill_plot(himix: Group, vanilla: Group, path: Path) -> None:
     pyplot.close(figure)
 
 
-def quantised(out: Path) -> str:
+def quantized_rows(out: Path) -> str:
     """What bundles answered, and what they lost to the float32 model on the same questions."""
     rows = []
     for name in RUNS:

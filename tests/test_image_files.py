@@ -274,8 +274,8 @@ def test_pgm_and_ppm_of_any_largest_number():
         gray = load_image(b"P5 8 8 %d\n" % largest + data.tobytes(), 8)
         color = load_image(b"P6 8 8 %d\n" % largest + data.repeat(3).tobytes(), 8)
         text = load_image(b"P3 8 8 %d # c\n" % largest + b" ".join(b"%d" % v for v in values.ravel().repeat(3)), 8)
-        assert (grey == color).all()
-        assert (grey == text).all()
+        assert (gray == color).all()
+        assert (gray == text).all()
         assert np.abs(gray[0, ..., 0] - values / largest * 255).max() <= 1
     for broken in (b"P5 8 8 1000\n12", b"P3 8 8 9\n1 2 3", b"P2 2 1 9\n1 10", b"P2 2 1 9\n1 x"):
         with pytest.raises(InputError, match="damaged"):

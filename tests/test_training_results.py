@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import training_results
-from benchmarks.training_results import keep_records, quantised, read_groups, share
+from benchmarks.training_results import keep_records, quantized_rows, read_groups, share
 
 KEPT = Path(training_results.__file__).with_name("training")
 
@@ -37,7 +37,7 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_is_not(tmp_path):
     (group,) = read_groups(tmp_path).values()
     assert (group.name, len(group.records)) == ("nano-regular", 1)
     assert group.accuracy("test") == (record["tests"]["emoji-scenes-few test"]["right"], 8504)
-    assert f"| nano-regular-1 | onnx-int4 | 100 | {share(79, 100)} | 1.0 |" in quantised(tmp_path)
+    assert f"| nano-regular-1 | onnx-int4 | 100 | {share(79, 100)} | 1.0 |" in quantized_rows(tmp_path)
 
 
 @pytest.mark.parametrize(("counts", "text"), [((0, 0), ""), ((80, 100), "80.0% (71.1 to 86.7)")])

@@ -31,7 +31,7 @@ def model_and_head(**changes):
     return model, head, looks
 
 
-def centred(x):
+def centered(x):
     return x - x.mean(0)
 
 
@@ -50,7 +50,7 @@ def test_a_places_keys_and_values_become_its_words(text, monkeypatch):
         hook.remove()
         got = key[0].transpose(0, 1).flatten(1), value[0].transpose(0, 1).flatten(1)
         for ours, decoders in zip(got, (torch.stack(taken), torch.stack(values).flatten(1)), strict=True):
-            torch.testing.assert_close(centred(ours), centred(decoders), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(centered(ours), centered(decoders), rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()

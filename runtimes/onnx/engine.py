@@ -105,7 +105,7 @@ def load(
 
 
 def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> Any:
-    """A graph on the CPU; `optimisation` is ONNX Runtime's level (1: basic), all of them by default.
+    """A graph on the CPU; `optimization` is ONNX Runtime's level (1: basic), all of them by default.
 
     Raises InputError if ONNX Runtime refuses the file.
     """
@@ -115,7 +115,7 @@ def open_graph(path: Path, threads: int | None, optimization: int | None = None)
     options.log_severity_level = 3
     for key, value in (SETTINGS | (OVERFLOWS if int8_sums_overflow() else {})).items():
         options.add_session_config_entry(key, value)
-    if optimisation is not None:
+    if optimization is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimization)
     if threads:
         options.intra_op_num_threads = threads
