@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.fuzz.material import make_material
 from tests.fuzz.mutations import mutated
 from tests.fuzz.running import Outcome, fuzz
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, WEIGHTS
 
 MATERIAL = Path("build/fuzz/material")
 
@@ -32,11 +32,11 @@ def main() -> int:
         sys.stdout.buffer.write(mutated(seeds, TARGETS[name].kind, random.Random(f"{name} {int(number)}")))
         return 0
     names = arguments.only or list(TARGETS)
-    weight = sum(TARGETS[name].weight for name in names)
+    weight = sum(WEIGHTS.get(name, 1) for name in names)
     began, outcomes = time.monotonic(), []
     print(f"{'parser':28} {'inputs':>7} {'refused':>8} {'taken':>7} {'findings':>8}", flush=True)
     for name in names:
-        count = -(-arguments.inputs * TARGETS[name].weight // weight)
+        count = -(-arguments.inputs * WEIGHTS.get(name, 1) // weight)
         outcomes += fuzz([name], MATERIAL, arguments.first, arguments.first + count, _show)
     found = sum(len(outcome.findings) for outcome in outcomes)
     inputs = sum(outcome.inputs for outcome in outcomes)

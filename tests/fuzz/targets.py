@@ -25,7 +25,6 @@ class Target:
         parse: raises a HimixError for what is no valid file, and nothing else.
         file_name: of the damaged file; it may lie in folders.
         around: what of the material is copied to where the damaged file will be put, e.g. the rest of a bundle.
-        weight: its share of the inputs.
         deep: needs bundles that take minutes to make.
         seconds: an input that takes longer is a finding.
     """
@@ -36,7 +35,6 @@ class Target:
     parse: Parse
     file_name: str
     around: str | None = None
-    weight: int = 4
     deep: bool = False
     seconds: float = 10
 
@@ -210,6 +208,12 @@ def _task(name: str) -> Parse:
 
 
 def _records(path: Path) -> Any:
+    from himix_edge.bench.record import read_records
+
+    return read_records(path)
+
+
+def _report(path: Path) -> Any:
     from click.testing import CliRunner
 
     from himix_edge.cli import himix
@@ -256,14 +260,16 @@ ROLES = {
     "onnx_portable": ("decoder.onnx",),
     "openvino": ("decoder.xml", "vision_injector.xml"),
     "executorch": ("model.pte",),
-    "coreml": (),
+    "coreml": tuple(
+        f"vision_injector.mlpackage/Data/com.apple.CoreML/{name}" for name in ("model.mlmodel", "weights/weight.bin")
+    ),
 }
 
 
 def _all() -> list[Target]:
     checkpoint, llama, bundle = "checkpoint", "llama", "bundle-onnx"
     found = [
-        Target("manifest", "json", files("bundle-onnx/manifest.json"), _manifest, "manifest.json", bundle, 8),
+        Target("manifest", "json", files("bundle-onnx/manifest.json"), _manifest, "manifest.json", bundle),
         Target("info", "json", files("bundle-onnx/manifest.json"), _described, "manifest.json", bundle),
         Target(
             "tokenizer",
@@ -271,7 +277,6 @@ def _all() -> list[Target]:
             lambda m: [*files("*/tokenizer.json")(m), *files("llama/sentencepiece.json")(m)],
             _tokenizer,
             "tokenizer.json",
-            weight=6,
         ),
         Target(
             "chat template", "json", files("checkpoint/chat_template.json"), _text, "chat_template.json", checkpoint
@@ -283,10 +288,9 @@ def _all() -> list[Target]:
             _source,
             "chat_template.jinja",
             llama,
-            2,
         ),
         Target(
-            "tokenizer_config", "json", files("llama/tokenizer_config.json"), _source, "tokenizer_config.json", llama, 2
+            "tokenizer_config", "json", files("llama/tokenizer_config.json"), _source, "tokenizer_config.json", llama
         ),
         Target(
             "generation_config",
@@ -295,7 +299,6 @@ def _all() -> list[Target]:
             _source,
             "generation_config.json",
             llama,
-            2,
         ),
         Target("prompt", "text", given("What is it?\n<|user|> caf\u00e9 \U0001f600 x"), _prompt, "prompt", checkpoint),
         Target(
@@ -312,7 +315,6 @@ def _all() -> list[Target]:
             lambda m: [*files("checkpoint/config.json")(m), *files("llama/config.json")(m)],
             _config,
             "config.json",
-            weight=8,
         ),
         Target(
             "config of a checkpoint", "json", files("checkpoint/config.json"), _checkpoint, "config.json", checkpoint
@@ -325,21 +327,24 @@ def _all() -> list[Target]:
             _checkpoint,
             "model.safetensors",
             checkpoint,
-            2,
         ),
-        Target("gguf", "bytes", files("gguf/*.gguf"), _gguf, "model.gguf", weight=6),
-        Target("image", "bytes", files("images/*"), _image, "image", weight=16),
+        Target("gguf", "bytes", files("gguf/*.gguf"), _gguf, "model.gguf"),
+        Target("image", "bytes", files("images/*"), _image, "image"),
         Target("image kv", "safetensors", files("image.kv"), _image_kv, "image.kv"),
         Target("recipe", "text", files("recipe.yaml"), _recipe, "recipe.yaml"),
         Target("setting", "text", given("all.steps=500", "blind=true", "tests=[]"), _setting, "setting"),
         Target("policy", "text", given(POLICY), _policy, "policy.yaml"),
         Target("llava", "json", given(json.dumps(LLAVA)), _llava, "data.json", "images"),
         Target(
-            "record", "json", given(json.dumps(RECORD), json.dumps([RECORD] * 2)), _records, "record.json", weight=2
+            "record",
+            "json",
+            given(json.dumps(RECORD), json.dumps([RECORD] * 2)),
+            _records,
+            "record.json",
         ),
         Target("device", "text", given("pi@board:22", "[::1]:22", "pi@[fe80::1]"), _device, "device"),
         *(
-            Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file, weight=2)
+            Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file)
             for name, (file, content) in TASKS.items()
         ),
     ]
@@ -352,7 +357,6 @@ def _all() -> list[Target]:
                 _session,
                 role,
                 f"bundle-{target}",
-                1,
                 target != "onnx",
                 20,
             )
@@ -362,6 +366,10 @@ def _all() -> list[Target]:
 
 
 TARGETS = {target.name: target for target in _all()}
+WEIGHTS = dict.fromkeys(
+    ("manifest", "config", "image", "llava", "record", "policy", "setting", "device", "prompt", "token stream"), 30
+) | dict.fromkeys(("tokenizer", "chat template", "gguf", "image kv", "recipe", "task gqa", "task mm-vet"), 10)
+"""Shares of the inputs where all are fed; 1 for what is not here, which takes long."""
 
 
 def _fail(path: Path) -> None:
