@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from himix_edge.cli import himix
 from himix_edge.presets import SHIPPED
 from tests.generated_docs import generated
 
@@ -87,3 +89,11 @@ def test_links_between_files_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
+
+
+@pytest.mark.parametrize("name", sorted(himix.commands))
+def test_help_is_whole_and_ends_with_an_example(name: str) -> None:
+    command = himix.commands[name]
+    assert not command.get_short_help_str(limit=68).endswith("...")  # of 80 columns
+    shown = command.commands["run"] if isinstance(command, click.Group) else command
+    assert f"himix {name}" in click.Context(shown, info_name=name).get_help().splitlines()[-1]

@@ -10,13 +10,16 @@ import click
 
 from himix_edge import extras
 from himix_edge.cli.console import print_json, print_table, progress_console
-from himix_edge.errors import BackendMissing
+from himix_edge.cli.options import examples
 from himix_edge.folders import Replacing, staged_folder
 
 FILE, PLOT = "similarity.json", "similarity.png"
 
 
-@click.command()
+@click.command(
+    short_help="How little a vanilla decoder changes its image tokens.",
+    epilog=examples("himix analyze --model runs/nano-vanilla/final --out figure2"),
+)
 @click.option("--model", required=True, help="A vanilla checkpoint (himix train --vanilla, himix convert --vanilla).")
 @click.option("--data", type=click.Path(path_type=Path), help="LLaVA-format .json. [default: the shipped probe images]")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
@@ -31,10 +34,8 @@ def analyze(
     For every layer: the cosine similarity between what enters and what leaves it, for image tokens and text tokens
     apart. Image tokens that hardly change are what HiMix does without.
     """
-    try:
+    with extras.needed("torch", extras.TRAIN):
         import torch  # noqa: F401
-    except ImportError:
-        raise BackendMissing("torch", extras.TRAIN) from None
     if out:
         _require_matplotlib()
         with staged_folder(out, Replacing("result of himix analyze", force=True)) as staged:
@@ -77,10 +78,8 @@ def _measure(model: str, data: Path | None, image_folder: Path | None, limit: in
 
 
 def _require_matplotlib() -> None:
-    try:
+    with extras.needed("matplotlib", extras.TRAIN):
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise BackendMissing("matplotlib", extras.TRAIN) from None
 
 
 def _plot(result: dict[str, Any], path: Path) -> None:

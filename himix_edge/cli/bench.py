@@ -19,6 +19,7 @@ from himix_edge.bench.record import Record, is_records, read_records, write_reco
 from himix_edge.bench.summary import LOADING, TIMES, label, loading, times
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
+from himix_edge.cli.options import examples
 from himix_edge.data import load_dataset
 from himix_edge.errors import GateRefused, InputError, one_line
 from himix_edge.files import refuse_foreign_file
@@ -50,12 +51,18 @@ class BenchGroup(click.Group):
         formatter.write_usage(ctx.command_path, "compare [OPTIONS] A.json B.json")
 
 
-@click.group(cls=BenchGroup)
+@click.group(cls=BenchGroup, short_help="Measure bundles, or compare two measurements.")
 def bench() -> None:
     """Measure bundles (`run`, the default), or compare two measurements."""
 
 
-@bench.command("run")
+@bench.command(
+    "run",
+    epilog=examples(
+        "himix bench bundles/nano-onnx-int8 --report latency.html",
+        "himix bench bundles/nano-onnx-int8 --device ssh://pi@raspberrypi",
+    ),
+)
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--device", default="local", show_default=True, help="local, ssh://USER@HOST[:PORT] or adb[:SERIAL].")
 @click.option("--image", "image_mode", type=click.Choice(list(MODES)), default="cold", show_default=True,
@@ -133,7 +140,7 @@ def run(
         raise GateRefused("; ".join(f"{r.bundle.name} is invalid: {', '.join(r.reasons)}" for r in wrong))
 
 
-@bench.command()
+@bench.command(epilog=examples("himix bench compare before.json after.json"))
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--threshold", type=click.FloatRange(min=0), default=0.05, show_default=True,
@@ -166,7 +173,11 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
         raise GateRefused("slower: " + "; ".join(f"{d.case}: {d.metric} x {d.ratio or math.inf:.2f}" for d in worse))
 
 
-@click.command("report")
+@click.command(
+    "report",
+    short_help="Make a page of benchmark records.",
+    epilog=examples("himix report before.json after.json --out both.html"),
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path),
               help="The .html to write, with .md and .json. [default: beside the first of FILES]")  # fmt: skip

@@ -7,14 +7,19 @@ import click
 
 from himix_edge import extras
 from himix_edge.cli.console import print_json, progress_console, size
-from himix_edge.cli.options import numbers
-from himix_edge.errors import BackendMissing
+from himix_edge.cli.options import examples, numbers
 from himix_edge.folders import Replacing, staged_folder
 
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 
 
-@click.command()
+@click.command(
+    short_help="Make a checkpoint of a model from elsewhere.",
+    epilog=examples(
+        "himix convert smollm2-135m --out models/smollm2",
+        "himix convert models/llama --tower models/siglip --injection-layers 8,9,14 --out models/mine",
+    ),
+)
 @click.argument("source")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
 @click.option("--tower", help="Vision tower: a Hugging Face folder, a hub id, or efficientnet-lite0.")
@@ -52,10 +57,8 @@ def convert(
     A plain language model gets a tower and fresh, untrained injection weights: it answers text as before, and has to be
     trained before it sees.
     """
-    try:
+    with extras.needed("torch", extras.CONVERT):
         import torch
-    except ImportError:
-        raise BackendMissing("torch", extras.CONVERT) from None
     from himix_edge.checkpoints import CHECKPOINT, write_source
     from himix_edge.checkpoints.convert import Conversion
     from himix_edge.checkpoints.convert import convert as run_conversion

@@ -7,10 +7,13 @@ import click
 from himix_edge.bench.devices import open_device
 from himix_edge.bench.devices.adb import connected
 from himix_edge.cli.console import print_json
+from himix_edge.cli.options import examples
 from himix_edge.errors import HimixError, InputError
 
 
-@click.command()
+@click.command(
+    short_help="What can be measured on.", epilog=examples("himix devices", "himix devices ssh://pi@raspberrypi")
+)
 @click.argument("names", nargs=-1, metavar="[DEVICE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def devices(names: tuple[str, ...], as_json: bool) -> None:

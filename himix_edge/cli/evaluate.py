@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, print_table, track
+from himix_edge.cli.options import examples
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
@@ -17,7 +18,11 @@ from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 
 
-@click.command("eval")
+@click.command(
+    "eval",
+    short_help="Count right answers, or measure perplexity.",
+    epilog=examples("himix eval --bundle bundles/nano-onnx-int8 --limit 500", "himix eval --model nano --text LICENSE"),
+)
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
 @click.option(

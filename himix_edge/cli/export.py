@@ -6,14 +6,22 @@ from typing import Any
 import click
 from rich.status import Status
 
+from himix_edge import extras
 from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table, progress_console, size
+from himix_edge.cli.options import examples
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes.registry import extras_of, runtime_names
 
 
-@click.command()
+@click.command(
+    short_help="Export a model to bundles, and publish only what is right.",
+    epilog=examples(
+        "himix export --target onnx --quant int8 --out bundles/nano-onnx-int8",
+        "himix export --target all --quant all --model runs/mine/final --out bundles",
+    ),
+)
 @click.option("--target", required=True, help=f"{', '.join(runtime_names())}; several with commas; all.")
 @click.option("--quant", default="int8", show_default=True, help="none, int8, int4; several with commas; all.")
 @click.option(
@@ -157,12 +165,8 @@ def _step(status: Status, text: str) -> None:
 
 def _pipeline(target: str) -> tuple[Any, Any, Any]:
     """The export pipeline and its targets, imported only now: they need torch."""
-    from himix_edge.errors import BackendMissing
-
-    try:
+    with extras.needed("torch", extras_of(target)):
         import torch  # noqa: F401
-    except ImportError:
-        raise BackendMissing("torch", extras_of(target)) from None
     from himix_edge.export import pipeline, report
     from himix_edge.export.targets import find_targets
 

@@ -8,6 +8,7 @@ import click
 from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
+from himix_edge.cli.options import examples
 from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
@@ -15,7 +16,10 @@ from himix_edge.reading import read_json
 from himix_edge.towers import TOWERS
 
 
-@click.command()
+@click.command(
+    short_help="Describe a bundle, a checkpoint or a preset.",
+    epilog=examples("himix info bundles/nano-onnx-int8", "himix info qwen2-0.5b --flops"),
+)
 @click.argument("what", default=DEFAULT_MODEL)
 @click.option("--flops", is_flag=True, help="Count FLOPs and bytes from the model as it is built, vanilla beside it.")
 @click.option("--text-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="M, for --flops.")
@@ -153,12 +157,10 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
     """The FLOPs of both architectures, part by part, the cache's bytes, and the weights' bytes at each precision."""
     if config.vision is None:
         raise InputError(f"{what}: no vision tower; --flops compares what an image costs")
-    try:
+    with extras.needed("torch", extras.TORCH):
         from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, vanilla_of
-        from himix_edge.export.policy import POLICIES
         from himix_edge.export.preflight import forecast
-    except ImportError:
-        raise BackendMissing("torch", extras.TORCH) from None
+        from himix_edge.export.quantization.policy import POLICIES
     ours, vanilla = count_flops(himix_of(config), text_tokens), count_flops(vanilla_of(config), text_tokens)
     tokens = config.vision.num_tokens
     slots = tokens + text_tokens

@@ -1,4 +1,4 @@
-"""Reading options that click has no type for."""
+"""What the commands' options and help share, beyond what click has."""
 
 from typing import overload
 
@@ -17,3 +17,8 @@ def numbers(option: str, text: str | None) -> tuple[int, ...] | None:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option} {text}: give numbers separated by commas") from None
+
+
+def examples(*lines: str) -> str:
+    """What stands at the end of a command's help; click leaves its lines as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from himix_edge.cli.console import print_json
+from himix_edge.cli.options import examples
 from himix_edge.errors import InputError
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
@@ -16,7 +17,13 @@ from himix_edge.runtimes.image_kv import is_image_kv
 from himix_edge.runtimes.stopping import StopTexts
 
 
-@click.command()
+@click.command(
+    short_help="Ask questions about images.",
+    epilog=examples(
+        'himix run --bundle bundles/nano-onnx-int8 --image photo.png --prompt "What shape is this?"',
+        "himix run --model small --image photo.png --chat",
+    ),
+)
 @click.option(
     "--image", "images", multiple=True, type=click.Path(path_type=Path), help="Image file; several are joined."
 )

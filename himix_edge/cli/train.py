@@ -7,11 +7,17 @@ import click
 
 from himix_edge import extras
 from himix_edge.cli.console import print_json, size
-from himix_edge.cli.options import numbers
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.cli.options import examples, numbers
+from himix_edge.errors import InputError
 
 
-@click.command()
+@click.command(
+    short_help="Train a model by a recipe, or on your own conversations.",
+    epilog=examples(
+        "himix train --recipe nano --out runs/nano",
+        "himix train --recipe further --data talks.json --image-folder images --out runs/mine",
+    ),
+)
 @click.option("--recipe", "recipe_name", default="nano", show_default=True,
               help="nano, nano-regular, nano-enhanced, regular, enhanced, further, or a .yaml file.")  # fmt: skip
 @click.option("--vanilla", is_flag=True, help="Train the LLaVA-style baseline of the same size instead of HiMix.")
@@ -67,18 +73,16 @@ def train(
 
     On several GPUs or machines: `torchrun --nproc-per-node N -m himix_edge train ...` or `accelerate launch`.
     """
-    try:
+    with extras.needed("torch", extras.TRAIN):
         import torch  # noqa: F401
-    except ImportError:
-        raise BackendMissing("torch", extras.TRAIN) from None
     if resume and force:
         raise InputError("--resume continues a run and --force replaces one; give one of them")
     from dataclasses import replace
 
     from himix_edge.config import Injection
     from himix_edge.training.recipe import DataPart, read_recipe
-    from himix_edge.training.start import Variant
     from himix_edge.training.run import Run
+    from himix_edge.training.start import Variant
     from himix_edge.training.trainer import train as run_training
 
     recipe = read_recipe(recipe_name, settings)

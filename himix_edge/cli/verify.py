@@ -7,12 +7,19 @@ import click
 from himix_edge import extras
 from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table
-from himix_edge.errors import BackendMissing, GateRefused
+from himix_edge.cli.options import examples
+from himix_edge.errors import GateRefused
 from himix_edge.runtimes.selftest import self_test
 from himix_edge.runtimes.verifying import open_verified
 
 
-@click.command()
+@click.command(
+    short_help="Check every file of bundles, and their self-tests.",
+    epilog=examples(
+        "himix verify bundles/nano-onnx-int8",
+        "himix verify --weights bundles/nano-onnx-int4 bundles/nano-openvino-int4",
+    ),
+)
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--weights", is_flag=True, help="Read integers and scales back out of the files and compare them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -38,10 +45,8 @@ def verify(bundles: tuple[Path, ...], weights: bool, as_json: bool) -> None:
 
 
 def _compare_weights(bundles: list[Bundle], as_json: bool) -> None:
-    try:
+    with extras.needed("torch", extras.TORCH):
         from himix_edge.export.stored_weights import compare
-    except ImportError:
-        raise BackendMissing("torch", extras.TORCH) from None
     found = compare(bundles)
     if as_json:
         print_json([{"bundle": str(c.bundle.folder), "tensors": c.tensors, "differs_from_reference": c.reference,
