@@ -4,7 +4,7 @@ from pathlib import Path
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
@@ -46,10 +46,8 @@ def open_checkpoint(source: str | Path) -> Session:
         InputError: see `himix_edge.load_checkpoint`; also a folder without tokenizer or chat template.
         BackendMissing: PyTorch is not installed.
     """
-    try:
+    with extras.needed("torch", extras.TORCH):
         import torch  # noqa: F401
-    except ImportError:
-        raise BackendMissing("torch", extras.TORCH) from None
     from himix_edge.checkpoints import image_kv_id, open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.runtimes.pytorch_engine import PytorchEngine

@@ -13,7 +13,7 @@ from himix_edge.runtimes.registry import all_runtimes, extras_of
 
 ROOT = Path(__file__).parents[1]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-CALL = re.compile(r"BackendMissing\(\"([^\"]+)\", ([^)]+)\)")
+CALL = re.compile(r"(?:BackendMissing|extras\.needed)\(\"([^\"]+)\", ([^)]+)\)")
 
 
 def brought(extra):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from himix_edge import extras
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.reading import open_regular
 
 SUPPORTED = (
@@ -76,10 +76,8 @@ def read_gguf(path: Path) -> GGUF:
             that is not supported.
         BackendMissing: the gguf package is not installed.
     """
-    try:
+    with extras.needed("gguf", extras.CONVERT):
         import gguf  # noqa: F401
-    except ImportError:
-        raise BackendMissing("gguf", extras.CONVERT) from None
     metadata, tensors = _read_part(path)
     parts = _parts(path, metadata)
     if len(parts) > 1:

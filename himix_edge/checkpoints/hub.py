@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from himix_edge import extras
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 
@@ -21,10 +21,8 @@ def download(repo: str) -> Path:
         InputError: the hub cannot be reached, or there is no such repository or no access to it.
         BackendMissing: huggingface_hub is not installed.
     """
-    try:
+    with extras.needed("huggingface-hub", extras.CONVERT):
         import huggingface_hub
-    except ImportError:
-        raise BackendMissing("huggingface-hub", extras.CONVERT) from None
     try:
         return Path(huggingface_hub.snapshot_download(repo, allow_patterns=list(FILES)))
     except Exception as error:  # its errors come from several libraries without a common base

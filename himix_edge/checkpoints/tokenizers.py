@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from himix_edge import extras
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.reading import MAX_CONFIG_BYTES, read_bytes, read_json
 from himix_edge.text import TOKENIZER, load_tokenizer
 from himix_edge.tokenizer_file import MAX_BYTES, MAX_TOKENS, library_errors, tokenizer_from_json
@@ -81,10 +81,8 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
         raise InputError(
             f"{settings}: tokenizer_class {str(kind)[:60]!r} is not supported; known: {', '.join(CLASSES)}"
         )
-    try:
+    with extras.needed("transformers", extras.CONVERT):
         from transformers import AutoTokenizer
-    except ImportError:
-        raise BackendMissing("transformers", extras.CONVERT) from None
     with library_errors(f"{folder}: transformers cannot read this tokenizer"):  # it raises many kinds
         fast = AutoTokenizer.from_pretrained(str(folder), use_fast=True, local_files_only=True, trust_remote_code=False)
         described = fast.backend_tokenizer.to_str()

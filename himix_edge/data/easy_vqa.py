@@ -6,7 +6,7 @@ from pathlib import Path
 
 from himix_edge import extras
 from himix_edge.data.dataset import Dataset, Sample, Turn
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 
 SHAPES = frozenset({"circle", "rectangle", "triangle"})
 COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
@@ -22,10 +22,8 @@ def load_easy_vqa(split: str) -> Dataset:
 
     The questions are the benchmark's own, unchanged. Raises BackendMissing without the `easy-vqa` package.
     """
-    try:
+    with extras.needed("easy-vqa", extras.TRAIN):
         import easy_vqa
-    except ImportError:
-        raise BackendMissing("easy-vqa", extras.TRAIN) from None
     readers = {
         "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
         "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from himix_edge import extras
 from himix_edge.data.image_files import is_file
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.reading import first_problem
 
 MAX_BYTES = 1 << 30
@@ -65,11 +65,9 @@ def _images(path: Path, column: str) -> Any:
 
 def _table(path: Path, columns: list[str], other: str = "") -> Any:
     """These columns; `other` must be there too."""
-    try:
+    with extras.needed("pyarrow", extras.MMMU):
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise BackendMissing("pyarrow", extras.MMMU) from None
     if not is_file(path) or path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: no file, or one larger than {MAX_BYTES >> 30} GiB")
     try:

@@ -70,10 +70,8 @@ def feature_shape(config: TransformersVisionConfig, where: str) -> tuple[int, in
 
 def _module(config: TransformersVisionConfig) -> nn.Module:
     """Embeddings and the blocks (of Hiera: stages) up to the feature layer; what would never run is left out."""
-    try:
+    with extras.needed("transformers", extras.CONVERT):
         import transformers
-    except ImportError:
-        raise BackendMissing("transformers", extras.CONVERT) from None
     kinds = {
         "beit": (transformers.BeitConfig, transformers.BeitModel),
         "hiera": (transformers.HieraConfig, transformers.HieraModel),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from himix_edge import extras
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel
 
 LINEARS = r"model\.layers\.({})\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -17,11 +17,9 @@ LINEARS = r"model\.layers\.({})\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
 def add_adapters(model: VisionLanguageModel, rank: int, alpha: int, first_layer: int = 0) -> None:
     """Give every linear of the decoder's layers from `first_layer` on an adapter of this rank, scaled by alpha / rank;
     its output is zero until it learns. Raises BackendMissing without peft."""
-    try:
+    with extras.needed("peft", extras.TRAIN):
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError:
-        raise BackendMissing("peft", extras.TRAIN) from None
     linears = LINEARS.format("|".join(map(str, range(first_layer, len(model.model.layers)))))
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linears, lora_dropout=0.0), model)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

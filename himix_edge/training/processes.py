@@ -9,17 +9,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from himix_edge import extras
-from himix_edge.errors import BackendMissing
 from himix_edge.model.decoder import MLP
 
 
 def accelerator() -> Any:
     """Hugging Face Accelerate's view of this process and the others. Raises BackendMissing without the package."""
-    try:
+    with extras.needed("accelerate", extras.TRAIN):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
-    except ImportError:
-        raise BackendMissing("accelerate", extras.TRAIN) from None
     # a micro-batch without images, or a stage whose data has none, leaves the injection out
     return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
