@@ -16,6 +16,7 @@ from himix_edge.checkpoints.trained import Base, overlay
 from himix_edge.config import ModelConfig
 from himix_edge.folders import Replacing, staged_folder
 from himix_edge.model import VisionLanguageModel
+from himix_edge.parts import part_of
 from himix_edge.text import TextProcessor
 
 __all__ = [
@@ -154,7 +155,7 @@ def image_kv_id(model: VisionLanguageModel) -> str:
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     vanilla = model.config.architecture == "vanilla"  # there the whole decoder takes part
     for name, tensor in sorted(model.state_dict().items()):
-        if vanilla or name.startswith("vision_tower") or "_img" in name or "shared_injection" in name:
+        if vanilla or part_of(name) != "decoder":
             digest.update(name.encode())
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -13,10 +13,9 @@ from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig
 from himix_edge.errors import InputError
+from himix_edge.parts import TOWER, part_of
 from himix_edge.presets import DECODERS, DEFAULT_TOWERS, tower
 from himix_edge.text import ChatTemplate, read_template
-
-FRESH = ("_img.", "connector", "shared_injection")
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ def convert(request: Conversion) -> Source:
     except ValueError as error:
         raise InputError(str(error)) from None
     expected = expected_shapes(meta_model(config))
-    merged = {name: tensor for name, tensor in base.weights.items() if not name.startswith("vision_tower.")}
-    merged |= {f"vision_tower.{name}": tensor for name, tensor in weights.items()}
-    missing = {n: s for n, s in expected.items() if n not in merged and any(word in n for word in FRESH)}
+    merged = {name: tensor for name, tensor in base.weights.items() if part_of(name) != "tower"}
+    merged |= {f"{TOWER}.{name}": tensor for name, tensor in weights.items()}
+    missing = {n: s for n, s in expected.items() if n not in merged and part_of(n) == "injection"}
     merged |= fresh_weights(missing, request.seed)
     check_names(merged, expected, f"{base.where} with {tower_name}")
     kept = {name: merged[name] for name in expected}

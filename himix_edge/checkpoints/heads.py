@@ -4,11 +4,12 @@ import dataclasses
 
 import torch
 
+from himix_edge import parts
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 
-HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+HEAD, TABLE = f"{parts.HEAD}.weight", f"{parts.EMBEDDING}.weight"
 
 
 def with_its_head(config: ModelConfig, weights: Weights, where: str) -> ModelConfig:

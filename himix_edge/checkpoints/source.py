@@ -23,6 +23,7 @@ from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.names import as_name
+from himix_edge.parts import TOWER
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
 from himix_edge.reading import read_json
 from himix_edge.text import TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer
@@ -113,7 +114,7 @@ def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
 def base_weights(base: Base) -> dict[str, LazyTensor]:
     """The base's decoder and tower. Raises InputError if they cannot be fetched."""
     weights = dict(open_source(fetch(base.decoder)).weights)
-    return weights | {f"vision_tower.{name}": tensor for name, tensor in efficientnet_lite0_weights().items()}
+    return weights | {f"{TOWER}.{name}": tensor for name, tensor in efficientnet_lite0_weights().items()}
 
 
 def _folder(folder: Path, name: str) -> Source:

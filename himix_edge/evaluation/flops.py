@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import Injection, ModelConfig
-from himix_edge.model import KVCache, part_of
+from himix_edge.model import KVCache
+from himix_edge.parts import ROLES, part_of
 
 PAPER_TEXT_TOKENS = 64
 
@@ -90,10 +91,9 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     Raises:
         BackendMissing: the tower needs a package that is not installed.
     """
-    roles = {"tower": "vision_encoder", "injection": "vision_injector", "decoder": "decoder"}
-    counts = dict.fromkeys(roles.values(), 0)
+    counts = dict.fromkeys(ROLES.values(), 0)
     for name, parameter in meta_model(config).named_parameters():
-        counts[roles[part_of(name)]] += parameter.numel()
+        counts[ROLES[part_of(name)]] += parameter.numel()
     return counts
 
 

@@ -5,7 +5,7 @@ depend on the image alone, so both keep them for the next question.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -130,14 +130,6 @@ def build_model(config: ModelConfig) -> VisionLanguageModel:
     """A freshly initialised model of the configured architecture."""
     models: dict[str, Callable[[ModelConfig], VisionLanguageModel]] = {"himix": HiMixModel, "vanilla": VanillaModel}
     return models[config.architecture](config)
-
-
-def part_of(parameter: str) -> Literal["tower", "injection", "decoder"]:
-    """Which part of a model a parameter's name belongs to. A vanilla model's injection is its connector."""
-    if parameter.startswith("vision_tower."):
-        return "tower"
-    injects = "_img." in parameter or parameter.startswith(("connector.", "shared_injection."))
-    return "injection" if injects else "decoder"
 
 
 def _initialize(module: nn.Module) -> None:

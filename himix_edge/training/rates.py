@@ -2,7 +2,7 @@
 
 import math
 
-from himix_edge.model import part_of
+from himix_edge.parts import part_of
 from himix_edge.training.recipe import Recipe, Stage
 
 
