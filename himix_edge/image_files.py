@@ -54,8 +54,6 @@ def decode_file(content: bytes, where: str) -> Decoded:
         InputError: not an image, of a kind that is not read, damaged, too large, or with numbers whose black and white
             are unknown.
     """
-    if name := foreign(content):
-        raise InputError(f"{where}: {name}, which is not read; {HELP}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's words on sizes and odd fields; what matters is checked here
@@ -63,6 +61,8 @@ def decode_file(content: bytes, where: str) -> Decoded:
     except InputError:
         raise
     except UnidentifiedImageError:
+        if name := foreign(content):
+            raise InputError(f"{where}: {name}, which is not read; {HELP}") from None
         raise InputError(f"{where}: not an image that can be read ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, MemoryError):
         raise InputError(f"{where}: too large; images over {MAX_PIXELS // 10**6} megapixels are refused") from None

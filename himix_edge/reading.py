@@ -36,7 +36,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
     """
     with open_regular(path) as file:
         try:
-            content = file.read(max_bytes + 1)
+            size = os.fstat(file.fileno()).st_size or max_bytes  # what /proc holds has no size
+            content = file.read(min(size, max_bytes) + 1)  # no more: a buffer of that size is made first
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from None
     if len(content) > max_bytes:
