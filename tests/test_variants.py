@@ -46,6 +46,7 @@ def test_layers_outside_the_subset_have_no_vision_slots_and_no_weights():
     owners = {name.split(".")[2] for name in model.state_dict() if "_img" in name}
     assert owners == {"1", "3"}
     assert model.config.vision_rows == (None, 0, None, 1)
+    assert model.config.layers_without_image == (0, 2)
 
 
 def test_a_subset_equals_full_injection_whose_other_layers_are_masked():

@@ -80,6 +80,11 @@ class ModelConfig:
         return tuple(rows)
 
     @property
+    def layers_without_image(self) -> tuple[int, ...]:
+        """Decoder layers whose cache starts empty: the text alone passes through them."""
+        return tuple(layer for layer, row in enumerate(self.vision_rows) if row is None)
+
+    @property
     def num_vision_rows(self) -> int:
         """I, the distinct keys and values that an image has: L unless layers share or lack them."""
         return len({row for row in self.vision_rows if row is not None})

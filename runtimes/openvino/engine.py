@@ -42,9 +42,8 @@ class OpenVinoEngine:
             for role in ("vision_encoder", "vision_injector")
         )
         where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
-        plain = [layer for layer, row in enumerate(config.vision_rows) if row is None]
         try:
-            self._decoder = _compile(paged(graph, plain) if paging else graph, settings, where)
+            self._decoder = _compile(paged(graph, config.layers_without_image) if paging else graph, settings, where)
         except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
             self._decoder = _compile(_read(where), settings, where)
         self._request = self._decoder.create_infer_request()

@@ -10,12 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`decoder` has the decoder's fields; `vision_rows` as in the real one."""
+    """`decoder` has the decoder's fields; the others are as in the real one."""
 
     decoder: SimpleNamespace
     vision_rows: tuple[int | None, ...]
+    layers_without_image: tuple[int, ...]
 
     @staticmethod
     def from_dict(raw: dict[str, Any]) -> "ModelConfig":
-        """From {"decoder": fields, "vision_rows": rows}."""
-        return ModelConfig(SimpleNamespace(**raw["decoder"]), tuple(raw["vision_rows"]))
+        """From {"decoder": fields, "vision_rows": rows, "layers_without_image": numbers}."""
+        decoder = SimpleNamespace(**raw["decoder"])
+        return ModelConfig(decoder, tuple(raw["vision_rows"]), tuple(raw["layers_without_image"]))
