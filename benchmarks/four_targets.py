@@ -24,7 +24,7 @@ from himix_edge.data import Dataset, load_dataset
 from himix_edge.errors import GateRefused
 from himix_edge.evaluation.exact import Score
 from himix_edge.export.pipeline import ExportRequest, export_all, is_current, plan, quantised
-from himix_edge.export.policy import POLICIES
+from himix_edge.export.quantization.policy import POLICIES
 from himix_edge.export.report import worst
 from himix_edge.export.targets import find_targets
 from himix_edge.runtimes import Session, open_bundle

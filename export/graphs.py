@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from himix_edge.export.quantisation import QuantizedLinear
+from himix_edge.export.quantization.tensors import QuantizedLinear
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh

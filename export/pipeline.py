@@ -40,13 +40,13 @@ from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
+from himix_edge.export.gate import Gate, Question
 from himix_edge.export.graphs import release_memory
-from himix_edge.export.parity import Gate, Question
-from himix_edge.export.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
-from himix_edge.export.quantisation import QuantizedModel, check_policy
+from himix_edge.export.quantization.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
+from himix_edge.export.quantization.rounding import Rounding, choose_rounding, method_name, round_weights
+from himix_edge.export.quantization.tensors import QuantizedModel, check_policy
 from himix_edge.export.report import table
-from himix_edge.export.rounding import Rounding, choose_rounding, method_name, round_weights
 from himix_edge.export.targets import ExportOptions, Target, find_target
 from himix_edge.files import sha256
 from himix_edge.folders import Replacing

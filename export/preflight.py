@@ -11,7 +11,7 @@ from torch import nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.policy import Policy, role_bits
+from himix_edge.export.quantization.policy import Policy, role_bits
 from himix_edge.model import build_model
 
 BASE_MEMORY = 700 << 20  # interpreter, torch, exporter and runtime with no model
@@ -36,7 +36,7 @@ def forecast(
     Args:
         config: the model's.
         policy: bits by role.
-        rounding: as in export.rounding.
+        rounding: as in quantization.rounding.
         disk: the target's, see `Target.disk`.
     """
     with torch.device("meta"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import QuantizedTensor, digest
+from himix_edge.export.quantization.tensors import QuantizedTensor, digest
 from himix_edge.export.targets import find_target
 
 

@@ -7,12 +7,12 @@ import torch
 
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.source import random_source
-from himix_edge.export.balancing import balance, group_ranges, powers, rounding_error
-from himix_edge.export.executorch_weights import int8_per_token
-from himix_edge.export.policy import POLICIES
-from himix_edge.export.quantisation import MIN_SCALE, QuantizedTensor, quantise, quantise_tensor
-from himix_edge.export.rounding import round_weights
+from himix_edge.export.quantization.balancing import balance, group_ranges, powers, rounding_error
+from himix_edge.export.quantization.policy import POLICIES
+from himix_edge.export.quantization.rounding import round_weights
+from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor, quantise, quantise_tensor
 from himix_edge.export.targets import find_target
+from himix_edge.export.targets.executorch.weights import int8_per_token
 from tests.conftest import TINY
 
 TEXTS = torch.arange(120).reshape(8, 15)

@@ -11,14 +11,14 @@ from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
-from himix_edge.export.calibration import Statistics, calibrate, output_error, round_weight
-from himix_edge.export.passages import conversations
 from himix_edge.export.pipeline import PROBE, ExportRequest, plan
-from himix_edge.export.policy import POLICIES, read_policy, role_bits
-from himix_edge.export.quantisation import quantise, quantise_tensor
-from himix_edge.export.smoothing import largest_inputs, smooth
+from himix_edge.export.quantization.calibration import Statistics, calibrate, output_error, round_weight
+from himix_edge.export.quantization.passages import conversations
+from himix_edge.export.quantization.policy import POLICIES, read_policy, role_bits
+from himix_edge.export.quantization.smoothing import largest_inputs, smooth
+from himix_edge.export.quantization.tensors import quantise, quantise_tensor
+from himix_edge.export.quantization.tuning import divergence, tune
 from himix_edge.export.targets import find_target
-from himix_edge.export.tuning import divergence, tune
 from himix_edge.model.sampled_text import sample_texts
 from tests.conftest import TINY
 

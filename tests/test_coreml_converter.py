@@ -4,7 +4,7 @@ import numpy as np
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
-from himix_edge.export.coreml_converter import teach
+from himix_edge.export.targets.coreml.converter import teach
 
 
 def constants(*values):

@@ -7,7 +7,7 @@ from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
 from executorch.exir.schema import Buffer, Program, SubsegmentOffsets
 
-from himix_edge.export.executorch_file import write_shared
+from himix_edge.export.targets.executorch.program_file import write_shared
 
 
 def written(path, constants, named, mutable=None):

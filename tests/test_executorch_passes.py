@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("executorch")
 
-from himix_edge.export.executorch_passes import is_needed, needed_passes_only
 from himix_edge.export.graphs import quiet
+from himix_edge.export.targets.executorch.passes import is_needed, needed_passes_only
 
 
 class Convolutions(nn.Module):

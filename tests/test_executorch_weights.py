@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from himix_edge.export.executorch_weights import (
+from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedTensor, digest, quantise_tensor
+from himix_edge.export.targets.executorch.target import Norm, Rotary
+from himix_edge.export.targets.executorch.weights import (
     PackedEmbedding,
     Pieces,
     SideBySide,
@@ -14,8 +16,6 @@ from himix_edge.export.executorch_weights import (
     pieces_of,
     put_together,
 )
-from himix_edge.export.quantisation import QuantizedLinear, QuantizedTensor, digest, quantise_tensor
-from himix_edge.export.targets.executorch import Norm, Rotary
 from himix_edge.model.decoder import RMSNorm, rotate
 from tests.conftest import TINY
 

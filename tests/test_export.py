@@ -14,10 +14,10 @@ from himix_edge.checkpoints import load_checkpoint, open_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export import pipeline
-from himix_edge.export.onnx_matmul import row_block
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, is_current, plan
-from himix_edge.export.policy import POLICIES
-from himix_edge.export.quantisation import quantise
+from himix_edge.export.quantization.policy import POLICIES
+from himix_edge.export.quantization.tensors import quantise
+from himix_edge.export.targets.onnx.matmul_nbits import row_block
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
@@ -123,7 +123,7 @@ def test_a_vanilla_model_goes_the_same_way(tmp_path, tiny_checkpoint, text):
 
 
 def test_large_weights_go_to_a_file_of_their_own(tmp_path, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("himix_edge.export.targets.onnx.EXTERNAL_DATA_BYTES", 0)
+    monkeypatch.setattr("himix_edge.export.targets.onnx.target.EXTERNAL_DATA_BYTES", 0)
     bundle = export(plan(request(tiny_checkpoint, tmp_path / "out")))
     assert [record.path for record in bundle.manifest.roles["decoder"]] == ["decoder.onnx", "decoder.onnx.data"]
     assert list(open_bundle(bundle.folder).generate("hi", max_new_tokens=2))

@@ -8,8 +8,8 @@ import torch
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.config import Injection
-from himix_edge.export.folding import fold_image_norms
 from himix_edge.export.graphs import VisionInjector
+from himix_edge.export.quantization.folding import fold_image_norms
 from himix_edge.model import build_model
 from tests.conftest import TINY
 

@@ -13,7 +13,7 @@ import torch
 
 from himix_edge.errors import GateRefused
 from himix_edge.export import graphs
-from himix_edge.export.parity import Trace, _noise, distance, encoder
+from himix_edge.export.gate import Trace, _noise, distance, encoder
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model.decoder import rope_tables
 from tests.conftest import TINY
@@ -69,14 +69,14 @@ def place_text_behind_the_image(monkeypatch, work):
     def shifted(config, positions):
         return rope_tables(config, positions + TINY.vision.num_tokens)
 
-    for module in ("export.graphs", "export.targets.onnx"):
+    for module in ("export.graphs", "export.targets.onnx.target"):
         monkeypatch.setattr(f"himix_edge.{module}.rope_tables", shifted)
 
 
 def align_mask_top_left(monkeypatch, work):
     """Text sees the cache's first slots only, as scaled_dot_product_attention(is_causal=True) would have it."""
     name = work.target.name
-    module = f"himix_edge.export.targets.{name}"
+    module = f"himix_edge.export.targets.{name}.target"
     if name == "openvino":
         monkeypatch.setattr(f"{module}.causal_mask", lambda new, past: graphs.causal_mask(new, past) & (
             torch.arange(past + new)[None] <= torch.arange(new)[:, None]))  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from himix_edge.export import onnx_int8
-from himix_edge.export.quantisation import QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedTensor
+from himix_edge.export.targets.onnx import int8_linear as onnx_int8
 from himix_edge.runtimes.onnx.engine import LARGEST_SUM, int8_sums_overflow, open_graph
 
 OPSET = 23

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from himix_edge.export import openvino_operators
-from himix_edge.export.openvino_operators import spelled_out
 from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.export.targets.openvino import operators
+from himix_edge.export.targets.openvino.operators import spelled_out
 
 DYNAMIC = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
 
@@ -58,5 +58,5 @@ def test_nano_is_not_traced_twice(tmp_path, monkeypatch):
 
 def test_an_operator_of_others_is_left_to_the_converter(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    monkeypatch.setattr(openvino_operators, "_replacement", lambda node, sizes: None)
+    monkeypatch.setattr(operators, "_replacement", lambda node, sizes: None)
     export(plan(ExportRequest("nano", "openvino", "none", tmp_path / "bundle", probe_questions=1)))

@@ -13,12 +13,12 @@ from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
-from himix_edge.export import quantisation
-from himix_edge.export.onnx_matmul import pack_blocks
 from himix_edge.export.pipeline import PROBE
-from himix_edge.export.policy import POLICIES
-from himix_edge.export.quantisation import MIN_SCALE, deviation, quantise, quantise_tensor
-from himix_edge.export.rounding import round_weights
+from himix_edge.export.quantization import tensors
+from himix_edge.export.quantization.policy import POLICIES
+from himix_edge.export.quantization.rounding import round_weights
+from himix_edge.export.quantization.tensors import MIN_SCALE, deviation, quantise, quantise_tensor
+from himix_edge.export.targets.onnx.matmul_nbits import pack_blocks
 from tests.conftest import TINY
 
 WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-7, 1, 24)[:, None]
@@ -117,14 +117,14 @@ def test_working_on_some_rows_at_a_time_changes_nothing(monkeypatch):
     weight, states = torch.randn(50, 64), torch.randn(2, 3, 64)
     whole = quantise_tensor(weight, 4, 32)
     steps = deviation(weight, whole, True).steps
-    monkeypatch.setattr(quantisation, "rows_at_a_time", lambda columns: 16)
+    monkeypatch.setattr(tensors, "rows_at_a_time", lambda columns: 16)
     parts = quantise_tensor(weight, 4, 32)
     assert torch.equal(parts.values, whole.values)
     assert torch.equal(parts.scale, whole.scale)
     assert [len(rows.values) for rows in whole.split()] == [16, 16, 16, 2]
     assert deviation(weight, whole, True).steps == pytest.approx(steps, rel=1e-5)
     expected = F.linear(states, whole.dequantise())
-    assert torch.allclose(quantisation.QuantizedEmbedding(whole).project(states), expected, atol=1e-6)
+    assert torch.allclose(tensors.QuantizedEmbedding(whole).project(states), expected, atol=1e-6)
 
 
 def test_the_deviation_is_measured_not_assumed():

@@ -16,10 +16,10 @@ from himix_edge.cli import himix
 from himix_edge.config import Injection
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import BackendMissing, GateRefused, InputError
-from himix_edge.export import executorch_weights
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
+from himix_edge.export.targets.executorch import weights as executorch_weights
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.engine import load_engine

@@ -371,8 +371,8 @@ def test_no_wheel_is_unpickled():
 
 def test_core_ml_does_not_turn_one_gelu_into_the_other(tmp_path):
     """coremltools has only exact GELU behind torch's operator, so the tanh approximation has to be spelled out."""
-    from himix_edge.export.quantisation import QuantizedModel
-    from himix_edge.export.targets.coreml import _encoder
+    from himix_edge.export.quantization.tensors import QuantizedModel
+    from himix_edge.export.targets.coreml.target import _encoder
     from himix_edge.runtimes.coreml.interpreter import Interpreter, load_program
 
     torch.manual_seed(0)

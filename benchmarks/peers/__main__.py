@@ -23,7 +23,7 @@ from benchmarks import bundles
 from benchmarks.peers import huggingface, llama_cpp, onnxruntime_genai, optimum_onnxruntime, optimum_openvino
 from benchmarks.timing import timed_apart
 from himix_edge.cli.console import print_table
-from himix_edge.export.policy import GROUP_SIZES
+from himix_edge.export.quantization.policy import GROUP_SIZES
 
 BASE = "llama.cpp q4_0"
 OURS, VANILLA = "injection + prefill 64", "prefill 792"

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from himix_edge.bundle import Bundle
 from himix_edge.discovery import discovered, record_of
-from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.registry import find_runtime

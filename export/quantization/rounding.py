@@ -9,15 +9,15 @@ from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.checkpoints.source import Source
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
-from himix_edge.export.balancing import balance, group_ranges
-from himix_edge.export.calibration import calibrate
-from himix_edge.export.folding import fold_image_norms
-from himix_edge.export.passages import WRITTEN, as_passages, conversations, writes_text
-from himix_edge.export.policy import Policy, role_bits
 from himix_edge.export.preflight import float_bytes
-from himix_edge.export.quantisation import QuantizedModel, finite, quantise
-from himix_edge.export.smoothing import largest_inputs, smooth
-from himix_edge.export.tuning import tune
+from himix_edge.export.quantization.balancing import balance, group_ranges
+from himix_edge.export.quantization.calibration import calibrate
+from himix_edge.export.quantization.folding import fold_image_norms
+from himix_edge.export.quantization.passages import WRITTEN, as_passages, conversations, writes_text
+from himix_edge.export.quantization.policy import Policy, role_bits
+from himix_edge.export.quantization.smoothing import largest_inputs, smooth
+from himix_edge.export.quantization.tensors import QuantizedModel, finite, quantise
+from himix_edge.export.quantization.tuning import tune
 from himix_edge.model.sampled_text import sample_texts
 
 Rounding = Literal["tuned", "gptq", "nearest"]  # tuned: gptq, then scales and norms end to end

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
-from himix_edge.export.quantisation import QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedTensor
 
 PACKED, SCALE = ".packed", ".scale"
 

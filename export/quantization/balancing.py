@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import Weights
-from himix_edge.export.quantisation import MIN_SCALE, QuantizedTensor
-from himix_edge.export.smoothing import FOLDS, SMALLEST, fold_of, times, watch_inputs
+from himix_edge.export.quantization.smoothing import FOLDS, SMALLEST, fold_of, times, watch_inputs
+from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor
 from himix_edge.model import VisionLanguageModel
 
 EVERY = 4  # of the tokens, the first is looked at

@@ -19,7 +19,7 @@ from himix_edge.bundle import Bundle
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import ModelConfig
 from himix_edge.export.graphs import quiet
-from himix_edge.export.quantisation import (
+from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
     QuantizedLinear,
     QuantizedTensor,

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import BackendMissing
-from himix_edge.export.coreml_converter import teach
 from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
@@ -30,8 +29,15 @@ from himix_edge.export.graphs import (
     spell_out_gelu,
     swap_linears,
 )
-from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor, digest
+from himix_edge.export.quantization.tensors import (
+    QuantizedLinear,
+    QuantizedModel,
+    QuantizedModule,
+    QuantizedTensor,
+    digest,
+)
 from himix_edge.export.targets import ExportOptions
+from himix_edge.export.targets.coreml.converter import teach
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
 from himix_edge.runtimes.coreml.engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine

@@ -19,7 +19,7 @@ from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.checkpoints.source import Source
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.policy import Policy, check_overrides, role_bits
+from himix_edge.export.quantization.policy import Policy, check_overrides, role_bits
 from himix_edge.model import VisionLanguageModel
 
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
@@ -162,7 +162,7 @@ def rows_at_a_time(columns: int) -> int:
 def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedTensor] | None = None) -> QuantizedModel:
     """Quantise every Linear and embedding as `policy` says; norms, biases, convolutions and positions stay float.
 
-    Weights are rounded to nearest, except for those in `calibrated` (see export.calibration).
+    Weights are rounded to nearest, except for those in `calibrated` (see quantization.calibration).
 
     Reads one tensor at a time: at no moment is more of the model in memory than its integers and one float weight.
 

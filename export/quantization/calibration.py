@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.config import ModelConfig
-from himix_edge.export.quantisation import QuantizedTensor, quantise_tensor, representable_scale
+from himix_edge.export.quantization.tensors import QuantizedTensor, quantise_tensor, representable_scale
 from himix_edge.model.decoder import DecoderLayer, RMSNorm, mixture_mask, rope_tables
 
 DAMPING = 0.01  # of the Hessian's mean diagonal

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from himix_edge.export.onnx_int8 import Int8Linear
-from himix_edge.export.onnx_matmul import MatMulNBits
-from himix_edge.export.quantisation import QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedTensor
+from himix_edge.export.targets.onnx.int8_linear import Int8Linear
+from himix_edge.export.targets.onnx.matmul_nbits import MatMulNBits
 
 JOINT = "+"  # between the names of weights that are stored as one, each with its number of rows
 

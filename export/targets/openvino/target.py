@@ -27,9 +27,9 @@ from himix_edge.export.graphs import (
     run_layers,
     swap_linears,
 )
-from himix_edge.export.openvino_operators import spelled_out
-from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
+from himix_edge.export.targets.openvino.operators import spelled_out
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.openvino.engine import OpenVinoEngine

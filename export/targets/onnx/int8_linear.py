@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
-from himix_edge.export.quantisation import QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedTensor
 
 DOMAIN, NAME = "himix_edge", "Int8Linear"
 OFFSET = 128  # activations are stored as uint8: ONNX Runtime has no fast kernel for int8 by int8

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from himix_edge.bundle import ParityResult
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import QuantizedModel, QuantizedTensor, digest
+from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digest
 from himix_edge.model import VisionLanguageModel
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.engine import Engine

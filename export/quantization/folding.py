@@ -7,7 +7,7 @@ once, and rounds it to int8 once where a runtime does that.
 import torch
 
 from himix_edge.checkpoints.lazy import Weights, as_weights
-from himix_edge.export.smoothing import times
+from himix_edge.export.quantization.smoothing import times
 
 NORM, PROJECTIONS = "input_layernorm_img.weight", ("self_attn.k_proj_img.weight", "self_attn.v_proj_img.weight")
 

@@ -23,9 +23,9 @@ from himix_edge.export.graphs import (
     run_layers,
     swap_linears,
 )
-from himix_edge.export.quantisation import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
+from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.targets import ExportOptions
-from himix_edge.export.targets.onnx import OPSET, OnnxTarget
+from himix_edge.export.targets.onnx.target import OPSET, OnnxTarget
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
 

@@ -18,12 +18,8 @@ from torch.onnx.ops import symbolic_multi_out
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
 from himix_edge.errors import BackendMissing
-from himix_edge.export import onnx_int8
 from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
-from himix_edge.export.onnx_int8 import Int8Linear
-from himix_edge.export.onnx_joined import join, parted
-from himix_edge.export.onnx_matmul import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
-from himix_edge.export.quantisation import (
+from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
     QuantizedLinear,
     QuantizedModel,
@@ -31,6 +27,10 @@ from himix_edge.export.quantisation import (
     QuantizedTensor,
 )
 from himix_edge.export.targets import ExportOptions
+from himix_edge.export.targets.onnx import int8_linear
+from himix_edge.export.targets.onnx.int8_linear import Int8Linear
+from himix_edge.export.targets.onnx.joined_linears import join, parted
+from himix_edge.export.targets.onnx.matmul_nbits import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
@@ -233,8 +233,8 @@ class OnnxTarget:
                     if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
                         attribute.i = 0
             for function in graph.functions:
-                if function.name == onnx_int8.NAME:
-                    function.CopyFrom(onnx_ir.to_proto(onnx_int8.function(OPSET, int8_activations=False)))
+                if function.name == int8_linear.NAME:
+                    function.CopyFrom(onnx_ir.to_proto(int8_linear.function(OPSET, int8_activations=False)))
             for extra in files[1:]:
                 os.link(extra, scratch / extra.name)  # ONNX Runtime refuses data behind a link that leaves the folder
             paths[role] = scratch / files[0].name
@@ -249,9 +249,9 @@ class OnnxTarget:
             stored = {tensor.name: tensor for tensor in graph.initializer}
             made_by = {output: node for node in graph.node for output in node.output}
             for node in graph.node:
-                if node.op_type == onnx_int8.NAME:
+                if node.op_type == int8_linear.NAME:
                     packed, scale = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:3])
-                    yield from parted(node.input[1].removesuffix(PACKED), onnx_int8.unpack(packed, scale))
+                    yield from parted(node.input[1].removesuffix(PACKED), int8_linear.unpack(packed, scale))
                 if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
                     continue
                 looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
@@ -316,7 +316,7 @@ def _swap(module: nn.Module, options: ExportOptions) -> Any:
 
 
 def _swap_int8(module: nn.Module, options: ExportOptions) -> Any:
-    """For a graph that always sees many rows; see `export.onnx_int8`."""
+    """For a graph that always sees many rows; see `targets.onnx.int8_linear`."""
 
     def matmul(linear: QuantizedLinear) -> MatMulNBits | Int8Linear:
         if options.int8_activations and Int8Linear.fits(linear.quantised):
@@ -356,8 +356,8 @@ def _export(
         assert program is not None
         _halve_scales(program.model.graph)
         _name_weights(program.model.graph, module)
-        if any(node.op_type == onnx_int8.NAME for node in program.model.graph):
-            function = onnx_int8.function(OPSET, int8_activations=True)
+        if any(node.op_type == int8_linear.NAME for node in program.model.graph):
+            function = int8_linear.function(OPSET, int8_activations=True)
             program.model.functions[function.identifier()] = function
         initializers: Any = program.model.graph.initializers.values()
         size = sum(value.const_value.nbytes for value in initializers)

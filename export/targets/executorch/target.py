@@ -2,7 +2,7 @@
 
 Quantised linears compute with int8 activations, there is no other kernel: XNNPACK's partitioner silently drops the
 scale of a weight-only linear. So the exact check compares with PyTorch emulating those activations (torchao), and a
-bundle with quantised weights and float activations is refused. How weights are laid out: export.executorch_weights.
+bundle with quantised weights and float activations is refused. How weights are laid out: targets.executorch.weights.
 """
 
 import importlib.metadata
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
 from himix_edge.errors import BackendMissing, InputError
-from himix_edge.export.executorch_file import write_shared
-from himix_edge.export.executorch_passes import needed_passes_only
-from himix_edge.export.executorch_weights import (
+from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
+from himix_edge.export.quantization.tensors import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
+from himix_edge.export.targets import ExportOptions
+from himix_edge.export.targets.executorch.passes import needed_passes_only
+from himix_edge.export.targets.executorch.program_file import write_shared
+from himix_edge.export.targets.executorch.weights import (
     FILE,
     PackedEmbedding,
     Pieces,
@@ -31,9 +34,6 @@ from himix_edge.export.executorch_weights import (
     read_back,
     tied_head,
 )
-from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
-from himix_edge.export.quantisation import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
-from himix_edge.export.targets import ExportOptions
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
 

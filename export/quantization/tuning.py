@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from himix_edge.errors import InputError
-from himix_edge.export.quantisation import QuantizedModel, QuantizedModule, QuantizedTensor, representable_scale
+from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedModule, QuantizedTensor, representable_scale
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
 

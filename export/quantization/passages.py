@@ -9,7 +9,7 @@ from torch import Tensor
 
 from himix_edge.checkpoints.source import Source
 from himix_edge.data import Sample
-from himix_edge.export.calibration import Passage
+from himix_edge.export.quantization.calibration import Passage
 from himix_edge.model import KVCache, VisionLanguageModel
 from himix_edge.preprocess import load_image
 from himix_edge.text import Message, TextProcessor
