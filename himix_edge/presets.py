@@ -4,7 +4,7 @@ from pathlib import Path
 
 from himix_edge.config import DecoderConfig, ModelConfig, RopeScaling, VisionConfig
 from himix_edge.errors import InputError
-from himix_edge.towers import TOWERS
+from himix_edge.tower_presets import TOWERS
 
 SHIPPED = Path(__file__).parent / "assets"
 DEFAULT_MODEL = "nano"

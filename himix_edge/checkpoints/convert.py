@@ -10,7 +10,7 @@ from himix_edge.checkpoints.lazy import Weights, checked
 from himix_edge.checkpoints.named_templates import NAMED
 from himix_edge.checkpoints.packages import PACKAGES, fetch
 from himix_edge.checkpoints.source import Source, open_source
-from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
+from himix_edge.checkpoints.tower_weights import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.parts import TOWER, part_of

@@ -28,7 +28,7 @@ def is_official(raw: Any) -> bool:
 
 def official_config(folder: Path, raw: dict[str, Any]) -> ModelConfig:
     """The model's configuration. Raises InputError naming the part that is missing or not understood."""
-    from himix_edge.checkpoints.towers import tower_config_from
+    from himix_edge.checkpoints.tower_weights import tower_config_from
 
     text = _part_config(folder, raw, "language_model", "text_config")
     vision = _part_config(folder, raw, "vision_tower", "vision_config")
@@ -48,7 +48,7 @@ def official_config(folder: Path, raw: dict[str, Any]) -> ModelConfig:
 
 def official_weights(folder: Path, config: ModelConfig) -> Weights:
     """All parts under this project's names. Raises InputError for a missing part or misnamed tensors."""
-    from himix_edge.checkpoints.towers import tower_weights_from
+    from himix_edge.checkpoints.tower_weights import tower_weights_from
 
     raw = read_json(folder / "config.json")
     vision = _part_config(folder, raw, "vision_tower", "vision_config")

@@ -18,7 +18,7 @@ from himix_edge.checkpoints.heads import with_its_head
 from himix_edge.checkpoints.lazy import LazyTensor, Weights, checked
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
-from himix_edge.checkpoints.towers import efficientnet_lite0_weights
+from himix_edge.checkpoints.tower_weights import efficientnet_lite0_weights
 from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError

@@ -8,7 +8,7 @@ from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.model.transformers_tower import KINDS, transformers_config
 from himix_edge.reading import MAX_VALUE, read_json, refuse_absurd, validated
-from himix_edge.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from himix_edge.tower_presets import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)
 FAMILY_OF = {

@@ -13,7 +13,7 @@ from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
 from himix_edge.reading import read_json
-from himix_edge.towers import TOWERS
+from himix_edge.tower_presets import TOWERS
 
 
 @click.command(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from himix_edge.config import ModelConfig
 from himix_edge.model.decoder import DecoderStack, KVCache
 from himix_edge.model.injection import SharedInjection
-from himix_edge.model.towers import build_tower
+from himix_edge.model.tower import build_tower
 
 VisionRows = list[tuple[Tensor, Tensor]]  # keys and values (B, G, N, h), one pair for each distinct one of an image
 

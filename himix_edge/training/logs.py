@@ -37,7 +37,7 @@ class MetricsLog:
         self._file.close()
 
 
-class ProgressReport:
+class ProgressDisplay:
     """A progress bar with stage, loss, accuracy and the last validation accuracy."""
 
     def __init__(self, total: int, start: int, shown: bool):

@@ -26,7 +26,7 @@ from himix_edge.training.checking import check_images
 from himix_edge.training.final import training_record, write_final
 from himix_edge.training.folder import LAST, METRICS, OWN_TEXTS, run_folder
 from himix_edge.training.graphed import GraphedStep
-from himix_edge.training.logs import MetricsLog, ProgressReport
+from himix_edge.training.logs import MetricsLog, ProgressDisplay
 from himix_edge.training.lora import add_adapters, set_adapters, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.own_texts import own_texts
@@ -142,7 +142,7 @@ class Trainer:
         with disk_errors(self.run.folder):
             log = MetricsLog(self.run.folder / METRICS, self.progress.step) if main else None
         resumed = self.progress.step
-        with ProgressReport(self.recipe.steps, self.progress.step, main) as report:
+        with ProgressDisplay(self.recipe.steps, self.progress.step, main) as report:
             while self.progress.step < end:
                 stage, first = self.recipe.stage_of(self.progress.step)
                 optimizer = self._begin(stage, restore=first < resumed == self.progress.step)

@@ -21,7 +21,7 @@ from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.tower_config import family_settings, square_side, tower_config, tower_config_from
 from himix_edge.config import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
-from himix_edge.model.towers import build_tower
+from himix_edge.model.tower import build_tower
 from himix_edge.reading import read_json
 
 __all__ = ["efficientnet_lite0_weights", "tower_config", "tower_config_from", "tower_weights", "tower_weights_from"]
