@@ -16,15 +16,15 @@ from himix_edge.checkpoints import save_source
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.source import random_source
-from himix_edge.checkpoints.towers import efficientnet_lite0_weights, tower_config, tower_weights
+from himix_edge.checkpoints.tower_weights import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model import build_model
-from himix_edge.model.towers import build_tower
+from himix_edge.model.tower import build_tower
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes import open_bundle
-from himix_edge.towers import TOWERS
+from himix_edge.tower_presets import TOWERS
 from tests.conftest import TINY
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 30, "patch_size": 7}
