@@ -7,8 +7,8 @@ written to gives other answers. A file that is deleted or replaced by another is
 import contextlib
 import os
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from himix_edge.errors import InputError
 from himix_edge.reading import open_regular
@@ -19,12 +19,12 @@ class HeldFiles:
 
     def __init__(self, paths: Iterable[Path]):
         """Raises InputError for what cannot be opened, and for what is no regular file."""
-        self._files: dict[Path, BinaryIO] = {}
+        self._files: dict[Path, BufferedReader] = {}
         for path in paths:
             self._files[path] = open_regular(path)
         self._before = {path: identity(os.fstat(file.fileno())) for path, file in self._files.items()}
 
-    def open_file(self, path: Path) -> BinaryIO:
+    def open_file(self, path: Path) -> BufferedReader:
         """The open file of one of the paths."""
         return self._files[path]
 

@@ -131,10 +131,12 @@ def test_a_bundle_runs_without_torch_and_without_exporters(target, layers_bundle
     """Opened and asked in a process of its own."""
     code = """
 import sys
+from pathlib import Path
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.selftest import self_test
-session = open_bundle(sys.argv[1])
-assert self_test(sys.argv[1], session)["passed"]
+folder = Path(sys.argv[1])
+session = open_bundle(folder)
+assert self_test(folder, session)["passed"]
 heavy = {"torch", "onnx", "onnxscript", "torchao", "transformers", "coremltools", "executorch"}
 print(sorted(heavy & sys.modules.keys()), sorted(name for name in sys.modules if name.startswith("himix_edge.export")))
 """
