@@ -17,7 +17,7 @@ def discovered(package: str, group: str) -> dict[str, str]:
     """
     others = {point.name: point.module for point in entry_points(group=group)}
     folders = import_module(package).__path__
-    own = [found.name for found in iter_modules(folders) if found.ispkg or package.endswith(".targets")]
+    own = [found.name for found in iter_modules(folders) if found.ispkg]
     return dict(sorted((others | {name: f"{package}.{name}" for name in own}).items()))
 
 
