@@ -23,7 +23,7 @@ from himix_edge.cli.console import print_table, progress_console
 from himix_edge.data import Dataset, load_dataset
 from himix_edge.errors import GateRefused
 from himix_edge.evaluation.exact import Score
-from himix_edge.export.pipeline import ExportRequest, export_all, is_current, plan, quantised
+from himix_edge.export.pipeline import ExportRequest, export_all, is_current, plan, quantized_model
 from himix_edge.export.quantization.policy import POLICIES
 from himix_edge.export.report import worst
 from himix_edge.export.targets import find_targets
@@ -54,7 +54,7 @@ def ask(session: Session, dataset: Dataset, questions: int, label: str) -> tuple
 def pytorch(request: ExportRequest) -> Session:
     """The reference of a request: PyTorch on the dequantised weights."""
     work = plan(request)
-    reference = quantised(work).reference
+    reference = quantized_model(work).reference
     engine = PytorchEngine(reference, reference.config.decoder.max_position_embeddings)
     return Session(engine, work.source.load_text(), reference.config, "", GenerationDefaults())
 

@@ -29,7 +29,7 @@ from himix_edge.checkpoints.assemble import assemble
 from himix_edge.cli.console import print_table, progress_console
 from himix_edge.errors import GateRefused
 from himix_edge.evaluation.perplexity import read_text, surprise
-from himix_edge.export.pipeline import ExportRequest, Plan, export_all, plan, quantised
+from himix_edge.export.pipeline import ExportRequest, Plan, export_all, plan, quantized_model
 from himix_edge.export.targets import find_targets
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes import Session, open_bundle
@@ -100,7 +100,7 @@ class Benchmark:
         yield "PyTorch", "float", NONE, *self.pytorch(self.float_model()), 0.0
         for precision, rounding in (("int8", None), ("int4", "nearest"), ("int4", "gptq"), ("int4", "tuned")):
             began = time.monotonic()
-            model = quantised(plan(self.request("onnx", precision, rounding)), progress_console.print).reference
+            model = quantized_model(plan(self.request("onnx", precision, rounding)), progress_console.print).reference
             seconds = time.monotonic() - began
             yield "PyTorch", f"{precision} {rounding or ''}", NONE, *self.pytorch(model), seconds
 

@@ -9,88 +9,36 @@ Quantisation itself is not judged here (it belongs in an accuracy table): the re
 """
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from himix_edge.bundle import ParityResult
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digest
+from himix_edge.export.tolerance import FLOAT32, Tolerance
+from himix_edge.export.traces import (
+    INJECTED,
+    Array,
+    Encode,
+    ProbeQuestion,
+    Trace,
+    distance,
+    encoder,
+    noise_of,
+    pairs_of,
+)
 from himix_edge.model import VisionLanguageModel
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.text import Message, TextProcessor
 
-Array = NDArray[np.float32]
-Encode = Callable[[Path, NDArray[np.uint8]], Array]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an output may be from the reference's, in standard deviations of the latter.
-
-    `limit` bounds the largest difference, or with `rms` the root mean square. An answer has to be the same where the
-    reference's best two logits are further apart than `margin`.
-    """
-
-    limit: float
-    rms: bool
-    margin: float
-
-    @property
-    def metric(self) -> str:
-        return "rms diff / std" if self.rms else "max diff / std"
-
-
-# Two programs that round activations to int8 part ways: a last bit decides how a value in between is rounded, and each
-# layer multiplies such cases, until they differ by as much as the rounding costs. Hence NOISE: an emulation is met
-# within twice its own distance from the float reference, where that is more than the table says, and never more loosely
-# than a bundle as it ships.
 NOISE = 2.0
-# Float activations prove that the right weights are in the right place. int8 activations are judged more loosely: a
-# language model with outlier channels loses much by them (SmolLM2-135M: rms 0.05 to 0.26), a wrong graph far more.
-TOLERANCE = {
-    "float32": Tolerance(2e-4, False, 4e-4),
-    "int8 emulated": Tolerance(0.02, True, 0.2),
-    "float16 activations": Tolerance(0.02, True, 0.1),
-    "int8 activations": Tolerance(0.35, True, 1.0),
-}
 MAX_NEW_TOKENS = 12
-INJECTED = ("vision_injector: key", "vision_injector: value")
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What one engine made of one question."""
-
-    features: Array  # (1, N, d_v)
-    key: Array  # (L, G, N, h)
-    value: Array
-    logits: Array  # (steps, V): after the prompt, then after each token of `tokens` but the last
-    tokens: list[int]
-
-    @property
-    def margin(self) -> float:
-        """The smallest gap between the two best logits on the way to the answer."""
-        best = np.sort(self.logits, axis=1)
-        return float((best[:, -1] - best[:, -2]).min())
-
-
-@dataclass(frozen=True)
-class Question:
-    """A real image (uint8 (1, S, S, 3)) and prompt, and what the reference makes of them."""
-
-    image: Path
-    prompt: str
-    pixels: NDArray[np.uint8]
-    ids: list[int]
-    reference: Trace
 
 
 class Gate:
@@ -100,7 +48,9 @@ class Gate:
         """Ask the reference. Raises InputError for a sample without an image or a prompt beyond `capacity` slots."""
         self.model, self.text, self.capacity = model, text, capacity
         self.results: list[ParityResult] = []
-        self.decisive: list[Question] = []  # whose answers are surer than what the last engine checked may differ by
+        self.decisive: list[
+            ProbeQuestion
+        ] = []  # whose answers are surer than what the last engine checked may differ by
         engine = PytorchEngine(model.reference, model.reference.config.decoder.max_position_embeddings)
         encode, asked = encoder(engine), [(s, turns[0].question) for s in samples for turns in s.conversations]
         self.questions = [self._ask(engine, encode, sample, prompt) for sample, prompt in asked]
@@ -123,9 +73,9 @@ class Gate:
             with torch.inference_mode():
                 full = self.model.reference(torch.tensor([ids]), pixel_values=torch.from_numpy(question.pixels.copy()))
             worst = max(worst, distance(full[0, len(question.ids) - 1 :].numpy(), question.reference.logits))
-        self._at_most("subgraphs", "decoder", "max diff / std", worst, TOLERANCE["float32"].limit)
+        self._at_most("subgraphs", "decoder", "max diff / std", worst, FLOAT32.limit)
 
-    def check_quantised(self) -> None:
+    def check_quantized(self) -> None:
         """Stage "quantised": every dequantised weight within a rounding step of the weight it stands for."""
         off = 0
         for name, found in self.model.deviation.items():
@@ -144,17 +94,24 @@ class Gate:
                 self._add("weights", name, "stored as quantised", 0.0, 1.0, False)
         self._at_most("weights", "all", f"tensors off, of {len(self.model.tensors)}", float(off), 0.0)
 
-    def check_engine(
-        self, stage: str, tolerance: str, engine: Engine, reference: VisionLanguageModel | None = None
-    ) -> None:
-        """Each role by itself on the reference's input, then end to end on the engine's own tokens.
+    def check_engine(self, stage: str, allowed: Tolerance, engine: Engine) -> None:
+        """Each role by itself on the reference's input, then end to end on the engine's own tokens."""
+        self._check(stage, allowed, engine, None, allowed)
 
-        `reference` takes the place of the dequantised model, where the format rounds more than the weights.
+    def check_emulated(
+        self, stage: str, allowed: Tolerance, shipped: Tolerance, engine: Engine, emulation: VisionLanguageModel
+    ) -> None:
+        """The same with an emulation in the place of the reference, where a format rounds more than the weights.
+
+        Two programs that round activations to int8 part ways: a last bit decides how a value in between is rounded,
+        and each layer multiplies such cases, until they differ by as much as the rounding costs. So an emulation is
+        met within NOISE times its own distance from the float reference, where that is more than `allowed`, and never
+        more loosely than `shipped`, a bundle as it is opened.
         """
-        allowed = TOLERANCE[tolerance]
-        other = (
-            None if reference is None else PytorchEngine(reference, reference.config.decoder.max_position_embeddings)
-        )
+        other = PytorchEngine(emulation, emulation.config.decoder.max_position_embeddings)
+        self._check(stage, allowed, engine, other, shipped)
+
+    def _check(self, stage: str, allowed: Tolerance, engine: Engine, other: Engine | None, loosest: Tolerance) -> None:
         encode, encode_other = encoder(engine), None if other is None else encoder(other)
         worst = dict.fromkeys(("vision_encoder", *INJECTED, "decoder"), 0.0)
         rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in INJECTED}
@@ -166,11 +123,11 @@ class Gate:
             features = encode(question.image, question.pixels)
             if other is not None and encode_other is not None:
                 expected = self._run(other, encode_other(question.image, question.pixels), question.ids, None)
-                for role, noise in _noise(question.reference, expected).items():
-                    limits[role] = max(limits[role], min(NOISE * noise, TOLERANCE["int8 activations"].limit))
+                for role, noise in noise_of(question.reference, expected).items():
+                    limits[role] = max(limits[role], min(NOISE * noise, loosest.limit))
                 margin = max(margin, limits["decoder"] * margin / allowed.limit)
             alone = self._run(engine, features, question.ids, expected)
-            pairs = _pairs(expected, alone)
+            pairs = pairs_of(expected, alone)
             for role, pair in pairs.items():
                 worst[role] = max(worst[role], distance(*pair, rms=allowed.rms))
             for role, found in rows.items():
@@ -194,11 +151,11 @@ class Gate:
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)
 
-    def most_certain(self) -> Question:
+    def most_certain(self) -> ProbeQuestion:
         """The question whose answer the reference is surest of: the one to check a device with."""
         return max(self.questions, key=lambda question: question.reference.margin)
 
-    def _ask(self, engine: Engine, encode: Encode, sample: Sample, prompt: str) -> Question:
+    def _ask(self, engine: Engine, encode: Encode, sample: Sample, prompt: str) -> ProbeQuestion:
         config = self.model.reference.config
         assert config.vision is not None
         if not isinstance(sample.image, Path):
@@ -210,7 +167,9 @@ class Gate:
             raise InputError(
                 f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
             )
-        return Question(sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None))
+        return ProbeQuestion(
+            sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None)
+        )
 
     def _run(self, engine: Engine, features: Array, ids: list[int], forced: Trace | None) -> Trace:
         """A greedy answer of at most 12 tokens, stop token included, to a question about what `engine` encoded.
@@ -239,47 +198,3 @@ class Gate:
         self.results.append(
             ParityResult(stage=stage, role=role, metric=metric, value=value, limit=limit, passed=passed)
         )
-
-
-def encoder(engine: Engine) -> Encode:
-    """An engine's features of images, each encoded once, however many questions there are about it."""
-    seen: dict[Path, Array] = {}
-
-    def encode(image: Path, pixels: NDArray[np.uint8]) -> Array:
-        if image not in seen:
-            seen[image] = engine.encode(pixels)
-        return seen[image]
-
-    return encode
-
-
-def _pairs(expected: Trace, found: Trace) -> dict[str, tuple[Array, Array]]:
-    """What two traces have by role."""
-    return {
-        "vision_encoder": (expected.features, found.features),
-        "vision_injector: key": (expected.key, found.key),
-        "vision_injector: value": (expected.value, found.value),
-        "decoder": (expected.logits, found.logits),
-    }
-
-
-def _noise(exact: Trace, rounded: Trace) -> dict[str, float]:
-    """How far a trace with rounded activations is from the exact one, by role, as far as both say the same."""
-    same = [a == b for a, b in zip(exact.tokens, rounded.tokens, strict=False)]
-    steps = same.index(False) + 1 if False in same else len(same)
-    pairs = _pairs(exact, rounded) | {"decoder": (exact.logits[:steps], rounded.logits[:steps])}
-    return {role: distance(*pair, rms=True) for role, pair in pairs.items()}
-
-
-def distance(expected: Array, actual: Array, rms: bool = False) -> float:
-    """Largest |expected - actual|, or its root mean square, over std(expected). Never NaN, which `max` would lose.
-
-    Infinite if shapes differ, nothing is there to compare, or a value of either is not finite.
-    """
-    if expected.shape != actual.shape or not expected.size:
-        return float("inf")
-    if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
-        return float("inf")
-    difference = np.abs(expected.astype(np.float64) - actual)  # a float32's square may overflow
-    size = np.sqrt(np.mean(difference**2)) if rms else difference.max()
-    return float(size / max(expected.std(dtype=np.float64), 1e-12))

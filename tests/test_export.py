@@ -71,7 +71,7 @@ def test_graphs_are_fused(nano_bundles, precision):
 
 
 def test_the_stored_integers_are_the_quantisers(nano_bundles):
-    quantised = pipeline.quantised(plan(request("nano", nano_bundles["int4"].parent / "x", precision="int4")))
+    quantised = pipeline.quantized_model(plan(request("nano", nano_bundles["int4"].parent / "x", precision="int4")))
     _, initializers = operators(nano_bundles["int4"] / "decoder.onnx")
     expected = quantised.tensors["model.layers.1.mlp.down_proj.weight"]
     packed = onnx.numpy_helper.to_array(initializers["model.layers.1.mlp.down_proj.weight.packed"])
@@ -177,8 +177,11 @@ def test_a_finished_role_is_taken_over(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr(work.target, "stages", stages)
     steps = []
     export(work, steps.append)
-    assert "vision_encoder: finished by an earlier run" in steps
-    assert "decoder: tracing and writing" in steps
+    names = [step.name for step in steps]
+    assert "vision_encoder: finished by an earlier run" in names
+    assert "decoder: tracing and writing" in names
+    assert sorted({(step.number, step.count) for step in steps}) == [(number, 9) for number in range(1, 10)]
+    assert str(steps[-1]) == "step 9 of 9: publishing"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -189,7 +192,7 @@ def test_another_key_starts_anew(tmp_path, tiny_checkpoint, monkeypatch):
         (place.new / "stages.json").write_text(json.dumps({"key": "other", "roles": {}}))
     steps = []
     export(plan(request(tiny_checkpoint, tmp_path / "out", precision="none")), steps.append)
-    assert "vision_encoder: tracing and writing" in steps
+    assert "vision_encoder: tracing and writing" in [step.name for step in steps]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

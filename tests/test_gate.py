@@ -13,8 +13,8 @@ import torch
 
 from himix_edge.errors import GateRefused
 from himix_edge.export import graphs
-from himix_edge.export.gate import Trace, _noise, distance, encoder
 from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.export.traces import Trace, distance, encoder, noise_of
 from himix_edge.model.decoder import rope_tables
 from tests.conftest import TINY
 
@@ -191,6 +191,8 @@ def test_what_rounding_costs_is_measured_up_to_where_the_answers_part():
     )
     off = logits + 0.1 * rng.standard_normal((5, 9))
     off[3:] += 100  # behind the third token, which differs
-    found = _noise(Trace(features, key, value, logits, [1, 2, 3, 4, 5]), Trace(features, key, value, off, [1, 2, 7, 8]))
+    found = noise_of(
+        Trace(features, key, value, logits, [1, 2, 3, 4, 5]), Trace(features, key, value, off, [1, 2, 7, 8])
+    )
     assert found["vision_encoder"] == 0
     assert 0.03 < found["decoder"] < 0.2

@@ -49,6 +49,8 @@ FILES = {
         from safetensors.torch import load_file, save_file
 
         from himix_edge.export.quantization.tensors import QuantizedTensor
+        from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
+        from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
         from himix_edge.runtimes.engine import load_engine
 
         ROLES = ("vision_encoder", "vision_injector", "decoder")
@@ -64,6 +66,8 @@ FILES = {
             name = extra = "toy"
             disk = (2.0, 2.0)
             activations = None
+            tolerances = Tolerances({"float": FLOAT32, "int8": INT8}, exact=FLOAT32)
+            tolerances = Tolerances({"float": FLOAT32, "int8": INT8}, exact=FLOAT32)
 
             def tools(self):
                 return {"safetensors": version("safetensors")}

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import click
 from rich import progress
@@ -43,6 +45,34 @@ progress_console = _ProgressConsole(stderr=True, markup=False, emoji=False)
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
     """`items` as they are, with a bar on standard error that says `what` is going on."""
     return progress.track(items, escape(printable(what)), total, console=progress_console)
+
+
+class StepDisplay:
+    """Steps of long work on standard error, each with the time since the first: a line that changes, or lines."""
+
+    def __init__(self) -> None:
+        columns = progress.SpinnerColumn(), progress.TextColumn("{task.description}", markup=False)
+        self._progress = progress.Progress(
+            *columns, progress.TimeElapsedColumn(), console=progress_console, transient=True,
+            disable=not progress_console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("starting", total=None)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, step: str) -> None:
+        """Say what begins now."""
+        self._progress.update(self._task, description=printable(step))
+        if not progress_console.is_terminal:
+            progress_console.print(f"{printable(step)} ({time.monotonic() - self._start:.0f} s)")
 
 
 def print_json(value: Any) -> None:

@@ -1,18 +1,21 @@
 """himix export, also installed as himix-export."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.status import Status
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle
-from himix_edge.cli.console import print_json, print_table, progress_console, size
+from himix_edge.cli.console import StepDisplay, print_json, print_table, progress_console, size
 from himix_edge.cli.options import examples
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes.registry import extras_of, runtime_names
+from himix_edge.runtimes.verifying import open_verified
+
+if TYPE_CHECKING:
+    from himix_edge.export.pipeline import Plan
 
 
 @click.command(
@@ -66,11 +69,15 @@ def export(
     **settings: Any,
 ) -> None:
     """Export a model to bundles: quantised once, compared with PyTorch, published only if it is right."""
-    pipeline, find_targets, report = _pipeline(target)
+    with extras.needed("torch", extras_of(target)):
+        import torch  # noqa: F401
     from himix_edge.checkpoints.source import model_name
+    from himix_edge.export import pipeline, report
+    from himix_edge.export.quantization.policy import POLICIES
+    from himix_edge.export.targets import find_targets
 
     targets = find_targets(target)
-    precisions = list(pipeline.POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
+    precisions = list(POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
     several = len(targets) * len(precisions) > 1
     if several:
         if out is not None and (out / "manifest.json").exists():
@@ -95,29 +102,32 @@ def export(
         _show_forecasts([plan for plans in rounds for plan in plans], as_json)
         return
     for plans in rounds:
-        made, refused = _export(pipeline, plans, settings["force"])
+        made, refused = _export(plans, settings["force"], len(rounds) > 1)
         bundles += made
         refusals += refused
-    _show(report, bundles, as_json, several)
+    _show(bundles, as_json, several)
     if several and bundles:
         report.write_report(out or Path("bundles"), bundles)
     if refusals:
         raise GateRefused("\n".join(refusals))
 
 
-def _export(pipeline: Any, plans: list[Any], force: bool) -> tuple[list[Bundle], list[str]]:
+def _export(plans: "list[Plan]", force: bool, several_precisions: bool) -> tuple[list[Bundle], list[str]]:
     """One precision for every target; what the gate refuses for one does not stop the others."""
+    from himix_edge.export import pipeline
+
     bundles: list[Bundle] = []
     refusals = []
     todo = []
     for plan in plans:
         if pipeline.is_current(plan) and not force:
             progress_console.print(f"{plan.request.out} is up to date")
-            bundles.append(pipeline.open_verified(plan.request.out))
+            bundles.append(open_verified(plan.request.out))
         else:
             todo.append(plan)
-    with progress_console.status("starting") as status:
-        for outcome in pipeline.export_all(todo, lambda step: _step(status, step)):
+    with StepDisplay() as display:
+        prefix = f"{plans[0].request.precision}: " if several_precisions else ""
+        for outcome in pipeline.export_all(todo, lambda step: display.show(f"{prefix}{step}")):
             if isinstance(outcome, Bundle):
                 bundles.append(outcome)
             else:
@@ -125,7 +135,7 @@ def _export(pipeline: Any, plans: list[Any], force: bool) -> tuple[list[Bundle],
     return bundles, refusals
 
 
-def _show_forecasts(plans: list[Any], as_json: bool) -> None:
+def _show_forecasts(plans: "list[Plan]", as_json: bool) -> None:
     needs = [(str(plan.request.out), plan.forecast) for plan in plans]
     if as_json:
         found = [{"out": out, "bundle_bytes": need.bundle, "memory_bytes": need.memory, "disk_bytes": need.disk,
@@ -139,7 +149,9 @@ def _show_forecasts(plans: list[Any], as_json: bool) -> None:
         print_table(f"{out}: nothing written", ("predicted", "bytes"), rows)
 
 
-def _show(report: Any, bundles: list[Bundle], as_json: bool, several: bool) -> None:
+def _show(bundles: list[Bundle], as_json: bool, several: bool) -> None:
+    from himix_edge.export import report
+
     if as_json:
         found = [
             {"out": str(b.folder), "bytes": b.bytes, "parity": [r.model_dump() for r in b.manifest.parity]}
@@ -155,19 +167,3 @@ def _show(report: Any, bundles: list[Bundle], as_json: bool, several: bool) -> N
         checks = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
         print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), checks)
         click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
-
-
-def _step(status: Status, text: str) -> None:
-    status.update(text)
-    if not progress_console.is_terminal:
-        progress_console.print(text)
-
-
-def _pipeline(target: str) -> tuple[Any, Any, Any]:
-    """The export pipeline and its targets, imported only now: they need torch."""
-    with extras.needed("torch", extras_of(target)):
-        import torch  # noqa: F401
-    from himix_edge.export import pipeline, report
-    from himix_edge.export.targets import find_targets
-
-    return pipeline, find_targets, report

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
-from himix_edge.errors import BackendMissing
 from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
@@ -36,8 +35,9 @@ from himix_edge.export.quantization.tensors import (
     QuantizedTensor,
     digest,
 )
-from himix_edge.export.targets import ExportOptions
+from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.coreml.converter import teach
+from himix_edge.export.tolerance import FLOAT16, FLOAT32, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
 from himix_edge.runtimes.coreml.engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine
@@ -131,18 +131,13 @@ class CoreMlTarget:
 
     name = "coreml"
     extra = "coreml"
-    in_all = True
     disk = (13.0, 8.0)  # coremltools keeps every program that it converts until the end
     activations: Literal["float16"] = "float16"
+    # the exact check converts the same graphs for float32
+    tolerances = Tolerances({"float16": FLOAT16}, exact=FLOAT32)
 
     def tools(self) -> dict[str, str]:
-        versions = {}
-        for package in ("coremltools", "torchao"):
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                raise BackendMissing(package, self.extra) from None
-        return versions
+        return versions("coremltools", "torchao", extra=self.extra)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         with quiet():  # they tell what they miss when they are first imported

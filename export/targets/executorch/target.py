@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
-from himix_edge.errors import BackendMissing, InputError
+from himix_edge.errors import InputError
 from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
 from himix_edge.export.quantization.tensors import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
-from himix_edge.export.targets import ExportOptions
+from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.executorch.passes import needed_passes_only
 from himix_edge.export.targets.executorch.program_file import write_shared
 from himix_edge.export.targets.executorch.weights import (
@@ -34,6 +34,7 @@ from himix_edge.export.targets.executorch.weights import (
     read_back,
     tied_head,
 )
+from himix_edge.export.tolerance import FLOAT32, INT8, Tolerance, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
 
@@ -187,18 +188,13 @@ class ExecuTorchTarget:
 
     name = "executorch"
     extra = "executorch"
-    in_all = True
     disk = (1.9, 1.1)
     activations: None = None
+    # torchao's emulation rounds as XNNPACK does, but for the last bit
+    tolerances = Tolerances({"float": FLOAT32, "int8": INT8}, exact=FLOAT32, emulated=Tolerance(0.02, True, 0.2))
 
     def tools(self) -> dict[str, str]:
-        versions = {}
-        for package in ("executorch", "torchao"):
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                raise BackendMissing(package, self.extra) from None
-        return versions
+        return versions("executorch", "torchao", extra=self.extra)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         if model.tensors and not options.int8_activations:

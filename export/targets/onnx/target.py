@@ -5,7 +5,6 @@ embedding are swapped for ONNX Runtime's fused operators. GroupQueryAttention ta
 HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate by the past's length).
 """
 
-import importlib.metadata
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
-from himix_edge.errors import BackendMissing
 from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
 from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
@@ -26,11 +24,12 @@ from himix_edge.export.quantization.tensors import (
     QuantizedModule,
     QuantizedTensor,
 )
-from himix_edge.export.targets import ExportOptions
+from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.onnx import int8_linear
 from himix_edge.export.targets.onnx.int8_linear import Int8Linear
 from himix_edge.export.targets.onnx.joined_linears import join, parted
 from himix_edge.export.targets.onnx.matmul_nbits import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
+from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
@@ -196,18 +195,12 @@ class OnnxTarget:
 
     name = "onnx"
     extra = "onnx"
-    in_all = True
     disk = (2.05, 2.05)  # the exact check has copies of the graphs
     activations: None = None
+    tolerances = Tolerances({"float": FLOAT32, "int8": INT8}, exact=FLOAT32)
 
     def tools(self) -> dict[str, str]:
-        versions = {}
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            try:
-                versions[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                raise BackendMissing(package, self.extra) from None
-        return versions
+        return versions("onnx", "onnxscript", "onnxruntime", extra=self.extra)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         return {

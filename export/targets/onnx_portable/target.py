@@ -24,7 +24,7 @@ from himix_edge.export.graphs import (
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
-from himix_edge.export.targets import ExportOptions
+from himix_edge.export.target import ExportOptions
 from himix_edge.export.targets.onnx.target import OPSET, OnnxTarget
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
@@ -109,7 +109,6 @@ class OnnxPortableTarget(OnnxTarget):
     """Three .onnx files without operators of any vendor."""
 
     name = "onnx_portable"
-    in_all = False
     disk = (1.05, 1.05)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:

@@ -5,7 +5,6 @@ are narrowed behind it; scales are float16, which holds them exactly.
 """
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
-from himix_edge.errors import BackendMissing, GateRefused
+from himix_edge.errors import GateRefused
 from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
@@ -28,8 +27,9 @@ from himix_edge.export.graphs import (
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
-from himix_edge.export.targets import ExportOptions
+from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.openvino.operators import spelled_out
+from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.openvino.engine import OpenVinoEngine
@@ -125,15 +125,12 @@ class OpenVinoTarget:
 
     name = "openvino"
     extra = "openvino"
-    in_all = True
     disk = (1.05, 1.05)
     activations: None = None
+    tolerances = Tolerances({"float": FLOAT32, "int8": INT8}, exact=FLOAT32)
 
     def tools(self) -> dict[str, str]:
-        try:
-            return {"openvino": importlib.metadata.version("openvino")}
-        except importlib.metadata.PackageNotFoundError:
-            raise BackendMissing("openvino", self.extra) from None
+        return versions("openvino", extra=self.extra)
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         return {

@@ -1,0 +1,99 @@
+"""The bundle's manifest and self-test, of what an export has made."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from himix_edge.bundle import (
+    GenerationDefaults,
+    Manifest,
+    ParityResult,
+    Preprocessing,
+    Quantization,
+    SelfTest,
+    file_record,
+)
+from himix_edge.checkpoints import image_kv_id
+from himix_edge.export.quantization.policy import Policy
+from himix_edge.export.quantization.rounding import method_name
+from himix_edge.export.quantization.tensors import QuantizedModel
+from himix_edge.export.request import Plan, weights_hash
+from himix_edge.export.traces import ProbeQuestion
+from himix_edge.manifest import METHODS
+from himix_edge.names import MAX_NAME, as_name
+from himix_edge.text import TOKENIZER, TextProcessor
+
+
+def write_selftest(question: ProbeQuestion, text: TextProcessor, staging: Path) -> SelfTest:
+    """The question that the reference is surest of, with the pixels that its image has to become."""
+    folder = staging / "selftest"
+    folder.mkdir()
+    image = folder / f"image{question.image.suffix}"
+    shutil.copyfile(question.image, image)
+    Image.fromarray(question.pixels[0]).save(folder / "pixels.png")
+    tokens = question.reference.tokens
+    return SelfTest(
+        image=image.relative_to(staging).as_posix(),
+        prompt=question.prompt,
+        pixels_sha256=hashlib.sha256(question.pixels.tobytes()).hexdigest(),
+        token_ids=[token for token in tokens if token not in text.stop_ids],
+        text=text.decode(tokens),
+        ends=tokens[-1] in text.stop_ids,
+    )
+
+
+def make_manifest(
+    plan: Plan,
+    model: QuantizedModel,
+    text: TextProcessor,
+    staging: Path,
+    roles: dict[str, list[Path]],
+    selftest: SelfTest,
+    parity: list[ParityResult],
+) -> Manifest:
+    assert plan.config.vision is not None
+    provenance: dict[str, Any] = {"checkpoint_sha256": weights_hash(plan.source), "export_key": plan.key}
+    if plan.source.provenance:
+        provenance["training"] = plan.source.provenance
+    kind = f"-{plan.target.name}-{plan.request.precision}"
+    others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
+    return Manifest(
+        schema_version=1,
+        name=as_name(plan.source.name)[: MAX_NAME - len(kind)] + kind,
+        target=plan.target.name,
+        roles={role: [file_record(staging, path) for path in paths] for role, paths in roles.items()},
+        files=[file_record(staging, path) for path in others],
+        model=json.loads(json.dumps(plan.config.to_dict())),
+        preprocessing=Preprocessing(
+            image_size=plan.config.vision.image_size, method=METHODS[plan.config.vision.resample]
+        ),
+        quantisation=Quantization(
+            precision=plan.request.precision,
+            bits=_bits(plan.policy, model),
+            group_size=plan.policy.group_size if plan.request.precision == "int4" else 0,
+            method=method_name(plan.policy, plan.rounding) if model.tensors else "none",
+            activations=plan.target.activations or ("int8" if plan.options.int8_activations else "float"),
+        ),
+        chat_template=text.template,
+        generation=GenerationDefaults(),
+        context_capacity=plan.options.capacity,
+        vision_tokens=plan.config.vision.num_tokens,
+        image_kv_id=image_kv_id(model.reference),
+        tools=plan.tools,
+        provenance=provenance,
+        weights=model.digests,
+        parity=parity,
+        selftest=selftest,
+    )
+
+
+def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
+    """Bits by role; a tower of convolutions alone stays float whatever the policy says."""
+    bits = policy.bits()
+    if not any(name.startswith("vision_tower") for name in model.tensors):
+        bits["vision_encoder"] = 32
+    return bits

@@ -1,0 +1,145 @@
+"""What is asked of an export: resolved, checked and predicted before anything is written."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.source import Source, random_source
+from himix_edge.config import ModelConfig
+from himix_edge.data import Sample
+from himix_edge.data.llava import load_llava
+from himix_edge.errors import InputError
+from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_if_too_large
+from himix_edge.export.quantization.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
+from himix_edge.export.quantization.rounding import Rounding, choose_rounding
+from himix_edge.export.quantization.tensors import check_policy
+from himix_edge.export.target import ExportOptions, Target
+from himix_edge.export.targets import find_target
+from himix_edge.files import sha256
+from himix_edge.presets import SHIPPED, preset
+
+PROBE = SHIPPED / "probe" / "probe.json"
+USUAL_CAPACITY = 2048
+USUAL_QUESTIONS = ((100 << 20, 1000), (1 << 30, 8))  # by the model's float32 bytes; of larger ones 2
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the user asked for."""
+
+    model: str  # what `open_source` takes; with `random_weights` the name of a preset
+    target: str
+    precision: Precision  # none, int8, int4
+    out: Path
+    group_size: int = 32
+    capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
+    policy: Path | None = None  # YAML with changes to the precision's policy
+    rounding: Rounding | None = None  # None: see `choose_rounding`
+    calibration: Path | None = None  # LLaVA-format file to calibrate on; None: the probe
+    int8_activations: bool | None = None  # None: where weights are quantised
+    probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
+    probe_questions: int | None = None  # ask only the first so many of them; None: fewer, the larger the model
+    random_weights: bool = False  # a preset at its real size, without a checkpoint
+    tower: str | None = None  # with `random_weights`: another tower than the preset's
+    force: bool = False  # replace an existing bundle
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, resolved and checked; nothing has been written yet."""
+
+    request: ExportRequest
+    source: Source
+    policy: Policy
+    rounding: Rounding
+    probe: tuple[Sample, ...]
+    target: Target
+    options: ExportOptions
+    forecast: Forecast
+    tools: dict[str, str]
+    key: str
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.source.config
+
+
+def plan(request: ExportRequest) -> Plan:
+    """Check a request and predict its needs.
+
+    Raises:
+        InputError: unknown model, target or precision, a bad group size or capacity, an output folder that is in the
+            way, or a machine that is too small.
+        BackendMissing: the target's packages are not installed.
+    """
+    if request.precision not in POLICIES:
+        raise InputError(f"unknown precision {request.precision!r}; known: {', '.join(POLICIES)}")
+    if request.group_size not in GROUP_SIZES:
+        raise InputError(f"group size {request.group_size}: choose one of {', '.join(map(str, GROUP_SIZES))}")
+    source = _open(request)
+    config = source.config
+    if config.vision is None:
+        raise InputError(f"{source.where}: a decoder without a vision tower; himix convert adds one")
+    usual = min(config.decoder.max_position_embeddings, USUAL_CAPACITY)
+    capacity = usual if request.capacity is None else request.capacity
+    if not config.vision.num_tokens < capacity <= config.decoder.max_position_embeddings:
+        raise InputError(
+            f"capacity {capacity}: must be more than the {config.vision.num_tokens} vision tokens and at most "
+            f"max_position_embeddings ({config.decoder.max_position_embeddings})"
+        )
+    probe = _probe(request, config)
+    target = find_target(request.target)
+    policy = replace(POLICIES[request.precision], group_size=request.group_size)
+    if request.policy is not None:
+        policy = read_policy(request.policy, policy)
+    check_policy(config, policy)
+    rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
+    quantised = request.precision != "none"
+    int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised
+    options = ExportOptions(capacity, int8_activations)
+    tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
+    what: dict[str, Any] = {
+        "weights": weights_hash(source), "config": config.to_dict(), "questions": len(probe),
+        "policy": asdict(policy), "rounding": rounding, "calibration": sha256(request.calibration or PROBE),
+        "options": asdict(options), "target": target.name,
+        "tools": tools, "probe": sha256(request.probe),
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    need = forecast(config, policy, rounding, target.disk)
+    refuse_if_too_large(need, request.out)
+    return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
+
+
+def _open(request: ExportRequest) -> Source:
+    if not request.random_weights:
+        if request.tower:
+            raise InputError("--tower goes with --random-weights; to give a checkpoint another tower: himix convert")
+        return open_source(request.model)
+    return random_source(preset(request.model, request.tower), f"{request.model}-random")
+
+
+def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:
+    """The questions to ask: the first so many, fewer of a model that takes long for each."""
+    samples = load_llava(request.probe).samples
+    count = request.probe_questions
+    if count is None:
+        size = float_bytes(config)
+        count = next((most for limit, most in USUAL_QUESTIONS if size <= limit), 2)
+    chosen: list[Sample] = []
+    for sample in samples:
+        conversations = sample.conversations[: count - sum(len(s.conversations) for s in chosen)]
+        if conversations:
+            chosen.append(replace(sample, conversations=conversations))
+    return tuple(chosen)
+
+
+def weights_hash(source: Source) -> str:
+    """One digest for all that decides the weights."""
+    parts = [f"{path.name} {sha256(path)}" for path in source.files] or [str(source.provenance)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
