@@ -16,6 +16,7 @@ from himix_edge.export import graphs
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.export.traces import Trace, distance, encoder, noise_of
 from himix_edge.model.decoder import rope_tables
+from himix_edge.runtimes.registry import all_runtimes
 from tests.conftest import TINY
 
 
@@ -133,7 +134,7 @@ FAST = {("openvino", "one layer's scale doubled"), ("openvino", "causal mask ali
 
 def cases():
     """All faults in all targets. The gate is the same code for each, so most of those that convert long are slow."""
-    for target in ("onnx", "openvino", "coreml", "executorch"):
+    for target in (runtime.name for runtime in all_runtimes() if runtime.in_all):
         for fault in FAULTS:
             fast = target == "onnx" or (target, fault) in FAST
             yield pytest.param(target, fault, marks=() if fast else pytest.mark.slow)

@@ -25,11 +25,11 @@ from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.executorch import engine as executorch_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
-from himix_edge.runtimes.registry import find_runtime
+from himix_edge.runtimes.registry import all_runtimes, find_runtime
 from himix_edge.runtimes.verifying import open_verified
 from tests.conftest import TINY
 
-TARGETS = ("onnx", "openvino", "executorch", "coreml")
+TARGETS = tuple(runtime.name for runtime in all_runtimes() if runtime.in_all)
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +250,7 @@ def test_a_missing_backend_is_exit_4_with_the_pip_line(tmp_path, monkeypatch, ta
 def test_names():
     assert set(TARGETS) <= set(target_names())
     assert find_targets("onnx, coreml,onnx") == ["onnx", "coreml"]
-    assert set(find_targets("all")) == set(TARGETS)
+    assert find_targets("all") == sorted(TARGETS) == ["coreml", "executorch", "onnx", "openvino"]
     with pytest.raises(InputError, match="unknown target 'abacus'"):
         find_targets("onnx,abacus")
     for name in target_names():
