@@ -23,7 +23,7 @@ MAX_DECODED_BYTES = 320 << 20  # an image as it is decoded, with what its decode
 MAX_FILE_BYTES = 256 << 20
 MAX_SLOW_BYTES = 8 << 20  # of a file whose decoder is written in Python
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # a pixel as Pillow keeps it, else 4
-EXTRA = {"WEBP": 16, "TIFF": 5, "GIF": 2}  # bytes a pixel that decoders take besides
+EXTRA = {"WEBP": 16, "GIF": 2}  # bytes a pixel that decoders take besides
 DEEP = re.compile(r"(RGBA?|LA);16[BLN]")
 OTHER_DEPTH = re.compile(r".*;(12|16|32)")
 GRAY16 = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -115,7 +115,8 @@ def _decoded(file: Slim, where: str) -> Decoded:
     codec, raw = _tile(image)
     deep = DEEP.match(raw)
     kept = 12 if deep else 2 * BYTES.get(image.mode, 4) if image.mode in ("F", "I") else BYTES.get(image.mode, 4)
-    refuse_large(image.width, image.height, kept + EXTRA.get(image.format or "", 0) + file.coefficients, where)
+    extra = _strip_share(image) if codec == "libtiff" else EXTRA.get(image.format or "", 0)
+    refuse_large(image.width, image.height, kept + extra + file.coefficients, where)
     _refuse_slow(codec, len(file.content), where)
     orientation = file.orientation
     if image.format == "WEBP":
@@ -152,6 +153,14 @@ def _tile(image: Image.Image) -> tuple[str, str]:
     args = tiles[0][3]
     raw = args[0] if isinstance(args, tuple) and args else args
     return str(tiles[0][0]), raw if isinstance(raw, str) else ""
+
+
+def _strip_share(image: Any) -> float:
+    """Bytes that the buffer of one strip of a compressed TIFF takes, for each pixel of the image."""
+    fields = image.tag_v2
+    rows = min(max(_numbers(fields.get(278, image.height))), image.height)  # RowsPerStrip
+    samples, bits = (max(_numbers(fields.get(tag, 1))) for tag in (277, 258))
+    return 1 + rows / image.height * max(4, samples * bits / 8)
 
 
 def _load(image: Any, raw: str | None = None) -> None:
@@ -200,7 +209,7 @@ def _refuse_odd_tiff(image: Any, raw: str, where: str) -> None:
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) and value else (int(value),)
+    return tuple(int(part) for part in (value if isinstance(value, tuple) else (value,))) or (0,)
 
 
 def _scale_transparency(image: Image.Image, raw: str) -> None:

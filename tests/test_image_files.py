@@ -95,6 +95,16 @@ def test_an_image_too_high_for_a_large_model_is_refused():
     assert load_image(Image.new("L", (1, 60_000)), 64).shape == (1, 64, 64, 3)
 
 
+def test_a_compressed_tiff_counts_its_strips(monkeypatch):
+    """All rows in one strip take as much again; a strip of a few rows does not."""
+    image = Image.fromarray(NOISE)
+    one, many = (encoded(image, "TIFF", compression="tiff_lzw", strip_size=size) for size in (1 << 20, 150))
+    monkeypatch.setattr(image_files, "MAX_DECODED_BYTES", 6 * 30 * 50)
+    with pytest.raises(InputError, match="to decode in this format"):
+        load_image(one, 16)
+    assert (load_image(many, 16) == load_image(NOISE, 16)).all()
+
+
 def test_tiff_directories_and_tiles_out_of_proportion_are_refused():
     many = struct.pack("<H", 60_000) + struct.pack("<HHII", 270, 2, 1, 0) * 60_000
     with pytest.raises(InputError, match="60000 TIFF fields"):
