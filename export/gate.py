@@ -2,10 +2,10 @@
 
 Stages, each on real images and prompts:
   subgraphs   the three roles chained with a KV cache against one full forward pass of the model
-  quantised   the dequantised weights against the original ones: no weight is off by more than a rounding step
-  packed      the exported files with float activations against the dequantised reference: tight
+  quantised   the dequantized weights against the original ones: no weight is off by more than a rounding step
+  packed      the exported files with float activations against the dequantized reference: tight
   runtime     the bundle as it is opened, against the same reference: looser where activations are int8
-Quantisation itself is not judged here (it belongs in an accuracy table): the reference has the dequantised weights.
+Quantization itself is not judged here (it belongs in an accuracy table): the reference has the dequantized weights.
 """
 
 import copy
@@ -76,7 +76,7 @@ class Gate:
         self._at_most("subgraphs", "decoder", "max diff / std", worst, FLOAT32.limit)
 
     def check_quantized(self) -> None:
-        """Stage "quantised": every dequantised weight within a rounding step of the weight it stands for."""
+        """Stage "quantised": every dequantized weight within a rounding step of the weight it stands for."""
         off = 0
         for name, found in self.model.deviation.items():
             if not found.steps <= found.limit:
@@ -85,13 +85,13 @@ class Gate:
         self._at_most("quantised", "all", f"weights off, of {len(self.model.tensors)}", float(off), 0.0)
 
     def check_weights(self, stored: Iterable[tuple[str, QuantizedTensor]]) -> None:
-        """Stage "weights": what is stored in the exported files against what was quantised."""
+        """Stage "weights": what is stored in the exported files against what was quantized."""
         found = {name: digest(tensor) for name, tensor in stored}
         off = 0
         for name, expected in self.model.digests.items():
             if found.get(name) != expected:
                 off += 1
-                self._add("weights", name, "stored as quantised", 0.0, 1.0, False)
+                self._add("weights", name, "stored as quantized", 0.0, 1.0, False)
         self._at_most("weights", "all", f"tensors off, of {len(self.model.tensors)}", float(off), 0.0)
 
     def check_engine(self, stage: str, allowed: Tolerance, engine: Engine) -> None:

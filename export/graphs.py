@@ -1,4 +1,4 @@
-"""What the targets trace: the model's own modules, with quantised linears and attention swapped for a target's."""
+"""What the targets trace: the model's own modules, with quantized linears and attention swapped for a target's."""
 
 import contextlib
 import copy
@@ -99,13 +99,13 @@ def slot_mask(steps: Tensor, filled: Tensor, capacity: int) -> Tensor:
 
 
 class TanhGelu(nn.Module):
-    """GELU's tanh approximation, spelled out: some converters silently replace the operator by exact GELU."""
+    """GELU's tanh approximation in elementary operators: some converters silently replace the operator by exact GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-def spell_out_gelu(tower: nn.Module) -> nn.Module:
+def decompose_gelu(tower: nn.Module) -> nn.Module:
     """Put TanhGelu into every block of `tower` that uses the tanh approximation, in place."""
     for block in tower.modules():
         if isinstance(block, VisionBlock) and block.activation is gelu_tanh:
@@ -114,13 +114,13 @@ def spell_out_gelu(tower: nn.Module) -> nn.Module:
     return tower
 
 
-def owned(model: VisionLanguageModel) -> Any:
+def share_weights(model: VisionLanguageModel) -> Any:
     """A copy whose modules can be replaced; parameters are shared with the original."""
     return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
 
 
-def injecting(model: Any) -> Any:
-    """An `owned` model without what makes no keys and values of features: exporters look at every weight they get."""
+def keep_injection(model: Any) -> Any:
+    """A model of `share_weights` with only what makes keys and values of features: exporters look at every weight."""
     model.vision_tower = None
     if model.config.architecture == "himix":
         model.model.embed_tokens = None

@@ -58,11 +58,11 @@ def forecast(
     # and the bundle several times: packed, written, and opened by the runtime, which lays it out anew. Fitted to the
     # peaks of four exports of 0.9 to 3.7 billion parameters, with a margin of some percent
     memory = BASE_MEMORY + held + 2 * largest + 9 * bundle // 2
-    if rounding != "nearest":  # the float model stands beside the quantised one; tuning keeps its weights in float too
+    if rounding != "nearest":  # the float model stands beside the quantized one; tuning keeps its weights in float too
         copies = 4 if rounding == "tuned" else 2
         memory = max(memory, BASE_MEMORY + held + copies * float_bytes(config))
-    quantised = any(bits <= 8 for _, bits in matrices)
-    return Forecast(weights, bundle, memory, math.ceil(disk[quantised] * bundle))
+    quantized = any(bits <= 8 for _, bits in matrices)
+    return Forecast(weights, bundle, memory, math.ceil(disk[quantized] * bundle))
 
 
 def float_bytes(config: ModelConfig) -> int:

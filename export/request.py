@@ -42,7 +42,7 @@ class ExportRequest:
     policy: Path | None = None  # YAML with changes to the precision's policy
     rounding: Rounding | None = None  # None: see `choose_rounding`
     calibration: Path | None = None  # LLaVA-format file to calibrate on; None: the probe
-    int8_activations: bool | None = None  # None: where weights are quantised
+    int8_activations: bool | None = None  # None: where weights are quantized
     probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
     probe_questions: int | None = None  # ask only the first so many of them; None: fewer, the larger the model
     random_weights: bool = False  # a preset at its real size, without a checkpoint
@@ -100,8 +100,8 @@ def plan(request: ExportRequest) -> Plan:
         policy = read_policy(request.policy, policy)
     check_policy(config, policy)
     rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
-    quantised = request.precision != "none"
-    int8_activations = quantised if request.int8_activations is None else request.int8_activations and quantised
+    quantized = request.precision != "none"
+    int8_activations = quantized if request.int8_activations is None else request.int8_activations and quantized
     options = ExportOptions(capacity, int8_activations)
     tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
     what: dict[str, Any] = {

@@ -24,16 +24,16 @@ class Comparison:
 
 
 def compare(bundles: list[Bundle]) -> list[Comparison]:
-    """Read every bundle's quantised weights and compare them with the quantiser's and with each other.
+    """Read every bundle's quantized weights and compare them with the quantizer's and with each other.
 
     Raises:
-        InputError: a bundle without quantised weights, or two bundles of different models or precisions.
+        InputError: a bundle without quantized weights, or two bundles of different models or precisions.
         BackendMissing: a target's packages are not installed.
     """
     first = bundles[0]
     for bundle in bundles:
         if not bundle.manifest.weights:
-            raise InputError(f"{bundle.folder}: no quantised weights to read; export it with --quant int8 or int4")
+            raise InputError(f"{bundle.folder}: no quantized weights to read; export it with --quant int8 or int4")
         if bundle.manifest.weights.keys() != first.manifest.weights.keys():
             raise InputError(f"{bundle.folder}: another model or precision than {first.folder}; compare it by itself")
     stored = [_digests(find_target(b.manifest.target).read_weights(b)) for b in bundles]

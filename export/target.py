@@ -27,7 +27,7 @@ class Target(Protocol):
 
     name: str
     extra: str  # the pip extra that brings its packages
-    disk: tuple[float, float]  # what an export needs, in sizes of its bundle: float, quantised; measured on nano
+    disk: tuple[float, float]  # what an export needs, in sizes of its bundle: float, quantized; measured on nano
     activations: Activations | None  # what its files always compute in; None: float, or int8 as ExportOptions says
     tolerances: Tolerances  # how close its files must come to the reference
 

@@ -10,7 +10,7 @@ from himix_edge.checkpoints.source import random_source
 from himix_edge.export.quantization.balancing import balance, group_ranges, powers, rounding_error
 from himix_edge.export.quantization.policy import POLICIES
 from himix_edge.export.quantization.rounding import round_weights
-from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor, quantise, quantise_tensor
+from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor, quantize, quantize_tensor
 from himix_edge.export.targets import find_target
 from himix_edge.export.targets.executorch.weights import int8_per_token
 from tests.conftest import TINY
@@ -31,10 +31,10 @@ def loud(source, factor=40):
 
 def both(source, policy=POLICIES["int4"]):
     """A model in 4 bits, and balanced."""
-    before = quantise(source, policy)
+    before = quantize(source, policy)
     four = {name: tensor for name, tensor in before.tensors.items() if tensor.bits == 4}
     weights, tensors = balance(source.weights, four, group_ranges(before.reference, TEXTS, policy.group_size))
-    return before, quantise(dataclasses.replace(source, weights=weights), policy, tensors)
+    return before, quantize(dataclasses.replace(source, weights=weights), policy, tensors)
 
 
 def spread(model):
@@ -110,16 +110,16 @@ def test_no_input_is_divided_by_more_than_it_needs():
 def test_the_error_is_what_rounding_costs():
     """Uniform rounding errors of a step / sqrt(12), in groups of any size."""
     torch.manual_seed(0)
-    user = quantise_tensor(torch.randn(64, 128), 4, 32)
+    user = quantize_tensor(torch.randn(64, 128), 4, 32)
     x = torch.randn(500, 128) * torch.tensor([1.0, 30.0, 0.2, 5.0]).repeat_interleave(32)
     groups = x.unflatten(1, (4, 32))
     ranges = torch.stack([groups.amin(2), groups.amax(2)])
-    energy = user.dequantise().square().sum(0).unflatten(0, (4, 32)).sum(1)
+    energy = user.dequantize().square().sum(0).unflatten(0, (4, 32)).sum(1)
     power = powers(ranges, [user])
     errors = []
     for size in (torch.ones(4), power):
         columns = size.repeat_interleave(32)
-        off = (int8_per_token(x / columns) - x / columns) @ (user.dequantise() * columns).T
+        off = (int8_per_token(x / columns) - x / columns) @ (user.dequantize() * columns).T
         found = float(off.square().sum(1).mean()) * 12 * 255**2
         assert rounding_error(ranges, energy, size.log2()) == pytest.approx(found, rel=0.05)
         errors.append(found)

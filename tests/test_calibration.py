@@ -13,10 +13,10 @@ from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import PROBE, ExportRequest, plan
 from himix_edge.export.quantization.calibration import Statistics, calibrate, output_error, round_weight
-from himix_edge.export.quantization.passages import conversations
+from himix_edge.export.quantization.passages import conversation_passages
 from himix_edge.export.quantization.policy import POLICIES, read_policy, role_bits
 from himix_edge.export.quantization.smoothing import largest_inputs, smooth
-from himix_edge.export.quantization.tensors import quantise, quantise_tensor
+from himix_edge.export.quantization.tensors import quantize, quantize_tensor
 from himix_edge.export.quantization.tuning import divergence, tune
 from himix_edge.export.targets import find_target
 from himix_edge.model.sampled_text import sample_texts
@@ -36,8 +36,8 @@ def correlated(columns, seed=0):
 def test_what_a_linear_puts_out_is_closer_than_with_plain_rounding():
     x, statistics = correlated(128)
     weight = torch.randn(48, 128, generator=torch.Generator().manual_seed(1))
-    calibrated, plain = round_weight(weight, statistics, 32, 0.01), quantise_tensor(weight, 4, 32)
-    errors = [float((x @ (weight - q.dequantise()).T).square().mean()) for q in (calibrated, plain)]
+    calibrated, plain = round_weight(weight, statistics, 32, 0.01), quantize_tensor(weight, 4, 32)
+    errors = [float((x @ (weight - q.dequantize()).T).square().mean()) for q in (calibrated, plain)]
     assert errors[0] < 0.3 * errors[1]
     assert calibrated.values.dtype == torch.int8
     assert int(calibrated.values.min()) >= -8
@@ -52,7 +52,7 @@ def test_independent_inputs_leave_nothing_to_make_up_for():
     made = round_weight(weight, statistics, 32, 0.01)
     scale = made.scale.repeat_interleave(32, 1)
     assert torch.equal(made.values.float(), (weight / scale).round().clamp(-8, 7))
-    plain = quantise_tensor(weight, 4, 32)
+    plain = quantize_tensor(weight, 4, 32)
     assert output_error(weight, made, torch.eye(64)) <= output_error(weight, plain, torch.eye(64))
 
 
@@ -60,18 +60,18 @@ def test_inputs_that_say_nothing_leave_plain_rounding():
     weight = torch.randn(4, 32)
     for total in (torch.zeros(32, 32), torch.full((32, 32), torch.nan)):
         made = round_weight(weight, Statistics(total, 1), 32, 0.01)
-        assert torch.equal(made.values, quantise_tensor(weight, 4, 32).values)
+        assert torch.equal(made.values, quantize_tensor(weight, 4, 32).values)
 
 
 def test_nano_keeps_its_answers_better():
     """On the probe's conversations: logits closer to the float model's than after plain rounding."""
     source = open_source("nano")
     policy = POLICIES["int4"]
-    exact = quantise(source, POLICIES["none"]).reference
+    exact = quantize(source, POLICIES["none"]).reference
     samples, text = load_llava(PROBE).samples, source.load_text()
-    passages = [passage for sample in samples for passage in conversations(exact, text, sample)]
+    passages = [passage for sample in samples for passage in conversation_passages(exact, text, sample)]
     made = calibrate(source.config, source.weights, passages, lambda name: role_bits(name, policy), 32)
-    calibrated, plain = quantise(source, policy, made), quantise(source, policy)
+    calibrated, plain = quantize(source, policy, made), quantize(source, policy)
     assert made.keys() == {name for name, tensor in plain.tensors.items() if tensor.bits == 4}
     errors = []
     for model in (calibrated.reference, plain.reference):
@@ -89,7 +89,7 @@ def test_nano_keeps_its_answers_better():
 def test_a_language_model_writes_its_own_text(text):
     source = dataclasses.replace(random_source(TINY, "tiny"), load_template=lambda: text.template)
     source = dataclasses.replace(source, load_tokenizer=lambda: text.tokenizer)
-    model = quantise(source, POLICIES["none"]).reference
+    model = quantize(source, POLICIES["none"]).reference
     first, again = sample_texts(model, 2, 5), sample_texts(model, 2, 5)
     assert first.shape == (2, 5)
     assert torch.equal(first, again)
@@ -98,13 +98,13 @@ def test_a_language_model_writes_its_own_text(text):
 def test_tuning_brings_the_model_closer_and_leaves_the_integers():
     """On text that was not tuned on, too: the same distribution, another draw."""
     source = open_source("nano")
-    exact = quantise(source, POLICIES["none"]).reference
+    exact = quantize(source, POLICIES["none"]).reference
     texts = sample_texts(exact, 40, 24)
-    before = quantise(source, POLICIES["int4"])
+    before = quantize(source, POLICIES["int4"])
     apart = float(divergence(before.reference, exact, texts[32:]))
     steps = []
     tuned, norms = tune(
-        quantise(source, POLICIES["int4"]), exact, texts[:32], lambda step, of: steps.append((step, of))
+        quantize(source, POLICIES["int4"]), exact, texts[:32], lambda step, of: steps.append((step, of))
     )
     assert steps[-1] == (16, 16)
     assert tuned.keys() == {name for name, tensor in before.tensors.items() if tensor.bits == 4}
@@ -112,7 +112,7 @@ def test_tuning_brings_the_model_closer_and_leaves_the_integers():
         assert torch.equal(tensor.values, before.tensors[name].values)
         assert torch.equal(tensor.scale, tensor.scale.to(torch.bfloat16).float())
     assert len(norms) == 2 * source.config.decoder.num_hidden_layers + 1
-    after = quantise(
+    after = quantize(
         dataclasses.replace(source, weights={**source.weights, **as_weights(norms)}), POLICIES["int4"], tuned
     )
     assert float(divergence(after.reference, exact, texts[32:])) < 0.9 * apart
@@ -122,7 +122,7 @@ def test_tuning_brings_the_model_closer_and_leaves_the_integers():
 @pytest.mark.parametrize("case", ["qwen2_tied", "llama_untied"])
 def test_a_smoothed_model_computes_the_same(case):
     source = open_source(f"tests/golden/{case}")
-    model = quantise(source, POLICIES["none"]).reference
+    model = quantize(source, POLICIES["none"]).reference
     texts = torch.arange(60).reshape(4, 15)
     largest = largest_inputs(model, texts)
     assert len(largest) == 3 * source.config.decoder.num_hidden_layers
@@ -131,7 +131,7 @@ def test_a_smoothed_model_computes_the_same(case):
     for name in names:
         assert not torch.equal(smoothed.weights[name].read(), source.weights[name].read())
     with torch.inference_mode():
-        expected, found = (m(texts) for m in (model, quantise(smoothed, POLICIES["none"]).reference))
+        expected, found = (m(texts) for m in (model, quantize(smoothed, POLICIES["none"]).reference))
     assert float((expected - found).abs().max()) < 1e-4 * float(expected.std())
 
 
@@ -145,14 +145,14 @@ def test_an_outlier_channel_costs_less_when_it_is_smoothed():
             loud[name] = source.weights[name].read().clone()
             loud[name][..., 7] *= factor
     source = dataclasses.replace(source, weights={**source.weights, **as_weights(loud)})
-    model = quantise(source, POLICIES["none"]).reference
+    model = quantize(source, POLICIES["none"]).reference
     texts = torch.arange(120).reshape(8, 15)
     smoothed = dataclasses.replace(source, weights=smooth(source.weights, largest_inputs(model, texts)))
     errors = []
     with torch.inference_mode():
         expected = model(texts)
         for given in (source, smoothed):
-            emulated = find_target("executorch").exact_reference(quantise(given, POLICIES["int8"]))
+            emulated = find_target("executorch").exact_reference(quantize(given, POLICIES["int8"]))
             errors.append(float((emulated(texts) - expected).square().mean()))
     assert errors[1] < 0.5 * errors[0]
 

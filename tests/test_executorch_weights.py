@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedTensor, digest, quantise_tensor
+from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedTensor, digest, quantize_tensor
 from himix_edge.export.targets.executorch.target import Norm, Rotary
 from himix_edge.export.targets.executorch.weights import (
     PackedEmbedding,
@@ -22,7 +22,7 @@ from tests.conftest import TINY
 
 def test_pieces_are_equal_whole_groups_and_not_too_narrow():
     def count(columns, group, name="model.layers.0.mlp.down_proj.weight", config=TINY):
-        return pieces_of(quantise_tensor(torch.zeros(1, columns), 4 if group else 8, group), name, config)
+        return pieces_of(quantize_tensor(torch.zeros(1, columns), 4 if group else 8, group), name, config)
 
     expected = {(576, 32): 3, (1536, 32): 4, (896, 128): 1, (4864, 128): 2, (2048, 0): 4, (192, 32): 1, (256, 32): 2}
     assert {shape: count(*shape) for shape in expected} == expected
@@ -41,13 +41,13 @@ def quantised_input(x):
 
 def test_a_loud_channel_costs_only_its_own_piece():
     torch.manual_seed(0)
-    tensor, x = quantise_tensor(torch.randn(48, 256), 4, 32), torch.randn(5, 256)
+    tensor, x = quantize_tensor(torch.randn(48, 256), 4, 32), torch.randn(5, 256)
     x[:, 7] *= 100
-    exact = F.linear(x, tensor.dequantise())
+    exact = F.linear(x, tensor.dequantize())
     off = {}
     for count in (1, 4):
         found = Pieces(tensor, None, count)(x)
-        parts = zip(x.chunk(count, 1), tensor.dequantise().chunk(count, 1), strict=True)
+        parts = zip(x.chunk(count, 1), tensor.dequantize().chunk(count, 1), strict=True)
         by_hand = sum(F.linear(quantised_input(part), weight) for part, weight in parts)
         torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=2e-2)
         off[count] = float((found - exact).square().mean())
@@ -57,7 +57,7 @@ def test_a_loud_channel_costs_only_its_own_piece():
 def test_linears_side_by_side_are_as_by_themselves_and_round_their_input_once():
     torch.manual_seed(0)
     plain = torch.nn.Linear(64, 16)
-    linears = [QuantizedLinear(quantise_tensor(torch.randn(16, 64), 4, 32), torch.randn(16)), plain]
+    linears = [QuantizedLinear(quantize_tensor(torch.randn(16, 64), 4, 32), torch.randn(16)), plain]
     x = torch.randn(2, 3, 64)
     found = SideBySide(linears)(x)
     torch.testing.assert_close(found[0], linears[0](quantised_input(x)), rtol=1e-4, atol=2e-2)
@@ -67,7 +67,7 @@ def test_linears_side_by_side_are_as_by_themselves_and_round_their_input_once():
 def test_rows_cut_apart_are_the_same_rows():
     torch.manual_seed(0)
     x = torch.randn(5, 64)
-    for linear in (QuantizedLinear(quantise_tensor(torch.randn(32, 64), 4, 32), None), torch.nn.Linear(64, 32, False)):
+    for linear in (QuantizedLinear(quantize_tensor(torch.randn(32, 64), 4, 32), None), torch.nn.Linear(64, 32, False)):
         parts = cut_rows(linear, 4)
         assert len(parts) == 4
         torch.testing.assert_close(torch.cat([part(x) for part in parts], 1), linear(x))
@@ -77,9 +77,9 @@ def test_rows_cut_apart_are_the_same_rows():
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_embedding_looks_up_what_the_table_means(bits, count):
     torch.manual_seed(0)
-    table = quantise_tensor(torch.randn(50, 192), bits, 32 * (bits == 4))
+    table = quantize_tensor(torch.randn(50, 192), bits, 32 * (bits == 4))
     ids = torch.tensor([[3, 49, 0, 3]])
-    assert torch.equal(PackedEmbedding(table, count)(ids), F.embedding(ids, table.dequantise()))
+    assert torch.equal(PackedEmbedding(table, count)(ids), F.embedding(ids, table.dequantize()))
 
 
 def test_norm_and_rotary_in_xnnpacks_operations_are_the_models():
@@ -99,14 +99,14 @@ def test_weights_are_put_together_from_their_parts_and_what_fits_nowhere_is_unkn
     shapes = {"rows": (64, 32), "columns": (16, 128), "whole": (8, 64)}
     bits = {"rows": 4, "columns": 8, "whole": 4}
     made = {
-        name: quantise_tensor(torch.randn(shape), bits[name], 32 * (bits[name] == 4)) for name, shape in shapes.items()
+        name: quantize_tensor(torch.randn(shape), bits[name], 32 * (bits[name] == 4)) for name, shape in shapes.items()
     }
     names = {digest(tensor): name for name, tensor in made.items()}
     rows = made["rows"]
     by_rows = [QuantizedTensor(rows.values[half], rows.scale[half], 4) for half in (slice(32), slice(32, None))]
     by_columns = [QuantizedTensor(part, made["columns"].scale, 8) for part in made["columns"].values.chunk(4, 1)]
-    stranger = quantise_tensor(torch.randn(5, 96), 8, 0)
-    other_bits = quantise_tensor(torch.randn(16, 32), 4, 32)
+    stranger = quantize_tensor(torch.randn(5, 96), 8, 0)
+    other_bits = quantize_tensor(torch.randn(16, 32), 4, 32)
     damaged = QuantizedTensor(made["whole"].values + 1, made["whole"].scale, 4)
 
     def read(*stored):

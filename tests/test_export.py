@@ -16,7 +16,7 @@ from himix_edge.errors import InputError
 from himix_edge.export import pipeline
 from himix_edge.export.pipeline import PROBE, ExportRequest, export, is_current, plan
 from himix_edge.export.quantization.policy import POLICIES
-from himix_edge.export.quantization.tensors import quantise
+from himix_edge.export.quantization.tensors import quantize
 from himix_edge.export.targets.onnx.matmul_nbits import row_block
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
@@ -37,7 +37,7 @@ def operators(path):
 @pytest.mark.parametrize("precision", ["none", "int8", "int4"])
 def test_answers_equal_the_reference_on_real_questions(nano_bundles, precision):
     session = open_bundle(nano_bundles[precision])
-    model = quantise(open_source("nano"), POLICIES[precision]).reference
+    model = quantize(open_source("nano"), POLICIES[precision]).reference
     reference = Session(PytorchEngine(model, 512), session.text, model.config, "reference", session.defaults)
     for sample in load_llava(PROBE).samples:
         for (turn,) in sample.conversations:

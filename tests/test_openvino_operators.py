@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.export.targets.openvino import operators
-from himix_edge.export.targets.openvino.operators import spelled_out
+from himix_edge.export.targets.openvino.operators import decompose
 
 DYNAMIC = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
 
@@ -34,7 +34,7 @@ def test_the_converter_computes_the_same():
     torch.manual_seed(0)
     program, image = Program(), torch.rand(1, 3, 6, 6)
     traced = torch.export.export(program, (torch.rand(2, 3, 8), image), dynamic_shapes=(DYNAMIC, None))
-    spelled = spelled_out(traced.module(check_guards=False))
+    spelled = decompose(traced.module(check_guards=False))
     left = {str(node.target) for node in spelled.graph.nodes if node.op == "call_function"}
     assert not left & {f"aten.{name}" for name in (
         "conv2d.default", "layer_norm.default", "chunk.default", "flatten.using_ints", "unflatten.int", "to.dtype",

@@ -17,7 +17,7 @@ from himix_edge.export.pipeline import PROBE
 from himix_edge.export.quantization import tensors
 from himix_edge.export.quantization.policy import POLICIES
 from himix_edge.export.quantization.rounding import round_weights
-from himix_edge.export.quantization.tensors import MIN_SCALE, deviation, quantise, quantise_tensor
+from himix_edge.export.quantization.tensors import MIN_SCALE, deviation, quantize, quantize_tensor
 from himix_edge.export.targets.onnx.matmul_nbits import pack_blocks
 from tests.conftest import TINY
 
@@ -26,7 +26,7 @@ WEIGHT = torch.randn(24, 128, generator=torch.Generator().manual_seed(0)) * torc
 
 @pytest.mark.parametrize(("bits", "group", "low", "high"), [(4, 32, -8, 7), (4, 128, -8, 7), (8, 0, -127, 127)])
 def test_ranges_shapes_and_scales(bits, group, low, high):
-    q = quantise_tensor(WEIGHT, bits, group)
+    q = quantize_tensor(WEIGHT, bits, group)
     assert q.values.dtype == torch.int8
     assert low <= int(q.values.min())
     assert int(q.values.max()) <= high
@@ -34,17 +34,17 @@ def test_ranges_shapes_and_scales(bits, group, low, high):
     assert torch.equal(q.scale, q.scale.to(torch.bfloat16).float())
     assert torch.equal(q.scale, q.scale.to(torch.float16).float())
     assert float(q.scale.min()) >= MIN_SCALE
-    steps = (WEIGHT - q.dequantise()) / q.scale.repeat_interleave(q.group_size, 1)
+    steps = (WEIGHT - q.dequantize()) / q.scale.repeat_interleave(q.group_size, 1)
     assert float(steps.abs().max()) <= 0.5 + 127 * 2**-8 * (bits == 8) + 8 * 2**-8 * (bits == 4)
 
 
 def test_zero_and_non_finite_weights():
-    assert float(quantise_tensor(torch.zeros(2, 32), 4, 32).dequantise().abs().max()) == 0
+    assert float(quantize_tensor(torch.zeros(2, 32), 4, 32).dequantize().abs().max()) == 0
     for wrong in (torch.nan, torch.inf):
         weight = torch.ones(3, 32)
         weight[1, 7] = wrong
         with pytest.raises(ValueError, match="finite"):
-            quantise_tensor(weight, 8, 0)
+            quantize_tensor(weight, 8, 0)
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
@@ -66,19 +66,19 @@ def test_a_weight_too_large_for_any_scale_is_refused_by_name(tiny_checkpoint, pr
     large[0, 3] = 1e8
     source = dataclasses.replace(source, weights={**source.weights, **as_weights({name: large})})
     with pytest.raises(InputError, match=f"{name}: 1e[+]08 is too large for a scale in float16"):
-        quantise(source, POLICIES[precision])
+        quantize(source, POLICIES[precision])
 
 
 def test_a_nan_is_no_small_deviation():
     weight = torch.randn(4, 64)
-    broken = quantise_tensor(weight, 8, 0)
+    broken = quantize_tensor(weight, 8, 0)
     broken.scale[1] = torch.nan
     assert not deviation(weight, broken, False).steps <= 1e9
 
 
 @pytest.mark.parametrize(("bits", "group", "columns"), [(4, 32, 128), (8, 0, 96), (8, 0, 100)])
 def test_packing_for_onnx_runtime_keeps_integers_and_scales(bits, group, columns):
-    q = quantise_tensor(torch.randn(5, columns), bits, group)
+    q = quantize_tensor(torch.randn(5, columns), bits, group)
     packed, scale, block = pack_blocks(q)
     integers = packed.numpy().astype(np.int16)
     if bits == 4:
@@ -91,7 +91,7 @@ def test_packing_for_onnx_runtime_keeps_integers_and_scales(bits, group, columns
 
 def test_policy_by_role():
     source = random_source(TINY, "tiny")
-    quantised = quantise(source, POLICIES["int4"])
+    quantised = quantize(source, POLICIES["int4"])
     bits = {name: tensor.bits for name, tensor in quantised.tensors.items()}
     assert bits["vision_tower.blocks.0.fc1.weight"] == 8
     assert bits["model.layers.1.self_attn.k_proj_img.weight"] == 8
@@ -100,14 +100,14 @@ def test_policy_by_role():
     for name, tensor in quantised.reference.state_dict().items():
         if name.rpartition(".")[2] not in ("values", "scale"):
             assert torch.equal(tensor, source.weights[name].read().float())
-    assert not quantise(source, POLICIES["none"]).tensors
+    assert not quantize(source, POLICIES["none"]).tensors
 
 
 def test_the_reference_computes_with_the_dequantised_weights():
     source = random_source(TINY, "tiny")
-    quantised = quantise(source, POLICIES["int4"])
+    quantised = quantize(source, POLICIES["int4"])
     plain = assemble(TINY, source.weights, "tiny")
-    state = {name: tensor.dequantise() for name, tensor in quantised.tensors.items()}
+    state = {name: tensor.dequantize() for name, tensor in quantised.tensors.items()}
     plain.load_state_dict(state, strict=False)
     ids, pixels = torch.randint(400, (1, 7)), torch.randint(256, (1, 32, 32, 3), dtype=torch.uint8)
     assert torch.equal(quantised.reference(ids, pixel_values=pixels), plain(ids, pixel_values=pixels))
@@ -115,23 +115,23 @@ def test_the_reference_computes_with_the_dequantised_weights():
 
 def test_working_on_some_rows_at_a_time_changes_nothing(monkeypatch):
     weight, states = torch.randn(50, 64), torch.randn(2, 3, 64)
-    whole = quantise_tensor(weight, 4, 32)
+    whole = quantize_tensor(weight, 4, 32)
     steps = deviation(weight, whole, True).steps
     monkeypatch.setattr(tensors, "rows_at_a_time", lambda columns: 16)
-    parts = quantise_tensor(weight, 4, 32)
+    parts = quantize_tensor(weight, 4, 32)
     assert torch.equal(parts.values, whole.values)
     assert torch.equal(parts.scale, whole.scale)
     assert [len(rows.values) for rows in whole.split()] == [16, 16, 16, 2]
     assert deviation(weight, whole, True).steps == pytest.approx(steps, rel=1e-5)
-    expected = F.linear(states, whole.dequantise())
+    expected = F.linear(states, whole.dequantize())
     assert torch.allclose(tensors.QuantizedEmbedding(whole).project(states), expected, atol=1e-6)
 
 
 def test_the_deviation_is_measured_not_assumed():
     weight = torch.randn(6, 64)
-    quantised = quantise_tensor(weight, 4, 32)
+    quantised = quantize_tensor(weight, 4, 32)
     quantised.values[2, 3] += 3
-    off = (weight - quantised.dequantise()) / quantised.scale.repeat_interleave(32, 1)
+    off = (weight - quantised.dequantize()) / quantised.scale.repeat_interleave(32, 1)
     assert deviation(weight, quantised, False).steps == pytest.approx(float(off.abs().max()), rel=1e-6)
     assert deviation(weight, quantised, True).steps == pytest.approx(float(off.square().mean().sqrt()), rel=1e-6)
     found = deviation(weight, quantised, False)
@@ -140,4 +140,4 @@ def test_the_deviation_is_measured_not_assumed():
 
 def test_a_group_that_does_not_fit_is_named():
     with pytest.raises(InputError, match=r"96 input channels are not a multiple of group size 64"):
-        quantise(random_source(TINY, "tiny"), dataclasses.replace(POLICIES["int4"], group_size=64))
+        quantize(random_source(TINY, "tiny"), dataclasses.replace(POLICIES["int4"], group_size=64))

@@ -260,6 +260,6 @@ def test_names():
 
 def test_executorch_refuses_what_it_has_no_kernels_for(tmp_path, tiny_checkpoint):
     request = ExportRequest(str(tiny_checkpoint), "executorch", "int8", tmp_path / "out", int8_activations=False)
-    with pytest.raises(InputError, match="no kernels for quantised weights with float activations"):
+    with pytest.raises(InputError, match="no kernels for quantized weights with float activations"):
         export(plan(request))
     assert list(tmp_path.iterdir()) == []

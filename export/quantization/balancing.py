@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import Weights
-from himix_edge.export.quantization.smoothing import FOLDS, SMALLEST, fold_of, times, watch_inputs
+from himix_edge.export.quantization.smoothing import FOLDS, SMALLEST, fold_of, watch_inputs
 from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor
 from himix_edge.model import VisionLanguageModel
 
@@ -42,7 +42,7 @@ def group_ranges(model: VisionLanguageModel, texts: Tensor, group_size: int) -> 
 def balance(
     weights: Weights, tensors: Mapping[str, QuantizedTensor], ranges: Mapping[str, Tensor]
 ) -> tuple[Weights, dict[str, QuantizedTensor]]:
-    """The same model with balanced inputs, in float and quantised.
+    """The same model with balanced inputs, in float and quantized.
 
     Args:
         weights: every parameter of the model.
@@ -57,9 +57,9 @@ def balance(
             continue
         power = powers(found, [tensors[user] for user in users])
         columns = power.repeat_interleave(tensors[users[0]].group_size)
-        moved[norm] = times(weights[norm], 1 / columns)
+        moved[norm] = scaled(weights[norm], 1 / columns)
         for user in users:
-            moved[user] = times(weights[user], columns)
+            moved[user] = scaled(weights[user], columns)
             scaled[user] = replace(tensors[user], scale=tensors[user].scale * power)
     return moved, scaled
 
@@ -71,7 +71,7 @@ def powers(ranges: Tensor, users: list[QuantizedTensor]) -> Tensor:
     don't fall below MIN_SCALE, and at most 1 unless those scales need more.
     """
     groups = ranges.shape[2]
-    energy = torch.stack([u.dequantise().square().sum(dim=0).unflatten(0, (groups, -1)).sum(dim=1) for u in users])
+    energy = torch.stack([u.dequantize().square().sum(dim=0).unflatten(0, (groups, -1)).sum(dim=1) for u in users])
     lowest = (MIN_SCALE / torch.cat([user.scale for user in users]).amin(dim=0)).log2().ceil()
 
     def error(exponent: Tensor) -> float:

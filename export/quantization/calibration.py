@@ -1,6 +1,6 @@
 """Calibrated rounding of the decoder's 4-bit weights: GPTQ (Frantar et al., arXiv 2210.17323) with searched scales.
 
-Layer by layer: what reaches each linear is measured on real conversations through the layers quantised so far, and
+Layer by layer: what reaches each linear is measured on real conversations through the layers quantized so far, and
 its weight is rounded column by column, each column's error made up for by those not yet rounded. One layer is in
 memory at a time.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.config import ModelConfig
-from himix_edge.export.quantization.tensors import QuantizedTensor, quantise_tensor, representable_scale
+from himix_edge.export.quantization.tensors import QuantizedTensor, quantize_tensor, representable_scale
 from himix_edge.model.decoder import DecoderLayer, RMSNorm, mixture_mask, rope_tables
 
 DAMPING = 0.01  # of the Hessian's mean diagonal
@@ -53,7 +53,7 @@ def calibrate(
     group_size: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[str, QuantizedTensor]:
-    """Quantise the decoder's linears and its table.
+    """Quantize the decoder's linears and its table.
 
     Args:
         config, weights: the model, in float.
@@ -77,9 +77,9 @@ def calibrate(
         for name, statistics in measured.items():
             if bits(prefix + name) == 4:
                 module = layer.get_submodule(name)
-                quantised = round_weight(module.weight, statistics, group_size, DAMPING)  # type: ignore[arg-type]
-                done[f"{prefix}{name}.weight"] = quantised
-                module.weight = nn.Parameter(quantised.dequantise(), requires_grad=False)
+                quantized = round_weight(module.weight, statistics, group_size, DAMPING)  # type: ignore[arg-type]
+                done[f"{prefix}{name}.weight"] = quantized
+                module.weight = nn.Parameter(quantized.dequantize(), requires_grad=False)
         states = [_run(layer, x, passage, i, decoder) for x, passage in zip(states, passages, strict=True)]
     name = "model.embed_tokens" if decoder.tie_word_embeddings else "lm_head"
     if bits(name) == 4:
@@ -96,7 +96,7 @@ def calibrate(
 def round_weight(weight: Tensor, statistics: Statistics, group_size: int, damping: float) -> QuantizedTensor:
     """GPTQ of one weight (rows, columns) to 4 bits; where plain rounding has the smaller error, that."""
     hessian = statistics.total / max(statistics.count, 1)
-    plain = quantise_tensor(weight, 4, group_size)
+    plain = quantize_tensor(weight, 4, group_size)
     if not torch.isfinite(hessian).all() or float(hessian.diagonal().max()) == 0:
         return plain
     columns = hessian.shape[0]
@@ -125,9 +125,9 @@ def round_weight(weight: Tensor, statistics: Statistics, group_size: int, dampin
     return min((calibrated, plain), key=lambda made: output_error(weight, made, damped))
 
 
-def output_error(weight: Tensor, quantised: QuantizedTensor, hessian: Tensor) -> float:
-    """tr(E H E^T) of E = weight - dequantised: the mean square error of what the linear puts out."""
-    error = weight.float() - quantised.dequantise()
+def output_error(weight: Tensor, quantized: QuantizedTensor, hessian: Tensor) -> float:
+    """tr(E H E^T) of E = weight - dequantized: the mean square error of what the linear puts out."""
+    error = weight.float() - quantized.dequantize()
     return float(((error @ hessian) * error).sum())
 
 

@@ -7,7 +7,7 @@ once, and rounds it to int8 once where a runtime does that.
 import torch
 
 from himix_edge.checkpoints.lazy import Weights, as_weights
-from himix_edge.export.quantization.smoothing import times
+from himix_edge.export.quantization.smoothing import scaled
 
 NORM, PROJECTIONS = "input_layernorm_img.weight", ("self_attn.k_proj_img.weight", "self_attn.v_proj_img.weight")
 
@@ -25,5 +25,5 @@ def fold_image_norms(weights: Weights) -> Weights:
             folded |= as_weights({name: torch.ones_like(columns)})
             for projection in PROJECTIONS:
                 matrix = name.removesuffix(NORM) + projection
-                folded[matrix] = times(weights[matrix], columns)
+                folded[matrix] = scaled(weights[matrix], columns)
     return folded

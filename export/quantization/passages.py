@@ -28,7 +28,7 @@ def as_passages(written: Tensor | None) -> list[Passage]:
 
 
 @torch.inference_mode()
-def conversations(model: VisionLanguageModel, text: TextProcessor, sample: Sample) -> list[Passage]:
+def conversation_passages(model: VisionLanguageModel, text: TextProcessor, sample: Sample) -> list[Passage]:
     """A sample's conversations about its image, questions in the chat template and their answers."""
     config = model.config
     cache: KVCache | None = None

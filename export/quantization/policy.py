@@ -1,4 +1,4 @@
-"""What is quantised to how many bits: a preset by precision, changed by a small YAML file."""
+"""What is quantized to how many bits: a preset by precision, changed by a small YAML file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -89,7 +89,7 @@ def check_overrides(modules: Iterable[str], policy: Policy) -> None:
     """Each override must decide something: a pattern that is misspelt, or that an earlier one covers, is refused.
 
     Args:
-        modules: names of all modules whose weights can be quantised.
+        modules: names of all modules whose weights can be quantized.
         policy: whose overrides are looked at.
 
     Raises:

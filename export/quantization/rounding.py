@@ -13,10 +13,10 @@ from himix_edge.export.preflight import float_bytes
 from himix_edge.export.quantization.balancing import balance, group_ranges
 from himix_edge.export.quantization.calibration import calibrate
 from himix_edge.export.quantization.folding import fold_image_norms
-from himix_edge.export.quantization.passages import WRITTEN, as_passages, conversations, writes_text
+from himix_edge.export.quantization.passages import WRITTEN, as_passages, conversation_passages, writes_text
 from himix_edge.export.quantization.policy import Policy, role_bits
 from himix_edge.export.quantization.smoothing import largest_inputs, smooth
-from himix_edge.export.quantization.tensors import QuantizedModel, finite, quantise
+from himix_edge.export.quantization.tensors import QuantizedModel, check_finite, quantize
 from himix_edge.export.quantization.tuning import tune
 from himix_edge.model.sampled_text import sample_texts
 
@@ -50,7 +50,7 @@ def choose_rounding(source: Source, policy: Policy, asked: Rounding | None, rand
 def round_weights(
     source: Source, policy: Policy, rounding: Rounding, samples: Sequence[Sample], report: Callable[[str], None]
 ) -> QuantizedModel:
-    """Quantise a model.
+    """Quantize a model.
 
     Args:
         source: the model in float.
@@ -60,13 +60,13 @@ def round_weights(
         report: called with a short line at the start of each step.
 
     Raises:
-        InputError: as `quantise`.
+        InputError: as `quantize`.
     """
-    source = finite(source)
+    source = check_finite(source)
     source = replace(source, weights=fold_image_norms(source.weights))
     if rounding == "nearest":
-        report("reading and quantising")
-        return quantise(source, policy)
+        report("reading and rounding")
+        return quantize(source, policy)
     report("reading")
     model = assemble(source.config, source.weights, source.where)
     written = None
@@ -74,20 +74,20 @@ def round_weights(
         report("writing text to calibrate on")
         written = sample_texts(model, *WRITTEN)
     if not has_4_bits(policy):
-        report("smoothing and quantising")
+        report("smoothing and rounding")
         if written is not None:
             source = replace(source, weights=smooth(source.weights, largest_inputs(model, written)))
-        return quantise(source, policy)
+        return quantize(source, policy)
     text = source.load_text()
-    passages = [passage for sample in samples for passage in conversations(model, text, sample)]
+    passages = [passage for sample in samples for passage in conversation_passages(model, text, sample)]
     layers = source.config.decoder.num_hidden_layers
     calibrated = calibrate(
         source.config, source.weights, passages + as_passages(written), lambda name: role_bits(name, policy),
         policy.group_size, lambda i: report(f"calibrating layer {i + 1} of {layers}"),
     )  # fmt: skip
     if rounding == "tuned" and written is not None:
-        report("quantising")
-        made = quantise(source, policy, calibrated)
+        report("rounding")
+        made = quantize(source, policy, calibrated)
         calibrated, norms = tune(
             made, model, written, lambda i, of: report(f"tuning scales and norms: step {i} of {of}")
         )
@@ -96,12 +96,12 @@ def round_weights(
         report("balancing")
         weights, calibrated = balance(source.weights, calibrated, group_ranges(model, written, policy.group_size))
         source = replace(source, weights=weights)
-    report("quantising")
-    return quantise(source, policy, calibrated)
+    report("rounding")
+    return quantize(source, policy, calibrated)
 
 
 def method_name(policy: Policy, rounding: Rounding) -> str:
-    """How quantised weights were rounded, in words."""
+    """How quantized weights were rounded, in words."""
     if rounding == "nearest":
         return "round-to-nearest"
     if not has_4_bits(policy):

@@ -1,4 +1,4 @@
-"""Smoothing: outlier channels move from activations into weights before anything is quantised.
+"""Smoothing: outlier channels move from activations into weights before anything is quantized.
 
 A linear's input channel j is divided by s_j and its weight's column multiplied by it; the division is folded into what
 makes the input: a norm's weight, or the rows of `up_proj` in front of `down_proj`. In float the model computes the
@@ -70,9 +70,9 @@ def smooth(weights: Weights, largest: dict[str, Tensor]) -> Weights:
         scale = magnitude.clamp_min(SMALLEST) ** STRENGTH / columns.clamp_min(SMALLEST) ** (1 - STRENGTH)
         scale = scale / scale.log().mean().exp()  # around 1, so that nothing grows as a whole
         for matrix in matrices:
-            smoothed[matrix] = times(smoothed[matrix], scale)
+            smoothed[matrix] = scaled(smoothed[matrix], scale)
         made = smoothed[f"{layer}{maker}.weight"]
-        smoothed[f"{layer}{maker}.weight"] = times(made, 1 / scale if len(made.shape) == 1 else 1 / scale[:, None])
+        smoothed[f"{layer}{maker}.weight"] = scaled(made, 1 / scale if len(made.shape) == 1 else 1 / scale[:, None])
     return smoothed
 
 
@@ -82,6 +82,6 @@ def fold_of(name: str) -> tuple[str, str, tuple[str, ...]]:
     return name.removesuffix(linear), *FOLDS[linear]
 
 
-def times(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
+def scaled(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
     """A tensor in float, multiplied by `factor` when it is read."""
     return LazyTensor(tensor.shape, lambda: tensor.read().float() * factor)

@@ -1,8 +1,8 @@
-"""Quantise once: integers and scales in PyTorch, from which every target packs the same numbers.
+"""Quantize once: integers and scales in PyTorch, from which every target packs the same numbers.
 
 int4: symmetric, -8..7, a scale per group along the input dimension. int8: symmetric, -127..127, a scale per output
 channel. Scales are bf16-representable and inside fp16's normal range, so every runtime's scale type holds them
-exactly. The model with the dequantised weights is the reference for every runtime.
+exactly. The model with the dequantized weights is the reference for every runtime.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class QuantizedTensor:
     def group_size(self) -> int:
         return self.values.shape[1] // self.scale.shape[1]
 
-    def dequantise(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """float32 (rows, columns), exactly what every target's weights mean."""
         return self.values.float().unflatten(1, (-1, self.group_size)).mul_(self.scale[..., None]).flatten(1)
 
@@ -51,35 +51,35 @@ class QuantizedTensor:
 
 
 class QuantizedModule(nn.Module):
-    """Holds the integers; `weight` is dequantised anew at each use, so that a large model is never held in float."""
+    """Holds the integers; `weight` is dequantized anew at each use, so that a large model is never held in float."""
 
     values: Tensor
     scale: Tensor
     name: str = ""  # of the parameter in the checkpoint; targets store it under this name
 
-    def __init__(self, quantised: QuantizedTensor):
+    def __init__(self, quantized: QuantizedTensor):
         super().__init__()
-        self.bits = quantised.bits
-        self.register_buffer("values", quantised.values)
-        self.register_buffer("scale", quantised.scale)
+        self.bits = quantized.bits
+        self.register_buffer("values", quantized.values)
+        self.register_buffer("scale", quantized.scale)
 
     @property
-    def quantised(self) -> QuantizedTensor:
+    def quantized(self) -> QuantizedTensor:
         return QuantizedTensor(self.values, self.scale, self.bits)
 
     @property
     def weight(self) -> Tensor:
         """float32 (rows, columns)."""
-        return self.quantised.dequantise()
+        return self.quantized.dequantize()
 
 
 class QuantizedLinear(QuantizedModule):
-    """A linear layer on dequantised weights."""
+    """A linear layer on dequantized weights."""
 
     bias: Tensor | None
 
-    def __init__(self, quantised: QuantizedTensor, bias: Tensor | None):
-        super().__init__(quantised)
+    def __init__(self, quantized: QuantizedTensor, bias: Tensor | None):
+        super().__init__(quantized)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,20 +87,20 @@ class QuantizedLinear(QuantizedModule):
 
 
 class QuantizedEmbedding(QuantizedModule):
-    """A token embedding on dequantised weights."""
+    """A token embedding on dequantized weights."""
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = QuantizedTensor(self.values[ids.flatten()], self.scale[ids.flatten()], self.bits)
-        return rows.dequantise().unflatten(0, ids.shape)
+        return rows.dequantize().unflatten(0, ids.shape)
 
     def project(self, states: Tensor) -> Tensor:
         """See `TokenEmbedding`."""
-        return torch.cat([F.linear(states, rows.dequantise()) for rows in self.quantised.split()], dim=-1)
+        return torch.cat([F.linear(states, rows.dequantize()) for rows in self.quantized.split()], dim=-1)
 
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """The reference (a model on dequantised weights), the integers by parameter name, and how far each is off.
+    """The reference (a model on dequantized weights), the integers by parameter name, and how far each is off.
 
     `deviation` was measured while the weight was at hand.
     """
@@ -117,7 +117,7 @@ class QuantizedModel:
 
 @dataclass(frozen=True)
 class Deviation:
-    """|weight - dequantised| in steps of the scale, largest or root mean square, and how much of it is right.
+    """|weight - dequantized| in steps of the scale, largest or root mean square, and how much of it is right.
 
     Plain rounding is off by half a step (4 bit: up to one, as -8..7 is lopsided); calibrated rounding puts single
     weights further off on purpose, but not many.
@@ -128,7 +128,7 @@ class Deviation:
     limit: float
 
 
-def quantise_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTensor:
+def quantize_tensor(weight: Tensor, bits: int, group_size: int) -> QuantizedTensor:
     """Round to nearest, some rows at a time.
 
     Args:
@@ -159,8 +159,8 @@ def rows_at_a_time(columns: int) -> int:
     return max(1, (1 << 21) // columns)
 
 
-def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedTensor] | None = None) -> QuantizedModel:
-    """Quantise every Linear and embedding as `policy` says; norms, biases, convolutions and positions stay float.
+def quantize(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedTensor] | None = None) -> QuantizedModel:
+    """Quantize every Linear and embedding as `policy` says; norms, biases, convolutions and positions stay float.
 
     Weights are rounded to nearest, except for those in `calibrated` (see quantization.calibration).
 
@@ -171,7 +171,7 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
             too large for a scale in float16, or the source is damaged.
     """
     check_policy(source.config, policy)
-    source = finite(source)
+    source = check_finite(source)
     model = meta_model(source.config)
     tensors: dict[str, QuantizedTensor] = {}
     deviations: dict[str, Deviation] = {}
@@ -182,17 +182,17 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
         weight_name, bits = f"{name}.weight", role_bits(name, policy)
         weight = source.weights[weight_name].read()
         given = calibrated.get(weight_name)
-        quantised = given or quantise_tensor(weight, bits, policy.group_size if bits == 4 else 0)
-        if float(quantised.scale.max()) > MAX_SCALE:
+        quantized = given or quantize_tensor(weight, bits, policy.group_size if bits == 4 else 0)
+        if float(quantized.scale.max()) > MAX_SCALE:
             most = float(weight.abs().max())
             raise InputError(f"{source.where}: {weight_name}: {most:.4g} is too large for a scale in float16")
-        tensors[weight_name], deviations[weight_name] = quantised, deviation(weight, quantised, given is not None)
+        tensors[weight_name], deviations[weight_name] = quantized, deviation(weight, quantized, given is not None)
         del weight
         if isinstance(module, nn.Embedding):
-            replacement: QuantizedModule = QuantizedEmbedding(quantised)
+            replacement: QuantizedModule = QuantizedEmbedding(quantized)
         else:
             bias = None if module.bias is None else source.weights[f"{name}.bias"].read().float()
-            replacement = QuantizedLinear(quantised, bias)
+            replacement = QuantizedLinear(quantized, bias)
         replacement.name = weight_name
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, replacement)
@@ -201,7 +201,7 @@ def quantise(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
     return QuantizedModel(finish(model), tensors, deviations)
 
 
-def finite(source: Source) -> Source:
+def check_finite(source: Source) -> Source:
     """The source with weights that raise InputError, when they are read, for a NaN or infinite value: by name."""
 
     def read(name: str, given: LazyTensor) -> Tensor:
@@ -231,17 +231,17 @@ def check_policy(config: ModelConfig, policy: Policy) -> None:
             )
 
 
-def deviation(weight: Tensor, quantised: QuantizedTensor, calibrated: bool) -> Deviation:
-    """How far a quantised weight is from the one it stands for."""
+def deviation(weight: Tensor, quantized: QuantizedTensor, calibrated: bool) -> Deviation:
+    """How far a quantized weight is from the one it stands for."""
     worst = torch.zeros(())
     squares = 0.0
-    for rows, part in zip(weight.split(rows_at_a_time(weight.shape[1])), quantised.split(), strict=True):
-        off = (rows.float() - part.dequantise()).unflatten(1, (-1, part.group_size)) / part.scale[..., None]
+    for rows, part in zip(weight.split(rows_at_a_time(weight.shape[1])), quantized.split(), strict=True):
+        off = (rows.float() - part.dequantize()).unflatten(1, (-1, part.group_size)) / part.scale[..., None]
         worst = torch.maximum(worst, off.abs().max())  # keeps a NaN, which `max` loses
         squares += float(off.square().sum())
     if calibrated:
         return Deviation("rms rounding steps", (squares / weight.numel()) ** 0.5, 1.0)
-    return Deviation("max rounding steps", float(worst), 1.0 if quantised.bits == 4 else ROUNDING)
+    return Deviation("max rounding steps", float(worst), 1.0 if quantized.bits == 4 else ROUNDING)
 
 
 def digest(tensor: QuantizedTensor) -> str:

@@ -1,4 +1,4 @@
-"""Scales and norms tuned end to end: the quantised decoder learns to say what the float one says.
+"""Scales and norms tuned end to end: the quantized decoder learns to say what the float one says.
 
 Distillation on text that the model wrote itself. The integers stay as they were rounded; scales and the norms' weights
 move by some percent (the second phase of EfficientQAT, Chen et al., arXiv 2407.11062; norm tweaking, Li et al., arXiv
@@ -47,7 +47,7 @@ def tune(
     """Tune the scales of the decoder's 4-bit weights, and its norms.
 
     Args:
-        student: the quantised model; it is used up.
+        student: the quantized model; it is used up.
         teacher: the float model.
         texts: int64 (passages, T).
         report: called with the number of each step and of all.
@@ -59,39 +59,39 @@ def tune(
         InputError: a model whose logits are not finite.
     """
     decoder = student.reference
-    quantised, norms = {}, {}
+    quantized, norms = {}, {}
     for name, module in list(decoder.named_modules()):
         if isinstance(module, QuantizedModule) and module.bits == 4 and name.startswith(("model.", "lm_head")):
-            quantised[module.name] = module
+            quantized[module.name] = module
         elif isinstance(module, RMSNorm) and not name.endswith("_img"):
             norms[f"{name}.weight"] = module
     groups = [
-        {"params": [_learn(module, kind) for module in modules], "lr": LEARNING_RATE[kind]}
-        for kind, modules in (("scale", quantised.values()), ("weight", norms.values()))
+        {"params": [_parametrize(module, kind) for module in modules], "lr": LEARNING_RATE[kind]}
+        for kind, modules in (("scale", quantized.values()), ("weight", norms.values()))
     ]
     steps = EPOCHS * math.ceil(len(texts) / BATCH)
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer, lambda step: min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     generator, done = torch.Generator().manual_seed(0), 0
     for _ in range(EPOCHS):
         for chosen in torch.randperm(len(texts), generator=generator).split(BATCH):
             done += 1
             report(done, steps)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = divergence(decoder, teacher, texts[chosen])
             if not torch.isfinite(loss):
                 raise InputError("tuned rounding: the model's logits are not finite; --rounding gptq does without them")
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     with torch.no_grad():
-        tensors = {name: QuantizedTensor(m.values, m.scale.clone(), m.bits) for name, m in quantised.items()}
+        tensors = {name: QuantizedTensor(m.values, m.scale.clone(), m.bits) for name, m in quantized.items()}
         return tensors, {name: module.weight.clone() for name, module in norms.items()}
 
 
-def _learn(module: nn.Module, name: str) -> nn.Parameter:
+def _parametrize(module: nn.Module, name: str) -> nn.Parameter:
     """Replace a tensor of `module` by a tuned one; gives what is learnt, which starts at zero."""
     start = getattr(module, name).detach().clone()
     delattr(module, name)
@@ -114,5 +114,5 @@ def divergence(student: VisionLanguageModel, teacher: VisionLanguageModel, ids: 
 
 def _has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

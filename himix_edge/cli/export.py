@@ -1,7 +1,7 @@
 """himix export, also installed as himix-export."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -16,6 +16,7 @@ from himix_edge.runtimes.verifying import open_verified
 
 if TYPE_CHECKING:
     from himix_edge.export.pipeline import Plan
+    from himix_edge.export.quantization.policy import Precision
 
 
 @click.command(
@@ -77,7 +78,8 @@ def export(
     from himix_edge.export.targets import find_targets
 
     targets = find_targets(target)
-    precisions = list(POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
+    asked = list(POLICIES) if quant == "all" else [name.strip() for name in quant.split(",")]
+    precisions = cast("list[Precision]", asked)  # `plan` refuses others
     several = len(targets) * len(precisions) > 1
     if several:
         if out is not None and (out / "manifest.json").exists():

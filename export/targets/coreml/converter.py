@@ -1,10 +1,10 @@
-"""What coremltools is taught: operators that torch.export emits, and to compare constants in little memory."""
+"""What coremltools lacks: operators that torch.export emits, and a way to compare constants in little memory."""
 
 import hashlib
 from typing import Any
 
 
-def teach() -> None:
+def register_conversions() -> None:
     """Register it all with coremltools, once."""
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 

@@ -1,7 +1,7 @@
 """Core ML: mlprogram packages for iOS 18, integers as constexpr_blockwise_shift_scale, the KV cache as MLState.
 
 The decoder has two functions that share their weights: `prefill` takes PREFILL tokens (padded), `decode` takes one.
-Both compute in float16, as the Neural Engine does. Whatever a weight is dequantised from is stored as quantised.
+Both compute in float16, as the Neural Engine does. Whatever a weight is dequantized from is stored as quantized.
 """
 
 import importlib.metadata
@@ -19,13 +19,13 @@ from himix_edge.bundle import Bundle
 from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
-    owned,
+    decompose_gelu,
     quiet,
     release_memory,
     replace_module,
     run_layers,
+    share_weights,
     slot_mask,
-    spell_out_gelu,
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import (
@@ -36,7 +36,7 @@ from himix_edge.export.quantization.tensors import (
     digest,
 )
 from himix_edge.export.target import ExportOptions, versions
-from himix_edge.export.targets.coreml.converter import teach
+from himix_edge.export.targets.coreml.converter import register_conversions
 from himix_edge.export.tolerance import FLOAT16, FLOAT32, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
@@ -194,7 +194,7 @@ def _encoder(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
 
     vision = model.reference.config.vision
     assert vision is not None
-    tower = spell_out_gelu(_swap(owned(model.reference).vision_tower))
+    tower = decompose_gelu(_swap(share_weights(model.reference).vision_tower))
     shape = (1, 3, vision.image_size, vision.image_size)
     image = coremltools.ImageType(name="image", shape=shape, color_layout=coremltools.colorlayout.RGB)
     package = _convert(Encoder(tower), (torch.zeros(shape),), [image], ["vision_features"], half)
@@ -205,7 +205,7 @@ def _injector(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
     config = model.reference.config
     assert config.vision is not None
     features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
-    injector = VisionInjector(_swap(owned(model.reference)))
+    injector = VisionInjector(_swap(share_weights(model.reference)))
     package = _convert(injector, (features,), None, ["vision_key", "vision_value"], half)
     return _save(package, folder / "vision_injector.mlpackage")
 
@@ -214,7 +214,7 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
     import coremltools
 
     slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
-    decoder = Decoder(_swap(owned(model.reference)), slots)
+    decoder = Decoder(_swap(share_weights(model.reference)), slots)
     functions = coremltools.utils.MultiFunctionDescriptor()
     parts = []
     for name, tokens in (("prefill", min(PREFILL, slots)), ("decode", 1)):
@@ -238,24 +238,24 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
 
 
 def _weight(module: nn.Module) -> Any:
-    return _integers(module.quantised) if isinstance(module, QuantizedModule) else module.weight
+    return _integers(module.quantized) if isinstance(module, QuantizedModule) else module.weight
 
 
-def _integers(quantised: QuantizedTensor) -> nn.Parameter:
+def _integers(quantized: QuantizedTensor) -> nn.Parameter:
     """A weight that torch.export shows to coremltools as integers and scales."""
     from torchao.quantization import IntxUnpackedToInt8Tensor
 
-    zero = torch.zeros_like(quantised.scale, dtype=torch.int8)
-    kind = getattr(torch, f"int{quantised.bits}")
-    block = (1, quantised.group_size)
-    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, None)
+    zero = torch.zeros_like(quantized.scale, dtype=torch.int8)
+    kind = getattr(torch, f"int{quantized.bits}")
+    block = (1, quantized.group_size)
+    stored = IntxUnpackedToInt8Tensor(quantized.values, quantized.scale, zero, kind, block, torch.float32, None)
     return nn.Parameter(stored, requires_grad=False)
 
 
 def _swap(module: nn.Module) -> Any:
     def make(linear: QuantizedLinear) -> nn.Module:
         made = nn.Linear(1, 1, device="meta")
-        made.weight = _integers(linear.quantised)
+        made.weight = _integers(linear.quantized)
         bias = None if linear.bias is None else nn.Parameter(linear.bias, requires_grad=False)
         made.register_parameter("bias", bias)
         return made
@@ -270,7 +270,7 @@ def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outp
     import coremltools
     import numpy as np
 
-    teach()
+    register_conversions()
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments).run_decompositions({})

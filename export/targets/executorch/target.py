@@ -1,8 +1,8 @@
 """ExecuTorch: one program with four methods on XNNPACK; `start` and `decoder` share the KV cache.
 
-Quantised linears compute with int8 activations, there is no other kernel: XNNPACK's partitioner silently drops the
+Quantized linears compute with int8 activations, there is no other kernel: XNNPACK's partitioner silently drops the
 scale of a weight-only linear. So the exact check compares with PyTorch emulating those activations (torchao), and a
-bundle with quantised weights and float activations is refused. How weights are laid out: targets.executorch.weights.
+bundle with quantized weights and float activations is refused. How weights are laid out: targets.executorch.weights.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.graphs import RotaryTable, VisionInjector, owned, quiet, spell_out_gelu, swap_linears
+from himix_edge.export.graphs import RotaryTable, VisionInjector, decompose_gelu, quiet, share_weights, swap_linears
 from himix_edge.export.quantization.tensors import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.executorch.passes import needed_passes_only
@@ -29,7 +29,7 @@ from himix_edge.export.targets.executorch.weights import (
     Pieces,
     SideBySide,
     cut_rows,
-    multiplied,
+    int8_linear,
     pieces_of,
     read_back,
     tied_head,
@@ -87,7 +87,7 @@ class Injector(VisionInjector):
     def __init__(self, model: Any):
         super().__init__(model)
         if self.norm is None:
-            swap_linears(model, lambda linear: multiplied(linear, model.config))
+            swap_linears(model, lambda linear: int8_linear(linear, model.config))
         else:
             self.norm = Norm(self.norm)
             self.linears = SideBySide([p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)])
@@ -119,8 +119,8 @@ class Layer(nn.Module):
         attn, mlp = layer.self_attn, layer.mlp
         self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.qkv = SideBySide([attn.q_proj, attn.k_proj, attn.v_proj])
-        self.out = on_int8(attn.o_proj, config)
-        self.down = on_int8(mlp.down_proj, config)
+        self.out = int8_if_quantized(attn.o_proj, config)
+        self.down = int8_if_quantized(mlp.down_proj, config)
         self.pieces = len(self.down.parts) if isinstance(self.down, Pieces) else 1
         self.gate_up = SideBySide([*cut_rows(mlp.gate_proj, self.pieces), *cut_rows(mlp.up_proj, self.pieces)])
 
@@ -142,15 +142,15 @@ class Decoder(nn.Module):
     def __init__(self, model: Any, cache: Cache):
         super().__init__()
         config, table = model.config, model.model.embed_tokens
-        tied, quantised = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
+        tied, quantized = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
         capacity = cache.layer(0)[0].shape[1]
         self.cache, self.norm, self.table = cache, Norm(model.model.norm), RotaryTable(model.model, capacity)
         self.head_dim = config.decoder.head_dim
         self.rotary = Rotary(self.head_dim)
         self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
-        self.head = tied_head(table, config) if tied else on_int8(model.lm_head, config)
-        pieces = pieces_of(table.quantised, table.name, config) if tied and quantised else 1
-        self.embedding = PackedEmbedding(table.quantised, pieces) if quantised else table
+        self.head = tied_head(table, config) if tied else int8_if_quantized(model.lm_head, config)
+        pieces = pieces_of(table.quantized, table.name, config) if tied and quantized else 1
+        self.embedding = PackedEmbedding(table.quantized, pieces) if quantized else table
         self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
 
     def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
@@ -178,9 +178,9 @@ def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Any) -> Tenso
     return attended
 
 
-def on_int8(linear: Any, config: ModelConfig) -> nn.Module:
-    """A quantised linear on int8 activations; any other as it is."""
-    return multiplied(linear, config) if isinstance(linear, QuantizedLinear) else linear
+def int8_if_quantized(linear: Any, config: ModelConfig) -> nn.Module:
+    """A quantized linear on int8 activations; any other as it is."""
+    return int8_linear(linear, config) if isinstance(linear, QuantizedLinear) else linear
 
 
 class ExecuTorchTarget:
@@ -198,7 +198,7 @@ class ExecuTorchTarget:
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         if model.tensors and not options.int8_activations:
-            raise InputError("ExecuTorch has no kernels for quantised weights with float activations; use --quant none")
+            raise InputError("ExecuTorch has no kernels for quantized weights with float activations; use --quant none")
 
         with quiet():  # it tells what it misses when it is first imported
             importlib.import_module("torchao.quantization")
@@ -215,7 +215,7 @@ class ExecuTorchTarget:
         if not model.tensors:
             return model.reference
         emulated: VisionLanguageModel = swap_linears(
-            owned(model.reference), lambda linear: multiplied(linear, model.reference.config)
+            share_weights(model.reference), lambda linear: int8_linear(linear, model.reference.config)
         )
         decoder = emulated.config.decoder
         if isinstance(emulated.model.embed_tokens, QuantizedEmbedding) and decoder.tie_word_embeddings:
@@ -262,8 +262,8 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     config = model.reference.config
     vision, decoder = config.vision, config.decoder
     assert vision is not None
-    own = owned(model.reference)
-    tower = swap_linears(owned(model.reference).vision_tower, lambda linear: multiplied(linear, config))
+    own = share_weights(model.reference)
+    tower = swap_linears(share_weights(model.reference).vision_tower, lambda linear: int8_linear(linear, config))
     heads, size, rows = decoder.num_key_value_heads, decoder.head_dim, config.num_vision_rows
     cache = Cache(decoder.num_hidden_layers, capacity, heads, size)
     image = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
@@ -273,8 +273,8 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
     methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], Any]] = {
-        "vision_encoder": (spell_out_gelu(tower), (image,), None),
-        "vision_injector": (Injector(owned(model.reference)), (features,), None),
+        "vision_encoder": (decompose_gelu(tower), (image,), None),
+        "vision_injector": (Injector(share_weights(model.reference)), (features,), None),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),
         "decoder": (Decoder(own, cache), text, (time, None, time)),
     }

@@ -1,6 +1,6 @@
-"""Quantised weights as ExecuTorch's XNNPACK takes them, and read back out of a program.
+"""Quantized weights as ExecuTorch's XNNPACK takes them, and read back out of a program.
 
-XNNPACK quantises what it multiplies with one scale for each token, so one loud channel costs all others their
+XNNPACK quantizes what it multiplies with one scale for each token, so one loud channel costs all others their
 precision. Two linears suffer by it, `down_proj` and the head: they are cut along their input into pieces, each with its
 own scale, whose products are summed. The rows that make a piece are linears of their own, as XNNPACK cannot split what
 has a dynamic size. Neither changes an integer or a scale.
@@ -32,7 +32,7 @@ BLOCK = 32  # XNNPACK's 4-bit groups are multiples of it
 PIECED = {"down_proj": (4, 128), "lm_head": (8, 64), "embed_tokens": (8, 64)}
 
 
-def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int:
+def pieces_of(quantized: QuantizedTensor, name: str, config: ModelConfig) -> int:
     """Into how many equal pieces of whole groups a linear is cut along its input.
 
     Vanilla's image passes through the same layers in another method; whole, the two share their weights.
@@ -40,7 +40,7 @@ def pieces_of(quantised: QuantizedTensor, name: str, config: ModelConfig) -> int
     most, least = PIECED.get(name.removesuffix(".weight").rpartition(".")[2], (1, 1))
     if config.architecture == "vanilla" or name.startswith("vision_tower"):
         return 1
-    columns, step = quantised.values.shape[1], max(BLOCK, quantised.group_size if quantised.bits == 4 else 0)
+    columns, step = quantized.values.shape[1], max(BLOCK, quantized.group_size if quantized.bits == 4 else 0)
     fitting = [n for n in range(2, most + 1) if columns % (n * step) == 0 and columns // n >= least]
     return max(fitting, default=1)
 
@@ -51,10 +51,10 @@ class PackedEmbedding(nn.Module):
     The table is cut as the tied head's is, and held in XNNPACK's bytes, so that a file can store both once.
     """
 
-    def __init__(self, quantised: QuantizedTensor, count: int):
+    def __init__(self, quantized: QuantizedTensor, count: int):
         super().__init__()
-        self.bits, self.count = quantised.bits, count
-        for i, part in enumerate(cut_columns(quantised, count)):
+        self.bits, self.count = quantized.bits, count
+        for i, part in enumerate(cut_columns(quantized, count)):
             four = part.bits == 4
             self.register_buffer(f"values_{i}", pack_nibbles(part.values) if four else part.values)
             self.register_buffer(f"scale_{i}", part.scale.bfloat16() if four else part.scale)
@@ -81,22 +81,22 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     return (torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).to(torch.int16) - 8).to(torch.int8)
 
 
-def cut_columns(quantised: QuantizedTensor, count: int) -> list[QuantizedTensor]:
+def cut_columns(quantized: QuantizedTensor, count: int) -> list[QuantizedTensor]:
     """A weight as `count` equal parts of its columns, views of it."""
-    values, scale = quantised.values, quantised.scale
+    values, scale = quantized.values, quantized.scale
     scales = scale.chunk(count, dim=1) if scale.shape[1] > 1 else [scale] * count
     pairs = zip(values.chunk(count, dim=1), scales, strict=True)
-    return [QuantizedTensor(part, of, quantised.bits) for part, of in pairs]
+    return [QuantizedTensor(part, of, quantized.bits) for part, of in pairs]
 
 
 class Pieces(nn.Module):
     """One linear, cut along its input."""
 
-    def __init__(self, quantised: QuantizedTensor, bias: Tensor | None, count: int):
+    def __init__(self, quantized: QuantizedTensor, bias: Tensor | None, count: int):
         super().__init__()
-        self.width = quantised.values.shape[1] // count
+        self.width = quantized.values.shape[1] // count
         self.parts = nn.ModuleList(
-            _linear(part, None if i else bias) for i, part in enumerate(cut_columns(quantised, count))
+            _linear(part, None if i else bias) for i, part in enumerate(cut_columns(quantized, count))
         )
 
     def forward(self, x: Tensor | list[Tensor]) -> Tensor:
@@ -107,19 +107,19 @@ class Pieces(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Linears that share an input, which is quantised once."""
+    """Linears that share an input, which is quantized once."""
 
     def __init__(self, linears: list[nn.Module]):
         super().__init__()
         self.linears = nn.ModuleList(
-            _linear(linear.quantised, linear.bias, round_input=False) if isinstance(linear, QuantizedLinear) else linear
+            _linear(linear.quantized, linear.bias, round_input=False) if isinstance(linear, QuantizedLinear) else linear
             for linear in linears
         )
-        self.quantised = [isinstance(linear, QuantizedLinear) for linear in linears]
+        self.quantized = [isinstance(linear, QuantizedLinear) for linear in linears]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        rounded = int8_per_token(x) if any(self.quantised) else x
-        return [linear(rounded if q else x) for q, linear in zip(self.quantised, self.linears, strict=True)]
+        rounded = int8_per_token(x) if any(self.quantized) else x
+        return [linear(rounded if q else x) for q, linear in zip(self.quantized, self.linears, strict=True)]
 
 
 def sum_of(parts: list[Tensor]) -> Tensor:
@@ -140,21 +140,21 @@ def cut_rows(linear: Any, count: int) -> list[nn.Module]:
     return [QuantizedLinear(QuantizedTensor(values, scale, linear.bits), None) for values, scale in parts]
 
 
-def multiplied(linear: QuantizedLinear, config: ModelConfig) -> nn.Module:
+def int8_linear(linear: QuantizedLinear, config: ModelConfig) -> nn.Module:
     """A linear by itself, on int8 activations."""
-    return _cut(linear.quantised, linear.bias, linear.name, config)
+    return _cut(linear.quantized, linear.bias, linear.name, config)
 
 
 def tied_head(table: nn.Module, config: ModelConfig) -> nn.Module:
     """The head that multiplies with the token embedding."""
     if isinstance(table, QuantizedEmbedding):
-        return _cut(table.quantised, None, table.name, config)
+        return _cut(table.quantized, None, table.name, config)
     return _float_linear(table.weight)
 
 
-def _cut(quantised: QuantizedTensor, bias: Tensor | None, name: str, config: ModelConfig) -> nn.Module:
-    count = pieces_of(quantised, name, config)
-    return Pieces(quantised, bias, count) if count > 1 else _linear(quantised, bias)
+def _cut(quantized: QuantizedTensor, bias: Tensor | None, name: str, config: ModelConfig) -> nn.Module:
+    count = pieces_of(quantized, name, config)
+    return Pieces(quantized, bias, count) if count > 1 else _linear(quantized, bias)
 
 
 def _float_linear(weight: Any) -> nn.Linear:
@@ -163,22 +163,22 @@ def _float_linear(weight: Any) -> nn.Linear:
     return made
 
 
-def _linear(quantised: QuantizedTensor, bias: Tensor | None, round_input: bool = True) -> nn.Linear:
-    """A weight that XNNPACK takes as it is; `round_input`: it quantises its input itself."""
+def _linear(quantized: QuantizedTensor, bias: Tensor | None, round_input: bool = True) -> nn.Linear:
+    """A weight that XNNPACK takes as it is; `round_input`: it quantizes its input itself."""
     from torchao.quantization import IntxUnpackedToInt8Tensor
     from torchao.quantization.quantize_.workflows.intx import intx_unpacked_to_int8_tensor as intx
 
-    kind, block = getattr(torch, f"int{quantised.bits}"), (1, quantised.group_size)
+    kind, block = getattr(torch, f"int{quantized.bits}"), (1, quantized.group_size)
     activations = intx.IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN if round_input else None
-    zero = torch.zeros_like(quantised.scale, dtype=torch.int8)
-    stored = IntxUnpackedToInt8Tensor(quantised.values, quantised.scale, zero, kind, block, torch.float32, activations)
+    zero = torch.zeros_like(quantized.scale, dtype=torch.int8)
+    stored = IntxUnpackedToInt8Tensor(quantized.values, quantized.scale, zero, kind, block, torch.float32, activations)
     made = _float_linear(nn.Parameter(stored, requires_grad=False))
     made.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
     return made
 
 
 def int8_per_token(x: Tensor) -> Tensor:
-    """x (..., K) as XNNPACK quantises it: asymmetric int8 with one scale for each token."""
+    """x (..., K) as XNNPACK quantizes it: asymmetric int8 with one scale for each token."""
     from torchao.quantization import quant_primitives as affine
 
     block, int8 = (*[1] * (x.dim() - 1), x.shape[-1]), torch.int8
@@ -191,7 +191,7 @@ def int8_per_token(x: Tensor) -> Tensor:
 
 
 def read_back(bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
-    """Parameter names with integers and scales of every quantised weight in a bundle's program.
+    """Parameter names with integers and scales of every quantized weight in a bundle's program.
 
     A weight stored whole is known by its digest, and the embedding by its kind. The decoder's others come in the order
     in which they are used: parts of a weight's rows or columns, until they make up its shape. What is neither is
@@ -284,7 +284,7 @@ def _read_embedding(program: Any) -> QuantizedTensor | None:
 
 
 def _read_matrices(file: Any) -> Iterator[QuantizedTensor]:
-    """Every quantised weight that XNNPACK gets, from the program's delegates and the buffers they name."""
+    """Every quantized weight that XNNPACK gets, from the program's delegates and the buffers they name."""
     data = {key: file.named_data.buffers[entry.buffer_index] for key, entry in file.named_data.pte_data.items()}
     for delegate in file.program.backend_delegate_data:
         graph = _xnnpack_graph(bytes(delegate.data))

@@ -18,7 +18,7 @@ SMALLEST = 1e-20  # the scale of a row of zeros
 
 
 class Int8Linear(nn.Module):
-    """himix_edge::Int8Linear over the quantised integers; `packed` int8 (columns, rows), `scale` float32 (rows,)."""
+    """himix_edge::Int8Linear over the quantized integers; `packed` int8 (columns, rows), `scale` float32 (rows,)."""
 
     packed: Tensor
     scale: Tensor
@@ -26,7 +26,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, name: str, weight: QuantizedTensor, bias: Tensor | None):
         super().__init__()
-        self.name, self.quantised = name, weight
+        self.name, self.quantized = name, weight
         self.register_buffer("packed", weight.values.T.contiguous())
         self.register_buffer("scale", weight.scale.flatten())
         self.register_buffer("bias", bias)

@@ -18,17 +18,17 @@ def join(linears: Sequence[nn.Module]) -> MatMulNBits | Int8Linear | None:
     The input is rounded to int8 once for all of them, and small ones don't wait for each other's threads.
     """
     matmuls = [linear for linear in linears if isinstance(linear, MatMulNBits | Int8Linear)]
-    kinds = {(type(m), m.quantised.bits, m.quantised.scale.shape[1], m.bias is None) for m in matmuls}
+    kinds = {(type(m), m.quantized.bits, m.quantized.scale.shape[1], m.bias is None) for m in matmuls}
     if len(matmuls) < len(linears) or len(kinds) != 1:
         return None
-    weights, biases = [m.quantised for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
+    weights, biases = [m.quantized for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
     values, scale = torch.cat([w.values for w in weights]), torch.cat([w.scale for w in weights])
-    name = JOINT.join(f"{m.name}:{len(m.quantised.values)}" for m in matmuls)
+    name = JOINT.join(f"{m.name}:{len(m.quantized.values)}" for m in matmuls)
     whole = QuantizedTensor(values, scale, weights[0].bits)
     return matmuls[0].like(name, whole, torch.cat(biases) if biases else None)
 
 
-def parted(name: str, tensor: QuantizedTensor) -> Iterator[tuple[str, QuantizedTensor]]:
+def split_joined(name: str, tensor: QuantizedTensor) -> Iterator[tuple[str, QuantizedTensor]]:
     """What `join` joined, by name."""
     if JOINT not in name:
         yield name, tensor

@@ -1,4 +1,4 @@
-"""ONNX Runtime's MatMulNBits: quantised weights in its blocks, and back."""
+"""ONNX Runtime's MatMulNBits: quantized weights in its blocks, and back."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ PACKED, SCALE = ".packed", ".scale"
 
 
 class MatMulNBits(nn.Module):
-    """com.microsoft::MatMulNBits over the quantised integers; accuracy_level 4 is int8 activations, 0 float."""
+    """com.microsoft::MatMulNBits over the quantized integers; accuracy_level 4 is int8 activations, 0 float."""
 
     packed: Tensor
     scale: Tensor
@@ -20,7 +20,7 @@ class MatMulNBits(nn.Module):
 
     def __init__(self, name: str, weight: QuantizedTensor, bias: Tensor | None, accuracy_level: int):
         super().__init__()
-        self.name, self.quantised, self.accuracy_level = name, weight, accuracy_level
+        self.name, self.quantized, self.accuracy_level = name, weight, accuracy_level
         packed, scale, self.block = pack_blocks(weight)
         self.register_buffer("packed", packed)
         self.register_buffer("scale", scale)
@@ -31,9 +31,9 @@ class MatMulNBits(nn.Module):
         return MatMulNBits(name, weight, bias, self.accuracy_level)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self.quantised.values.shape
+        rows, columns = self.quantized.values.shape
         attributes = {
-            "K": columns, "N": rows, "bits": self.quantised.bits, "block_size": self.block,
+            "K": columns, "N": rows, "bits": self.quantized.bits, "block_size": self.block,
             "accuracy_level": self.accuracy_level,
         }  # fmt: skip
         inputs = [x, self.packed, self.scale] + ([None, None, self.bias] if self.bias is not None else [])

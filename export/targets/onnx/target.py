@@ -1,6 +1,6 @@
 """ONNX for ONNX Runtime: GroupQueryAttention on a shared K/V buffer, MatMulNBits, GatherBlockQuantized.
 
-The graphs are traced from the model's own modules by torch.export; only attention, quantised linears and the
+The graphs are traced from the model's own modules by torch.export; only attention, quantized linears and the
 embedding are swapped for ONNX Runtime's fused operators. GroupQueryAttention takes explicit positions, because
 HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate by the past's length).
 """
@@ -16,7 +16,7 @@ from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
-from himix_edge.export.graphs import VisionInjector, owned, quiet, replace_module, swap_linears
+from himix_edge.export.graphs import VisionInjector, quiet, replace_module, share_weights, swap_linears
 from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -27,7 +27,7 @@ from himix_edge.export.quantization.tensors import (
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.onnx import int8_linear
 from himix_edge.export.targets.onnx.int8_linear import Int8Linear
-from himix_edge.export.targets.onnx.joined_linears import join, parted
+from himix_edge.export.targets.onnx.joined_linears import join, split_joined
 from himix_edge.export.targets.onnx.matmul_nbits import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
@@ -50,8 +50,8 @@ class GatherBlockQuantized(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         head = self.head
-        rows, columns = head.quantised.values.shape
-        attributes = {"bits": head.quantised.bits, "block_size": head.block, "gather_axis": 0, "quantize_axis": 1}
+        rows, columns = head.quantized.values.shape
+        attributes = {"bits": head.quantized.bits, "block_size": head.block, "gather_axis": 0, "quantize_axis": 1}
         inputs: list[Tensor | None] = [head.packed.reshape(rows, -1), ids, head.scale]
         return contrib("GatherBlockQuantized", inputs, attributes, head.scale.dtype, (*ids.shape, columns))
 
@@ -244,7 +244,7 @@ class OnnxTarget:
             for node in graph.node:
                 if node.op_type == int8_linear.NAME:
                     packed, scale = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:3])
-                    yield from parted(node.input[1].removesuffix(PACKED), int8_linear.unpack(packed, scale))
+                    yield from split_joined(node.input[1].removesuffix(PACKED), int8_linear.unpack(packed, scale))
                 if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
                     continue
                 looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
@@ -254,12 +254,12 @@ class OnnxTarget:
                 scales = onnx.numpy_helper.to_array(stored[half])
                 bits = next(a.i for a in node.attribute if a.name == "bits")
                 columns = next((a.i for a in node.attribute if a.name == "K"), bundle.config.decoder.hidden_size)
-                yield from parted(packed.removesuffix(PACKED), unpack_blocks(integers, scales, columns, bits))
+                yield from split_joined(packed.removesuffix(PACKED), unpack_blocks(integers, scales, columns, bits))
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
         assert vision is not None
-        tower = _swap_int8(owned(model.reference).vision_tower, options)
+        tower = _swap_int8(share_weights(model.reference).vision_tower, options)
         for name, child in list(tower.named_modules()):
             if isinstance(child, VisionAttention):
                 replace_module(tower, name, FusedVisionAttention(child))
@@ -269,7 +269,7 @@ class OnnxTarget:
     def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
-        own = owned(model.reference)
+        own = share_weights(model.reference)
         if config.architecture == "himix":
             injector: nn.Module = Injector(own, options)
         else:
@@ -282,7 +282,7 @@ class OnnxTarget:
 
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config.decoder
-        own = owned(model.reference)
+        own = share_weights(model.reference)
         embedding, head = _embedding_and_head(own, options)
         plain = [i for i, row in enumerate(model.reference.config.vision_rows) if row is None]
         stack = FusedStack(_swap(own.model, options), options.capacity, plain)
@@ -312,8 +312,8 @@ def _swap_int8(module: nn.Module, options: ExportOptions) -> Any:
     """For a graph that always sees many rows; see `targets.onnx.int8_linear`."""
 
     def matmul(linear: QuantizedLinear) -> MatMulNBits | Int8Linear:
-        if options.int8_activations and Int8Linear.fits(linear.quantised):
-            return Int8Linear(linear.name, linear.quantised, linear.bias)
+        if options.int8_activations and Int8Linear.fits(linear.quantized):
+            return Int8Linear(linear.name, linear.quantized, linear.bias)
         return _matmul(linear, options)
 
     return swap_linears(module, matmul)
@@ -321,7 +321,7 @@ def _swap_int8(module: nn.Module, options: ExportOptions) -> Any:
 
 def _matmul(linear: QuantizedModule, options: ExportOptions) -> MatMulNBits:
     bias = linear.bias if isinstance(linear, QuantizedLinear) else None
-    return MatMulNBits(linear.name, linear.quantised, bias, 4 if options.int8_activations else 0)
+    return MatMulNBits(linear.name, linear.quantized, bias, 4 if options.int8_activations else 0)
 
 
 def _embedding_and_head(own: Any, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
@@ -360,7 +360,7 @@ def _export(
 
 
 def _halve_scales(graph: Any) -> None:
-    """Store the scales of quantised weights in float16, which holds them exactly; ONNX Runtime casts them at load.
+    """Store the scales of quantized weights in float16, which holds them exactly; ONNX Runtime casts them at load.
 
     It is done behind the exporter, which would fold the cast away.
     """

@@ -18,9 +18,9 @@ from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
     causal_mask,
-    owned,
     quiet,
     run_layers,
+    share_weights,
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
@@ -41,13 +41,13 @@ class DequantizedWeight(nn.Module):
 
     def __init__(self, weight: QuantizedModule):
         super().__init__()
-        quantised = weight.quantised
+        quantized = weight.quantized
         self.name = weight.name
-        whole_row = quantised.scale.shape[1] == 1
-        self.bits = quantised.bits
-        self.attributes: dict[str, Any] = {"axis": 0} if whole_row else {"axis": 1, "block_size": quantised.group_size}
-        self.register_buffer("values", quantised.values)
-        self.register_buffer("scale", quantised.scale[:, 0] if whole_row else quantised.scale)
+        whole_row = quantized.scale.shape[1] == 1
+        self.bits = quantized.bits
+        self.attributes: dict[str, Any] = {"axis": 0} if whole_row else {"axis": 1, "block_size": quantized.group_size}
+        self.register_buffer("values", quantized.values)
+        self.register_buffer("scale", quantized.scale[:, 0] if whole_row else quantized.scale)
 
     def forward(self) -> Tensor:
         return torch.onnx.ops.symbolic(
@@ -57,7 +57,7 @@ class DequantizedWeight(nn.Module):
 
 
 class DequantizedLinear(nn.Module):
-    """A linear layer on a dequantised weight."""
+    """A linear layer on a dequantized weight."""
 
     bias: Tensor | None
 
@@ -149,20 +149,20 @@ class OnnxPortableTarget(OnnxTarget):
         vision = model.reference.config.vision
         assert vision is not None
         pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
-        tower = swap_linears(owned(model.reference).vision_tower, DequantizedLinear)
+        tower = swap_linears(share_weights(model.reference).vision_tower, DequantizedLinear)
         return _export(tower, (pixels,), ["image"], ["vision_features"], None, folder / "vision_encoder.onnx")
 
     def _portable_injector(self, model: QuantizedModel, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
-        injector = VisionInjector(swap_linears(owned(model.reference), DequantizedLinear))
+        injector = VisionInjector(swap_linears(share_weights(model.reference), DequantizedLinear))
         names = ["vision_key", "vision_value"]
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
 
     def _portable_decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config, rows = model.reference.config.decoder, model.reference.config.vision_rows
-        decoder = Decoder(swap_linears(owned(model.reference), DequantizedLinear), options.capacity)
+        decoder = Decoder(swap_linears(share_weights(model.reference), DequantizedLinear), options.capacity)
         past = [f"past_key_values.{i}.{kind}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
         present = [name.replace("past_key_values", "present") for name in past]
         time, image_past, text_past = (torch.export.Dim(n) for n in ("sequence_length", "past", "text_past"))

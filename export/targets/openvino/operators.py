@@ -13,7 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 aten = torch.ops.aten
 
 
-def spelled_out(module: GraphModule) -> GraphModule:
+def decompose(module: GraphModule) -> GraphModule:
     """A traced program in the converter's operators, changed in place."""
     graph = module.graph
     sizes = _sizes(graph)

@@ -20,33 +20,33 @@ from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
     causal_mask,
-    injecting,
-    owned,
+    keep_injection,
     quiet,
     run_layers,
+    share_weights,
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModel, QuantizedModule, QuantizedTensor
 from himix_edge.export.target import ExportOptions, versions
-from himix_edge.export.targets.openvino.operators import spelled_out
+from himix_edge.export.targets.openvino.operators import decompose
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.openvino.engine import OpenVinoEngine
 
-QUANTISED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantised weight looks in a graph
+QUANTIZED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantized weight looks in a graph
 
 
 class StoredWeight(nn.Module):
-    """Integers (rows, groups, group) and scales, dequantised in the graph; OpenVINO fuses that into its matmul."""
+    """Integers (rows, groups, group) and scales, dequantized in the graph; OpenVINO fuses that into its matmul."""
 
     values: Tensor
     scale: Tensor
 
-    def __init__(self, quantised: QuantizedTensor):
+    def __init__(self, quantized: QuantizedTensor):
         super().__init__()
-        self.register_buffer("values", quantised.values.unflatten(1, (-1, quantised.group_size)))
-        self.register_buffer("scale", quantised.scale.half()[..., None])
+        self.register_buffer("values", quantized.values.unflatten(1, (-1, quantized.group_size)))
+        self.register_buffer("scale", quantized.scale.half()[..., None])
 
     def forward(self) -> Tensor:
         return (self.values.half() * self.scale).flatten(1).float()
@@ -160,7 +160,7 @@ class OpenVinoTarget:
 
         for role in bundle.manifest.roles:
             graph = openvino.Core().read_model(bundle.role_path(role))
-            for multiply, values, scale in _dequantisations(graph):
+            for multiply, values, scale in _dequantizations(graph):
                 integers = torch.from_numpy(_integers(values)).flatten(1)
                 scales = torch.from_numpy(scale.get_data().astype(np.float32)).flatten(1)
                 bits = 4 if values.get_output_element_type(0).bitwidth == 4 else 8
@@ -169,7 +169,7 @@ class OpenVinoTarget:
     def _encoder(self, model: QuantizedModel, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
         assert vision is not None
-        tower = _swap(owned(model.reference).vision_tower)
+        tower = _swap(share_weights(model.reference).vision_tower)
         pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
         graph = _convert(tower, (pixels,), None, ["image"], ["vision_features"], model)
         return _save(graph, folder / "vision_encoder.xml")
@@ -178,7 +178,7 @@ class OpenVinoTarget:
         config = model.reference.config
         assert config.vision is not None
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
-        injector = VisionInjector(_swap(injecting(owned(model.reference))))
+        injector = VisionInjector(_swap(keep_injection(share_weights(model.reference))))
         names = ["vision_key", "vision_value"]
         graph = _convert(injector, (features,), None, ["vision_features"], names, model)
         return _save(graph, folder / "vision_injector.xml")
@@ -188,7 +188,7 @@ class OpenVinoTarget:
         from openvino._offline_transformations import apply_make_stateful_transformation
 
         config, rows = model.reference.config.decoder, model.reference.config.vision_rows
-        module = Decoder(_swap(owned(model.reference)), options.capacity)
+        module = Decoder(_swap(share_weights(model.reference)), options.capacity)
         heads, size = config.num_key_value_heads, config.head_dim
         batch, time, image_past, text_past = (torch.export.Dim(name) for name in ("b", "t", "p", "q"))
         past = [f"past.{i}.{kind}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
@@ -215,12 +215,12 @@ TARGET = OpenVinoTarget()
 def _weight(module: nn.Module) -> nn.Module:
     if isinstance(module, StoredLinear):
         return module.stored
-    return StoredWeight(module.quantised) if isinstance(module, QuantizedModule) else FloatWeight(module.weight)  # type: ignore[arg-type]
+    return StoredWeight(module.quantized) if isinstance(module, QuantizedModule) else FloatWeight(module.weight)  # type: ignore[arg-type]
 
 
 def _swap(module: nn.Module) -> Any:
     def make(linear: QuantizedLinear) -> nn.Module:
-        return StoredLinear(StoredWeight(linear.quantised), linear.bias)
+        return StoredLinear(StoredWeight(linear.quantized), linear.bias)
 
     return swap_linears(module, make)
 
@@ -229,14 +229,14 @@ def _convert(
     module: nn.Module, arguments: tuple[Any, ...], dynamic: Any, inputs: list[str], outputs: list[str],
     model: QuantizedModel,
 ) -> Any:  # fmt: skip
-    """Trace and convert; inputs, outputs and quantised weights are named, 4-bit ones narrowed."""
+    """Trace and convert; inputs, outputs and quantized weights are named, 4-bit ones narrowed."""
     import openvino
     from openvino.frontend import OpConversionFailure
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic)
-        spelled = spelled_out(program.module(check_guards=False))
+        spelled = decompose(program.module(check_guards=False))
         try:
             graph = openvino.convert_model(TorchFXPythonDecoder(spelled, dynamic_shapes=dynamic is not None))
         except OpConversionFailure:  # an operator of a tower of others
@@ -249,16 +249,16 @@ def _convert(
 
 
 def _name_weights(graph: Any, model: QuantizedModel) -> None:
-    """Call each dequantisation by its parameter, found by its integers, and narrow 4-bit integers to i4."""
+    """Call each dequantization by its parameter, found by its integers, and narrow 4-bit integers to i4."""
     import openvino
 
     names = {_fingerprint(tensor.values.numpy(), tensor.scale.numpy()): name for name, tensor in model.tensors.items()}
     kept = []
-    for multiply, values, scale in _dequantisations(graph):
+    for multiply, values, scale in _dequantizations(graph):
         integers = values.get_data()
         name = names.get(_fingerprint(integers.reshape(integers.shape[0], -1), scale.get_data()[..., 0]))
         if name is None:
-            continue  # not what was quantised: the gate will say so
+            continue  # not what was quantized: the gate will say so
         multiply.set_friendly_name(name)
         if model.tensors[name].bits == 4:
             packed = (integers[..., 0::2] & 15 | integers[..., 1::2] << 4).astype(np.uint8)
@@ -273,8 +273,8 @@ def _name_weights(graph: Any, model: QuantizedModel) -> None:
 _SHARED: dict[int, Any] = {}  # constants use these arrays' memory until their graph is saved
 
 
-def _dequantisations(graph: Any) -> list[tuple[Any, Any, Any]]:
-    """(multiply, integer constant, scale constant) of every quantised weight in a graph."""
+def _dequantizations(graph: Any) -> list[tuple[Any, Any, Any]]:
+    """(multiply, integer constant, scale constant) of every quantized weight in a graph."""
     found = []
     for node in graph.get_ops():
         if node.get_type_name() != "Multiply":
