@@ -24,8 +24,8 @@ enum BundleStore {
             try files.createDirectory(at: .applicationSupportDirectory, withIntermediateDirectories: true)
             let staged = URL.applicationSupportDirectory.appending(path: "bundle-\(UUID().uuidString)")
             do {
-                _ = try Manifest.read(folder)  // before anything large is copied
-                try files.copyItem(at: folder, to: staged)
+                let manifest = try Manifest.read(folder)  // before anything large is copied
+                try copy([Manifest.fileName] + manifest.allFiles.map(\.path), from: folder, to: staged)
                 _ = try ModelBundle(verifying: staged)
                 try? files.removeItem(at: pickedFolder)
                 try files.moveItem(at: staged, to: pickedFolder)
@@ -35,6 +35,20 @@ enum BundleStore {
             }
             return pickedFolder
         }.value
+    }
+
+    /// The listed files alone: what else lies in a folder is not the bundle's.
+    private static func copy(_ paths: [String], from folder: URL, to staged: URL) throws {
+        let files = FileManager.default
+        for path in paths {
+            let (from, to) = (folder.appending(path: path), staged.appending(path: path))
+            let attributes = try? files.attributesOfItem(atPath: from.path)
+            guard attributes?[.type] as? FileAttributeType == .typeRegular else {
+                throw HimixError("\(path): missing, or not a regular file; copy the bundle again")
+            }
+            try files.createDirectory(at: to.deletingLastPathComponent(), withIntermediateDirectories: true)
+            try files.copyItem(at: from, to: to)
+        }
     }
 
     /// Back to the bundle that the app ships with.

@@ -9,11 +9,16 @@ public typealias CFAllocator = Int
 public final class CGImage: @unchecked Sendable {
     public var width: Int { fatalError() }
     public var height: Int { fatalError() }
+    public var bitsPerComponent: Int { fatalError() }
+    public var colorSpace: CGColorSpace? { fatalError() }
 }
+
+public enum CGColorSpaceModel: Int32, Sendable { case unknown = -1, monochrome, rgb, cmyk, lab, deviceN, indexed, pattern, XYZ }
 
 public final class CGColorSpace: @unchecked Sendable {
     public static let sRGB: CFString = "sRGB"
     public init?(name: CFString) {}
+    public var model: CGColorSpaceModel { fatalError() }
 }
 
 public enum CGImageAlphaInfo: UInt32, Sendable {

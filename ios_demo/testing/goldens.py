@@ -221,7 +221,7 @@ def stop_cases() -> list[dict[str, Any]]:
     rng = random.Random(7)
     cases = []
     for _ in range(200):
-        stops = ["".join(rng.choices("ab\u0301", k=rng.randrange(4))) for _ in range(rng.randrange(3))]
+        stops = ["".join(rng.choices("ab\u0301", k=rng.randrange(1, 4))) for _ in range(rng.randrange(3))]
         pieces = ["".join(rng.choices("ab\u0301", k=rng.randrange(4))) for _ in range(6)]
         texts = StopTexts(stops)
         shown = []

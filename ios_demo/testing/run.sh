@@ -28,10 +28,15 @@ in_swift 'swift --version 2> /dev/null | head -n 1' || exit 2
 [ -f $bundle/manifest.json ] || .venv/bin/himix export --target coreml --quant int8 --out $bundle || exit
 echo "Asking Python ..."
 $python ios_demo/testing/goldens.py $bundle $goldens || exit
+$python conformance/hostile.py $bundle $goldens/hostile || exit
 
 mkfifo $goldens/requests $goldens/replies
 $python ios_demo/testing/engine_server.py $bundle $goldens &
 server=$!
+until [ -e $goldens/ready ]; do
+    kill -0 $server 2> /dev/null || exit 2
+    sleep 0.2
+done
 echo "Compiling and testing HimixKit ..."
 log=build/ios/swift-test.log
 in_swift "HIMIX_BUNDLE=\$PWD/$bundle HIMIX_GOLDENS=\$PWD/$goldens \

@@ -5,6 +5,7 @@ public final class Answer {
     public private(set) var stats: Stats
 
     private let chat: Chat
+    private let turn: Int
     private let stopIds: Set<Int>
     private var newIds: [Int]  // to be fed before the next token is chosen
     private var sampler: Sampler
@@ -15,12 +16,13 @@ public final class Answer {
     private let began: Stopwatch
 
     init(
-        chat: Chat, text: TextProcessor, newIds: [Int], sampler: Sampler, limit: Int, options: AnswerOptions,
+        chat: Chat, turn: Int, text: TextProcessor, newIds: [Int], sampler: Sampler, limit: Int, options: AnswerOptions,
         stats: Stats, began: Stopwatch
-    ) {
+    ) throws {
+        self.turn = turn
         (self.chat, self.newIds, self.sampler, self.limit) = (chat, newIds, sampler, limit)
         (self.stats, self.began) = (stats, began)
-        (stream, stop) = (TextStream(text.tokenizer), StopTexts(options.stop))
+        (stream, stop) = (TextStream(text.tokenizer), try StopTexts(options.stop))
         stopIds = options.ignoresStop ? [] : text.stopIds
     }
 
@@ -29,7 +31,7 @@ public final class Answer {
         if ended { return nil }
         if stats.newTokens == limit { return end(.length) }
         var clock = Stopwatch()
-        let logits = try chat.feed(newIds)
+        let logits = try chat.feed(newIds, turn: turn)
         if stats.newTokens == 0 {
             stats.prefill = clock.lap()
         } else {
@@ -40,8 +42,9 @@ public final class Answer {
         if stopIds.contains(token) { return end(.stop) }
         chat.said(token)
         newIds = [token]
-        let (text, stopped) = stop.feed(stream.step(token))
         stats.newTokens += 1
+        let said = stream.step(token) + (stats.newTokens == limit ? stream.rest() : "")
+        let (text, stopped) = stop.feed(said)
         if !text.isEmpty, stats.ttft == 0 { stats.ttft = began.total() }
         if stopped {
             ended = true

@@ -6,6 +6,7 @@ public final class Chat {
     private let system: String?
     private var vision: ImageKV?
     private var history: [Int] = []  // token ids in the cache behind the image
+    private var turn = 0  // of the question that is being answered
     private var pending: [Int] = []  // said, but not in the cache yet: the last token of an answer
 
     init(_ session: Session, images: [ImageInput], system: String?) {
@@ -27,8 +28,9 @@ public final class Chat {
         guard limit >= 1 else { throw HimixError("max_new_tokens is \(limit); it must be at least 1") }
         let vision = try self.vision ?? session.vision(images, &stats)
         self.vision = vision
-        let newIds = try encode(prompt)
         let used = vision.tokens + history.count
+        try session.text.checkLength(prompt, room: session.capacity - used)
+        let newIds = try encode(prompt)
         let room = session.capacity - used - newIds.count
         guard room >= 1 else {
             throw HimixError(
@@ -36,8 +38,9 @@ public final class Chat {
                     + "this model's context capacity is \(session.capacity); shorten it or start a new chat")
         }
         (stats.promptTokens, stats.visionTokens) = (newIds.count, vision.tokens)
-        return Answer(
-            chat: self, text: session.text, newIds: newIds, sampler: sampler, limit: min(limit, room),
+        turn += 1
+        return try Answer(
+            chat: self, turn: turn, text: session.text, newIds: newIds, sampler: sampler, limit: min(limit, room),
             options: options, stats: stats, began: began)
     }
 
@@ -48,7 +51,12 @@ public final class Chat {
     }
 
     /// Append `ids` to the cache; if it holds another conversation, put this one's tokens back first.
-    func feed(_ ids: [Int]) throws -> [Float] {
+    ///
+    /// - Throws: `HimixError`: the chat was asked something else since `turn`, or the engine fails.
+    func feed(_ ids: [Int], turn: Int) throws -> [Float] {
+        guard turn == self.turn else {
+            throw HimixError("this answer was left: its chat was asked something else; read an answer before the next")
+        }
         var missing = ids
         if session.owner !== self, let vision {
             session.owner = nil
@@ -57,6 +65,10 @@ public final class Chat {
         }
         do {
             let logits = try session.engine.step(missing)
+            guard logits.count == session.manifest.model.vocabSize, logits.allSatisfy({ $0 < .infinity }) else {
+                throw HimixError(
+                    "the model's output is not a number for each token; the bundle or the image is damaged")
+            }
             session.owner = self
             history += ids
             return logits

@@ -4,19 +4,34 @@ import Foundation
 public struct HimixError: LocalizedError, Equatable, CustomStringConvertible {
     public let message: String
 
+    /// Files choose parts of a message: what would break the line, turn its direction or fill the screen goes.
     public init(_ message: String) {
-        self.message = message
+        var line = String.UnicodeScalarView()
+        for scalar in message.unicodeScalars.prefix(Self.longest) {
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator: line.append("\u{fffd}")
+            default: line.append(scalar)
+            }
+        }
+        self.message = String(line) + (message.unicodeScalars.count > Self.longest ? "..." : "")
     }
+
+    private static let longest = 600
 
     public var errorDescription: String? { message }
     public var description: String { message }
 }
 
 extension DecodingError {
+    /// A field's name as it is in the file.
+    private func snakeCase(_ name: String) -> String {
+        name.reduce(into: "") { $0 += $1.isUppercase ? "_\($1.lowercased())" : String($1) }
+    }
+
     /// The first problem of a JSON file as `field: what is wrong`, in one line.
     var firstProblem: String {
         func field(_ path: [any CodingKey]) -> String {
-            let names = path.map { $0.intValue.map(String.init) ?? $0.stringValue }
+            let names = path.map { $0.intValue.map(String.init) ?? snakeCase($0.stringValue) }
             return names.isEmpty ? "" : names.joined(separator: ".") + ": "
         }
         switch self {

@@ -3,7 +3,7 @@ import Foundation
 /// An image's keys and values for every layer. Computed once, kept, saved, used under any prompt.
 public struct ImageKV: Sendable, Equatable {
     static let format = "himix-image-kv-1"
-    static let maxBytes = 1 << 30  // a phone does not hold more
+    static let maxBytes = 256 << 20  // a phone does not hold more
 
     /// (I, G, N, h)
     public let key: Tensor
@@ -44,10 +44,14 @@ public struct ImageKV: Sendable, Equatable {
         guard file.metadata["format"] == format, Set(file.tensors.keys) == ["key", "value"],
             let key = file.tensors["key"], let value = file.tensors["value"],
             key.shape.count == 4, key.shape == value.shape,
-            let position = Int(file.metadata["next_position"] ?? ""), position >= 0
+            key.shape.allSatisfy({ $0 > 0 }), let modelId = file.metadata["model_id"],
+            let text = file.metadata["next_position"], text.utf8.allSatisfy("0123456789".utf8.contains),
+            let position = Int(text), position <= 1 << 24
         else { throw HimixError("\(name): not a saved ImageKV") }
-        return ImageKV(
-            key: key, value: value, modelId: file.metadata["model_id"] ?? "", nextPosition: position)
+        guard (key.values + value.values).allSatisfy(\.isFinite) else {
+            throw HimixError("\(name): damaged or not a saved ImageKV (not all of its values are numbers)")
+        }
+        return ImageKV(key: key, value: value, modelId: modelId, nextPosition: position)
     }
 
     /// Several images' keys and values, one behind the other.

@@ -33,7 +33,7 @@ public struct Manifest: Decodable, Sendable {
 }
 
 /// A file of the bundle, its path relative to the folder with forward slashes.
-public struct FileRecord: Decodable, Sendable {
+public struct FileRecord: Decodable, Sendable, Equatable {
     public let path: String
     public let bytes: Int
     public let sha256: String
@@ -91,6 +91,7 @@ public struct ModelShape: Decodable, Sendable {
 
     public struct Tower: Decodable, Sendable {
         public let featureLayers: [Int]?
+        public let imageSize: Int?
     }
 
     public let architecture: String

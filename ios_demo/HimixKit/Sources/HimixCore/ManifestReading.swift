@@ -29,6 +29,12 @@ extension Manifest {
         struct Version: Decodable { let schemaVersion: Int }
         let manifest: Manifest
         do {
+            try StrictJSON.check(data)
+        } catch let error as HimixError {
+            throw HimixError("\(fileName): \(error.message)")
+        }
+        try checkNumbers(data)
+        do {
             let version = try decoder.decode(Version.self, from: data).schemaVersion
             guard version == schemaVersion else {
                 throw HimixError("\(fileName): schema version \(version); this app reads version \(schemaVersion)")
@@ -37,6 +43,7 @@ extension Manifest {
         } catch let error as DecodingError {
             throw HimixError("\(fileName): \(error.firstProblem)")
         }
+        try checkFields(data)
         try manifest.check()
         return manifest
     }
@@ -53,11 +60,12 @@ extension Manifest {
         }
         let missing = Self.roles.filter { (roles[$0] ?? []).isEmpty }
         try require(missing.isEmpty, "roles", "no file for \(missing.joined(separator: ", "))")
-        for record in allFiles {
-            try Self.checkPath(record.path)
-            try require(record.bytes >= 0, record.path, "negative size")
+        guard target == "coreml" else {
+            throw HimixError(
+                "\(Self.fileName): a bundle for \(target); this app takes `himix export --target coreml`")
         }
-        try Self.checkPath(selftest.image)
+        try require(Self.isName(name), "name", "not at most 128 of A-Z a-z 0-9 . _ -, no dot or dash in front")
+        try checkFiles()
         let sizes = [
             ("context_capacity", contextCapacity), ("vision_tokens", visionTokens),
             ("preprocessing.image_size", preprocessing.imageSize), ("model.vocab_size", model.vocabSize),
@@ -68,7 +76,12 @@ extension Manifest {
         for (field, value) in sizes {
             try require((1...(1 << 24)).contains(value), field, "\(value) is out of range")
         }
+        let side = model.visionConfig?.imageSize ?? preprocessing.imageSize
         try require(preprocessing.imageSize <= 1 << 13, "preprocessing.image_size", "out of range")
+        try require(preprocessing.imageSize == side, "preprocessing.image_size", "not the model's, \(side)")
+        try require(Self.isDigest(selftest.pixelsSha256), "selftest.pixels_sha256", "not 64 hexadecimal digits")
+        let tokens = selftest.tokenIds.allSatisfy { (0..<model.vocabSize).contains($0) }
+        try require(tokens, "selftest.token_ids", "no such token")
         try require((1...1024).contains(model.numHiddenLayers), "model.num_hidden_layers", "out of range")
         try require(["himix", "vanilla"].contains(model.architecture), "model.architecture", "not himix or vanilla")
         if let layers = model.injection?.layers {
@@ -76,16 +89,15 @@ extension Manifest {
             let inside = layers.allSatisfy { (0..<model.numHiddenLayers).contains($0) }
             try require(!layers.isEmpty && rising && inside, "model.injection.layers", "not rising layer numbers")
         }
+        let sharing = model.injection?.sharing ?? "none"
+        try require(["none", "uniform", "levels"].contains(sharing), "model.injection.sharing", "not known")
+        let levels = sharing == "levels" ? model.visionConfig?.featureLayers?.count ?? 1 : 1
+        let injected = model.injection?.layers?.count ?? model.numHiddenLayers
+        try require(
+            (1...injected).contains(levels), "model.vision_config.feature_layers",
+            "not at least one and at most as many as layers see the image")
+        try require(generation.temperature.isFinite, "generation.temperature", "not a number")
         try require(generation.temperature >= 0, "generation.temperature", "below 0")
         try require(generation.topP > 0 && generation.topP <= 1, "generation.top_p", "outside (0, 1]")
-    }
-
-    /// By bytes, not characters: a combining mark behind a slash must not hide it.
-    private static func checkPath(_ path: String) throws {
-        let bytes = Array(path.utf8)
-        let climbs = bytes.split(separator: UInt8(ascii: "/")).contains { $0.elementsEqual("..".utf8) }
-        if bytes.isEmpty || bytes.first == UInt8(ascii: "/") || climbs || bytes.contains(where: "\\:\0".utf8.contains) {
-            throw HimixError("\(fileName): path \"\(path)\" leaves the bundle; refused")
-        }
     }
 }

@@ -33,13 +33,14 @@ public struct ModelBundle: Sendable {
 
     /// Tokenizer and chat template.
     public func loadText() throws -> TextProcessor {
-        try TextProcessor(tokenizer: Tokenizer(contentsOf: url(Tokenizer.fileName)), template: manifest.chatTemplate)
+        let tokenizer = try Tokenizer(contentsOf: url(Tokenizer.fileName), rows: manifest.model.vocabSize)
+        return try TextProcessor(tokenizer: tokenizer, template: manifest.chatTemplate)
     }
 
     private static func checkSize(_ record: FileRecord, in folder: URL) throws {
         let url = folder.appendingPathComponent(record.path)
-        let inside = folder.resolvingSymlinksInPath().path + "/"
-        guard url.resolvingSymlinksInPath().path.hasPrefix(inside) else {
+        let plain = folder.resolvingSymlinksInPath().appendingPathComponent(record.path)
+        guard url.resolvingSymlinksInPath().path == plain.path else {
             throw HimixError("\(record.path): a link that leaves the bundle; refused")
         }
         guard let size = fileSize(url) else {

@@ -4,6 +4,7 @@ import Foundation
 public struct RGBImage: Sendable, Equatable {
     /// Images beyond this are refused, as in the Python package.
     public static let maxPixels = 100_000_000
+    public static let maxSide = 65_535
 
     public let width: Int
     public let height: Int
@@ -48,10 +49,10 @@ public struct RGBImage: Sendable, Equatable {
     public static func checkSize(width: Int, height: Int) throws {
         let (count, overflow) = width.multipliedReportingOverflow(by: height)
         guard width > 0, height > 0 else { throw HimixError("the image has no pixels") }
-        guard !overflow, count <= maxPixels else {
-            throw HimixError(
-                "\(width) x \(height) pixels; images over \(maxPixels / 1_000_000) megapixels are refused, "
-                    + "scale it down first")
+        guard !overflow, count <= maxPixels, max(width, height) <= maxSide else {
+            let many = overflow || count > maxPixels
+            let limit = many ? "over \(maxPixels / 1_000_000) megapixels" : "with a side over \(maxSide)"
+            throw HimixError("\(width) x \(height) pixels; images \(limit) are refused, scale it down first")
         }
     }
 }

@@ -33,15 +33,25 @@ struct Safetensors {
             throw HimixError("its header does not fit")
         }
         let body = data.dropFirst(8 + Int(length))
+        try StrictJSON.check(data[8..<(8 + Int(length))])
         guard let header = try? JSONDecoder().decode([String: Part].self, from: data[8..<(8 + Int(length))]) else {
             throw HimixError("its header is not valid")
         }
+        var places: [[Int]] = []
         for (name, part) in header {
             switch part {
             case .metadata(let metadata): self.metadata = metadata
-            case .tensor(let entry): tensors[name] = try Self.tensor(entry, body)
+            case .tensor(let entry):
+                tensors[name] = try Self.tensor(entry, body)
+                places.append(entry.dataOffsets)
             }
         }
+        var end = 0
+        for place in places.sorted(by: { ($0[0], $0[1]) < ($1[0], $1[1]) }) {
+            guard place[0] == end else { throw HimixError("its tensors do not lie one behind the other") }
+            end = place[1]
+        }
+        guard end == body.count else { throw HimixError("something lies behind its tensors") }
     }
 
     /// The file's bytes, tensors by name.

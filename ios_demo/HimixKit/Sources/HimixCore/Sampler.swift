@@ -33,9 +33,8 @@ public struct Sampler: Sendable {
 
     /// The smallest set of likeliest tokens that reaches topP, renormalised.
     public func probabilities(_ logits: [Float]) -> [Double] {
-        let scaled = logits.map { Double($0) / temperature }
-        let most = scaled.max() ?? 0
-        var weights = scaled.map { exp($0 - most) }
+        let most = Double(logits.max() ?? 0)
+        var weights = logits.map { exp((Double($0) - most) / temperature) }  // the least temperature divides 0
         let sum = weights.reduce(0, +)
         weights = weights.map { $0 / sum }
         let order = weights.indices.sorted { weights[$0] != weights[$1] ? weights[$0] > weights[$1] : $0 < $1 }

@@ -34,6 +34,7 @@ public final class Session {
     public let manifest: Manifest
     let engine: any Engine
     let text: TextProcessor
+    private static let mostNarrowed = 1 << 27  // pixels of an image behind the horizontal pass: 384 MB
     weak var owner: Chat?  // whose tokens are in the cache
 
     public init(engine: any Engine, text: TextProcessor, manifest: Manifest) {
@@ -87,10 +88,11 @@ public final class Session {
         return ImageKV(key: nothing, value: nothing, modelId: manifest.imageKvId, nextPosition: 0)
     }
 
-    private func checked(_ image: ImageKV) throws -> ImageKV {
+    func checked(_ image: ImageKV) throws -> ImageKV {
         let (shape, model) = (image.key.shape, manifest.model)
-        let fits = (shape[0], shape[1], shape[3]) == (model.numVisionRows, model.numKeyValueHeads, model.headDim)
-        guard fits, image.modelId == manifest.imageKvId else {
+        let isPlaced = image.nextPosition == model.firstTextPosition(visionTokens: image.tokens)
+        let fits = shape == [model.numVisionRows, model.numKeyValueHeads, image.tokens, model.headDim]
+        guard fits, isPlaced, image.tokens > 0, image.value.shape == shape, image.modelId == manifest.imageKvId else {
             throw HimixError(
                 "this ImageKV was made by another model (\(image.modelId.isEmpty ? "unknown" : image.modelId), "
                     + "this one is \(manifest.imageKvId)); encode the image again")
@@ -100,11 +102,21 @@ public final class Session {
 
     private func encode(_ load: () throws -> RGBImage, _ stats: inout Stats) throws -> ImageKV {
         var clock = Stopwatch()
-        let pixels = try load().resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
+        let picture = try load()
+        guard picture.height * manifest.preprocessing.imageSize <= Self.mostNarrowed else {
+            let size = "\(picture.width) x \(picture.height)"
+            throw HimixError("\(size) pixels are too high for this model; scale it down first")
+        }
+        let pixels = picture.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
         stats.preprocess += clock.lap()
         let features = try engine.encode(pixels)
         stats.visionEncoder += clock.lap()
         let (key, value) = try engine.inject(features)
+        let (model, tokens) = (manifest.model, manifest.visionTokens)
+        let shape = [model.numVisionRows, model.numKeyValueHeads, tokens, model.headDim]
+        guard key.shape == shape, value.shape == shape else {
+            throw HimixError("vision_injector: gives \(key.shape) and \(value.shape), the manifest says \(shape)")
+        }
         stats.visionInjector += clock.lap()
         return ImageKV(
             key: key, value: value, modelId: manifest.imageKvId,

@@ -5,17 +5,25 @@ struct StopTexts {
     private let texts: [[Unicode.Scalar]]
     private var held: [Unicode.Scalar] = []
 
-    init(_ texts: [String]) {
-        self.texts = texts.filter { !$0.isEmpty }.map { Array($0.unicodeScalars) }
+    /// - Throws: `HimixError`: an empty text.
+    init(_ texts: [String]) throws {
+        guard !texts.contains("") else {
+            throw HimixError("a stop text is empty; every answer would end before it begins")
+        }
+        self.texts = texts.map { Array($0.unicodeScalars) }
     }
 
     /// What may be shown after `text` came, and whether a stop text was found.
+    ///
+    /// Of several the one that is complete first counts, however the text was cut into tokens.
     mutating func feed(_ text: String) -> (shown: String, stopped: Bool) {
         held += text.unicodeScalars
-        let found = held.indices.first { i in texts.contains { held[i...].starts(with: $0) } }
-        if let found {
+        let found = texts.compactMap { text in
+            held.indices.first { held[$0...].starts(with: text) }.map { (end: $0 + text.count, start: $0) }
+        }
+        if let (_, start) = found.min(by: { ($0.end, $0.start) < ($1.end, $1.start) }) {
             defer { held = [] }
-            return (string(held[..<found]), true)
+            return (string(held[..<start]), true)
         }
         let keep = texts.map(overlap).max() ?? 0
         defer { held = held.suffix(keep) }

@@ -17,6 +17,18 @@ public struct TextProcessor: Sendable {
             })
     }
 
+    /// Composed characters have fewer bytes than their parts.
+    private static let normalizing = 4
+
+    /// - Throws: `HimixError`: a prompt that cannot be `room` tokens, before it is cut into them.
+    func checkLength(_ prompt: String, room: Int) throws {
+        if prompt.utf8.count / Self.normalizing > max(room, 0) * tokenizer.longest {
+            throw HimixError(
+                "the prompt does not fit: it has \(prompt.utf8.count) bytes, the cache has room for \(room) tokens; "
+                    + "shorten it or start a new chat")
+        }
+    }
+
     /// Token ids of a whole conversation, up to where the assistant's next answer starts.
     ///
     /// - Throws: `HimixError`: a user message is empty.
@@ -48,7 +60,7 @@ public struct TextProcessor: Sendable {
         if message.role == .user, content.isEmpty {
             throw HimixError("the prompt is empty; ask something about the image")
         }
-        let around = template.wrapping(message.role)
+        let around = try template.wrapping(message.role)
         return [.template(around.prefix), .person(content), .template(around.suffix)]
     }
 

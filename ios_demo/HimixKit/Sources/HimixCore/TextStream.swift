@@ -15,4 +15,10 @@ struct TextStream {
         held = []
         return text
     }
+
+    /// What was held back when the answer ended.
+    mutating func rest() -> String {
+        defer { held = [] }
+        return String(decoding: held, as: UTF8.self)
+    }
 }

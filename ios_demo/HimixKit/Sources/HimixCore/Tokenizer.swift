@@ -18,6 +18,7 @@ public struct Tokenizer: Sendable {
     let wholeWords: [[UInt8]: Int]
     let merges: [UInt64: Merge]
     let tokenBytes: [Int: [UInt8]]
+    let longest: Int  // bytes of a token
     let specials: [AddedToken]  // longest first
     let addedTexts: [AddedToken]  // not special: found in any text as it was typed
     let normalizedTexts: [AddedToken]  // not special: found in normalised text
@@ -69,13 +70,15 @@ public struct Tokenizer: Sendable {
     private func split(_ text: String, at tokens: [AddedToken]) -> [Piece] {
         if tokens.isEmpty { return text.isEmpty ? [] : [.text(text)] }
         let scalars = Array(text.unicodeScalars)
+        let firsts = Set(tokens.compactMap(\.scalars.first))
         var (pieces, run, i) = ([Piece](), String.UnicodeScalarView(), 0)
         func finish() {
             if !run.isEmpty { pieces.append(.text(String(run))) }
             run = String.UnicodeScalarView()
         }
         while i < scalars.count {
-            if let token = tokens.first(where: { scalars[i...].starts(with: $0.scalars) }) {
+            let possible = firsts.contains(scalars[i])
+            if possible, let token = tokens.first(where: { scalars[i...].starts(with: $0.scalars) }) {
                 finish()
                 pieces.append(.token(token.id))
                 i += token.scalars.count
@@ -96,26 +99,7 @@ public struct Tokenizer: Sendable {
         return pieces.flatMap { piece in merge(piece.flatMap { Array(String($0).utf8) }) }
     }
 
-    /// Byte pairs merged, the earliest learned first and the leftmost of equals.
-    private func merge(_ bytes: [UInt8]) -> [Int] {
-        if wholeWordsFirst, let id = wholeWords[bytes] { return [id] }
-        var ids = bytes.compactMap { byteIds[Int($0)] }
-        var found = zip(ids, ids.dropFirst()).map(lookUp)
-        while true {
-            var (best, at) = (Int32.max, -1)
-            for (i, merge) in found.enumerated() where (merge?.rank ?? .max) < best {
-                (best, at) = (merge!.rank, i)
-            }
-            guard at >= 0, let merge = found[at] else { return ids }
-            ids[at] = Int(merge.id)
-            ids.remove(at: at + 1)
-            found.remove(at: at)
-            if at > 0 { found[at - 1] = lookUp(ids[at - 1], ids[at]) }
-            if at < found.count { found[at] = lookUp(ids[at], ids[at + 1]) }
-        }
-    }
-
-    private func lookUp(_ left: Int, _ right: Int) -> Merge? { merges[Self.key(left, right)] }
+    func lookUp(_ left: Int, _ right: Int) -> Merge? { merges[Self.key(left, right)] }
 
     static func key(_ left: Int, _ right: Int) -> UInt64 {
         UInt64(UInt32(truncatingIfNeeded: left)) << 32 | UInt64(UInt32(truncatingIfNeeded: right))

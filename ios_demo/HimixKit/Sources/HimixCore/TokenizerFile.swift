@@ -2,32 +2,39 @@ import Foundation
 
 extension Tokenizer {
     static let maxBytes = 64 << 20
+    public static let maxRows = 1 << 24
+    private static let maxSteps = 16  // each goes over the whole text
 
     /// Read a tokenizer.json.
     ///
+    /// - Parameter rows: of the model's embedding; no id lies beyond.
     /// - Throws: `HimixError`: the file is damaged, or describes a kind of tokenizer that this app does not have.
-    public init(contentsOf url: URL) throws {
+    public init(contentsOf url: URL, rows: Int = maxRows) throws {
         guard let size = fileSize(url) else { throw HimixError("\(Self.fileName): no such file") }
         guard size <= Self.maxBytes else {
             throw HimixError("\(Self.fileName): larger than \(Self.maxBytes >> 20) MiB; this is not a tokenizer")
         }
-        try self.init(data: Data(contentsOf: url))
+        guard let data = try? Data(contentsOf: url) else { throw HimixError("\(Self.fileName): cannot be read") }
+        try self.init(data: data, rows: rows)
     }
 
     /// As above, from the file's content.
-    init(data: Data) throws {
+    init(data: Data, rows: Int = maxRows) throws {
         let file: TokenizerFile
         do {
+            try StrictJSON.check(data)
             let decoder = JSONDecoder()
             decoder.keyDecodingStrategy = .convertFromSnakeCase  // of fields; a dictionary's keys stay as they are
             file = try decoder.decode(TokenizerFile.self, from: data)
         } catch let error as DecodingError {
             throw HimixError("\(Self.fileName): \(error.firstProblem)")
+        } catch let error as HimixError {
+            throw HimixError("\(Self.fileName): \(error.message)")
         }
-        try self.init(file)
+        try self.init(file, rows)
     }
 
-    private init(_ file: TokenizerFile) throws {
+    private init(_ file: TokenizerFile, _ rows: Int) throws {
         let model = file.model
         try Self.require(model.type ?? "BPE" == "BPE", "model \"\(model.type ?? "")\"", "byte-level BPE")
         try Self.require(model.byteFallback != true, "byte_fallback (SentencePiece)", "byte-level BPE")
@@ -38,20 +45,21 @@ extension Tokenizer {
         preTokenizers = try Self.steps(file.preTokenizer)
         wholeWordsFirst = model.ignoreMerges ?? false
 
-        guard model.vocab.values.allSatisfy({ (0...Int(Int32.max)).contains($0) }) else {
-            throw HimixError("\(Self.fileName): model.vocab: an id is out of range")
+        guard preTokenizers.count <= Self.maxSteps else {
+            throw HimixError("\(Self.fileName): more than \(Self.maxSteps) pre_tokenizers; refused")
         }
+        let added = file.addedTokens ?? []
+        for token in added where !token.special {
+            let plain = !token.singleWord && !token.lstrip && !token.rstrip
+            try Self.require(plain, "added token \"\(token.content)\" with matching rules", "added tokens without")
+        }
+        try Self.checkIds(model.vocab, added, rows)
         let vocabulary = model.vocab.map { (bytes: ByteLevel.decode($0.key), id: $0.value) }
         let words = Dictionary(vocabulary.map { ($0.bytes, $0.id) }, uniquingKeysWith: min)
         wholeWords = words
         byteIds = (UInt8.min...UInt8.max).map { words[[$0]] }
         merges = try Self.merges(model)
 
-        let added = file.addedTokens ?? []
-        for token in added where !token.special {
-            let plain = !token.singleWord && !token.lstrip && !token.rstrip
-            try Self.require(plain, "added token \"\(token.content)\" with matching rules", "added tokens without")
-        }
         func tokens(_ wanted: (TokenizerFile.Added) -> Bool, _ spelling: (String) -> String = { $0 }) -> [AddedToken] {
             added.filter { wanted($0) && !$0.content.isEmpty }
                 .map { AddedToken(scalars: Array(spelling($0.content).unicodeScalars), id: $0.id) }
@@ -66,6 +74,28 @@ extension Tokenizer {
             bytes[token.id] = token.special ? [] : ByteLevel.decode(token.content)
         }
         tokenBytes = bytes
+        longest = bytes.values.map(\.count).max() ?? 1
+    }
+
+    /// - Throws: `HimixError`: an id that the model does not have, or that two tokens have.
+    private static func checkIds(_ vocab: [String: Int], _ added: [TokenizerFile.Added], _ rows: Int) throws {
+        guard !vocab.isEmpty, vocab.values.allSatisfy((0..<rows).contains) else {
+            throw HimixError("\(fileName): model.vocab: an id is out of range (0..<\(rows)), or there is none")
+        }
+        var contents = Dictionary(vocab.map { ($0.value, $0.key) }) { first, _ in first }
+        guard contents.count == vocab.count else {
+            throw HimixError("\(fileName): model.vocab: two tokens have one id")
+        }
+        var ids = vocab
+        for token in added {
+            guard !token.content.isEmpty else { throw HimixError("\(fileName): added_tokens: one has no content") }
+            guard (0..<rows).contains(token.id), (ids[token.content] ?? token.id) == token.id,
+                (contents[token.id] ?? token.content) == token.content
+            else {
+                throw HimixError("\(fileName): added token \"\(token.content)\": its id \(token.id) is not its own")
+            }
+            (ids[token.content], contents[token.id]) = (token.id, token.content)
+        }
     }
 
     private static func merges(_ model: TokenizerFile.Model) throws -> [UInt64: Merge] {
@@ -143,6 +173,9 @@ private struct TokenizerFile: Decodable {
         init(from decoder: any Decoder) throws {
             if var pair = try? decoder.unkeyedContainer() {
                 (left, right) = (try pair.decode(String.self), try pair.decode(String.self))
+                guard pair.isAtEnd else {
+                    throw DecodingError.dataCorruptedError(in: pair, debugDescription: "a merge that is not a pair")
+                }
                 return
             }
             let words = try decoder.singleValueContainer().decode(String.self).split(separator: " ")

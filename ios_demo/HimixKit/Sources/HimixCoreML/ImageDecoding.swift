@@ -20,6 +20,16 @@ extension RGBImage {
         guard let image = CGImageSourceCreateImageAtIndex(source, 0, nil) else {
             throw HimixError("\(name): damaged image")
         }
+        guard CGImageSourceGetStatusAtIndex(source, 0) == .statusComplete else {
+            throw HimixError("\(name): a damaged image: it is cut off")
+        }
+        let isDeep = image.bitsPerComponent > 8
+        if isDeep, ["public.png", "public.tiff"].contains(CGImageSourceGetType(source) as String?) {
+            throw HimixError("\(name): it has 16 bits a channel, which this system rounds; save it with 8")
+        }
+        if image.colorSpace?.model == .cmyk {
+            throw HimixError("\(name): a CMYK image, which devices show in different colors; save it as RGB")
+        }
         let orientation = properties[kCGImagePropertyOrientation] as? Int ?? 1
         return try pixels(of: image, name: name).upright(orientation)
     }

@@ -21,11 +21,6 @@ public struct OpenedModel: Sendable {
         let baseline = ProcessMemory.now().footprint
         let began = ContinuousClock.now
         let bundle = try ModelBundle(verifying: folder, progress: progress)
-        guard bundle.manifest.target == "coreml" else {
-            throw HimixError(
-                "\(bundle.manifest.name) is a bundle for \(bundle.manifest.target); this app takes "
-                    + "`himix export --target coreml`")
-        }
         let text = try bundle.loadText()
         let programs = try await load(bundle, computeUnits)
         let engine = CoreMLEngine(programs, manifest: bundle.manifest)

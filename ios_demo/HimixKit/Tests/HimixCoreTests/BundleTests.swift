@@ -68,15 +68,16 @@ final class BundleTests: XCTestCase {
                 files[0]["path"] = path
                 manifest["files"] = files
             }
-            XCTAssertEqual(refused, "manifest.json: path \"\(path)\" leaves the bundle; refused")
+            let shown = path.replacingOccurrences(of: "\0", with: "\u{fffd}")
+            XCTAssertEqual(refused, "manifest.json: path \"\(shown)\" leaves the bundle; refused")
         }
     }
 
     func testManifestsThatBreakTheSchema() throws {
         let cases: [(String, Any?, String)] = [
             ("schema_version", 2, "manifest.json: schema version 2; this app reads version 1"),
-            ("schema_version", "1", "manifest.json: schemaVersion: not a Int"),
-            ("chat_template", ["user": ["one"]], "manifest.json: chatTemplate.user"),
+            ("schema_version", "1", "manifest.json: schema_version: not a Int"),
+            ("chat_template", ["user": ["one"]], "manifest.json: chat_template.user"),
             ("context_capacity", 0, "manifest.json: context_capacity: 0 is out of range"),
             ("context_capacity", 1 << 40, "manifest.json: context_capacity: \(1 << 40) is out of range"),
             ("preprocessing", ["image_size": 64, "method": "stretch"], "manifest.json: preprocessing.method"),

@@ -35,11 +35,12 @@ final class SamplingTests: XCTestCase {
         XCTAssertTrue(refusal(try Sampler(temperature: .nan)).hasPrefix("temperature is nan"))
         XCTAssertTrue(refusal(try Sampler(topP: 0)).hasPrefix("top_p is 0.0"))
         XCTAssertTrue(refusal(try Sampler(topP: 1.1)).hasPrefix("top_p is 1.1"))
+        XCTAssertTrue(refusal(try StopTexts(["a", ""])).hasPrefix("a stop text is empty"))
     }
 
-    func testStopTextsShowWhatPythonShows() {
+    func testStopTextsShowWhatPythonShows() throws {
         for golden in Goldens.shared.stops {
-            var texts = StopTexts(golden.stops)
+            var texts = try StopTexts(golden.stops)
             for (piece, expected) in zip(golden.pieces, golden.shown) {
                 let (shown, stopped) = texts.feed(piece)
                 XCTAssertTrue(shown.unicodeScalars.elementsEqual(expected.text.unicodeScalars), "\(golden)")
