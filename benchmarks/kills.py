@@ -1,10 +1,10 @@
 """Kill himix at random moments and see that nothing is lost.
 
-`python -m benchmarks.kills export convert train --times 100` takes some hours. Each time the command, which replaces an
-older result (--force), is started in a process group of its own and killed with SIGKILL at a moment of its usual
+`python -m benchmarks.kills export convert train --times 100` takes half an hour. Each time the command, which replaces
+an older result (--force), is started in a process group of its own and killed with SIGKILL at a moment of its usual
 duration that --seed decides. Then the older result or the complete new one must be there, and the user's other files.
-Now and then a second kill hits the run that cleans up. At the end of a round the command runs to its end: its result
-must be there, and no leftover beside it or in the folder of temporary files.
+Up to six kills follow each other, each in a run that cleans up behind the last; then the command runs to its end: its
+result must be there, and no leftover beside it or in the folder of temporary files.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Case:
 
     name: str
     place: Path
-    again_in: float = 0.3  # share of rounds in which the run that cleans up is killed too
+    kills: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -144,20 +144,21 @@ class Case:
         if left := [path.name for path in self.temporary.iterdir() if not path.name.startswith(TORCHS)]:
             self.problems.append(f"{when}: temporary files: {left[:5]}")
 
-    def round(self, dice: random.Random) -> None:
-        """A kill or two at random moments, then a complete run."""
-        for number in range(2 if dice.random() < self.again_in else 1):
+    def round(self, dice: random.Random, most: int) -> None:
+        """Some kills, at most `most`, each in a run that has to clean up behind the one before; then a complete run."""
+        for _ in range(min(most, dice.randint(1, 6))):
             moment = dice.uniform(0, 1.05 * self.seconds)
             self.kill_after(moment)
-            self.expect_whole(f"kill {number + 1} after {moment:.2f} s")
+            self.kills += 1
+            self.expect_whole(f"kill {self.kills} after {moment:.2f} s")
         self.run()
-        self.expect_complete("the run behind it")
+        self.expect_complete(f"the run behind kill {self.kills}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="+", choices=["export", "convert", "train"])
-    parser.add_argument("--times", type=int, default=100, help="rounds of each")
+    parser.add_argument("--times", type=int, default=100, help="kills of each")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     failed = False
@@ -165,11 +166,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             case, dice = Case(name, Path(place)), random.Random(f"{arguments.seed} {name}")
             print(f"{name}: takes {case.seconds:.1f} s", flush=True)
-            done = 0
-            while done < arguments.times and not case.problems:
-                case.round(dice)
-                done += 1
-            print(f"{name}: {done} rounds, {len(case.problems)} problems", *case.problems, sep="\n  ", flush=True)
+            while case.kills < arguments.times and not case.problems:
+                case.round(dice, arguments.times - case.kills)
+            print(f"{name}: {case.kills} kills, {len(case.problems)} problems", *case.problems, sep="\n  ", flush=True)
             failed |= bool(case.problems)
     sys.exit(failed)
 
