@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from himix_edge.checkpoints.lazy import Weights
-from himix_edge.export.quantization.smoothing import FOLDS, SMALLEST, fold_of, watch_inputs
+from himix_edge.export.quantization.smoothing import FOLDS, SMALLEST, fold_of, scaled, watch_inputs
 from himix_edge.export.quantization.tensors import MIN_SCALE, QuantizedTensor
 from himix_edge.model import VisionLanguageModel
 
@@ -49,7 +49,7 @@ def balance(
         tensors: 4-bit weights by parameter name; inputs of others stay as they are.
         ranges: what `group_ranges` gave.
     """
-    moved, scaled = dict(weights), dict(tensors)
+    moved, balanced = dict(weights), dict(tensors)
     for name, found in ranges.items():
         layer, maker, linears = fold_of(name)
         norm, users = f"{layer}{maker}.weight", [f"{layer}{linear}.weight" for linear in linears]
@@ -60,8 +60,8 @@ def balance(
         moved[norm] = scaled(weights[norm], 1 / columns)
         for user in users:
             moved[user] = scaled(weights[user], columns)
-            scaled[user] = replace(tensors[user], scale=tensors[user].scale * power)
-    return moved, scaled
+            balanced[user] = replace(tensors[user], scale=tensors[user].scale * power)
+    return moved, balanced
 
 
 def powers(ranges: Tensor, users: list[QuantizedTensor]) -> Tensor:
