@@ -22,13 +22,13 @@ from himix_edge.export.quantization.policy import Policy
 from himix_edge.export.quantization.rounding import method_name
 from himix_edge.export.quantization.tensors import QuantizedModel
 from himix_edge.export.request import Plan, weights_hash
-from himix_edge.export.traces import ProbeQuestion
+from himix_edge.export.traces import Question
 from himix_edge.manifest import METHODS
 from himix_edge.names import MAX_NAME, as_name
 from himix_edge.text import TOKENIZER, TextProcessor
 
 
-def write_selftest(question: ProbeQuestion, text: TextProcessor, staging: Path) -> SelfTest:
+def write_selftest(question: Question, text: TextProcessor, staging: Path) -> SelfTest:
     """The question that the reference is surest of, with the pixels that its image has to become."""
     folder = staging / "selftest"
     folder.mkdir()

@@ -11,9 +11,9 @@ from pathlib import Path
 from himix_edge.bundle import Bundle, write_manifest
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
-from himix_edge.export.gate import Gate
 from himix_edge.export.graphs import release_memory
 from himix_edge.export.manifest import make_manifest, write_selftest
+from himix_edge.export.parity import Gate
 from himix_edge.export.progress import Progress, Show, Step
 from himix_edge.export.quantization.rounding import round_weights
 from himix_edge.export.quantization.tensors import QuantizedModel

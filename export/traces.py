@@ -32,7 +32,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class ProbeQuestion:
+class Question:
     """A real image (uint8 (1, S, S, 3)) and prompt, and what the reference makes of them."""
 
     image: Path

@@ -24,7 +24,7 @@ from himix_edge.export.traces import (
     INJECTED,
     Array,
     Encode,
-    ProbeQuestion,
+    Question,
     Trace,
     distance,
     encoder,
@@ -48,9 +48,7 @@ class Gate:
         """Ask the reference. Raises InputError for a sample without an image or a prompt beyond `capacity` slots."""
         self.model, self.text, self.capacity = model, text, capacity
         self.results: list[ParityResult] = []
-        self.decisive: list[
-            ProbeQuestion
-        ] = []  # whose answers are surer than what the last engine checked may differ by
+        self.decisive: list[Question] = []  # whose answers are surer than what the last engine checked may differ by
         engine = PytorchEngine(model.reference, model.reference.config.decoder.max_position_embeddings)
         encode, asked = encoder(engine), [(s, turns[0].question) for s in samples for turns in s.conversations]
         self.questions = [self._ask(engine, encode, sample, prompt) for sample, prompt in asked]
@@ -151,11 +149,11 @@ class Gate:
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)
 
-    def most_certain(self) -> ProbeQuestion:
+    def most_certain(self) -> Question:
         """The question whose answer the reference is surest of: the one to check a device with."""
         return max(self.questions, key=lambda question: question.reference.margin)
 
-    def _ask(self, engine: Engine, encode: Encode, sample: Sample, prompt: str) -> ProbeQuestion:
+    def _ask(self, engine: Engine, encode: Encode, sample: Sample, prompt: str) -> Question:
         config = self.model.reference.config
         assert config.vision is not None
         if not isinstance(sample.image, Path):
@@ -167,9 +165,7 @@ class Gate:
             raise InputError(
                 f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
             )
-        return ProbeQuestion(
-            sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None)
-        )
+        return Question(sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None))
 
     def _run(self, engine: Engine, features: Array, ids: list[int], forced: Trace | None) -> Trace:
         """A greedy answer of at most 12 tokens, stop token included, to a question about what `engine` encoded.
