@@ -99,7 +99,7 @@ def slot_mask(steps: Tensor, filled: Tensor, capacity: int) -> Tensor:
 
 
 class TanhGelu(nn.Module):
-    """GELU's tanh approximation in elementary operators: some converters silently replace the operator by exact GELU."""
+    """GELU's tanh approximation, in elementary operators: some converters silently take exact GELU for the operator."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
