@@ -1,0 +1,1 @@
+"""Training: recipes in stages, deterministic, killable at any moment and resumable."""
