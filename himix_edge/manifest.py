@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -104,7 +104,7 @@ class Manifest(Record):
     target: Name
     roles: dict[Label, list[FileRecord]]
     files: list[FileRecord]
-    model: dict[str, Any]
+    model: dict[str, object]
     preprocessing: Preprocessing
     quantization: Quantization = Field(alias="quantisation")  # the schema's name
     chat_template: ChatTemplate
@@ -113,7 +113,7 @@ class Manifest(Record):
     vision_tokens: Count
     image_kv_id: Label
     tools: dict[Label, Label]
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     weights: dict[str, Digest] = {}  # quantised parameter -> digest of its integers and scales
     parity: list[ParityResult]
     selftest: SelfTest

@@ -21,11 +21,12 @@ from PIL import Image
 
 from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
-from himix_edge.image_files import MAX_FILE_BYTES, Decoded, decode_file, decode_picture, refuse_large
+from himix_edge.image_files import MAX_FILE_BYTES, Decoded, damage_named, decode_file, decode_picture, refuse_large
 from himix_edge.reading import read_bytes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_NARROWED_BYTES = 128 << 20  # an image behind the horizontal pass: S wide, as high as ever
+Cut = Callable[[tuple[int, int, int, int]], Image.Image]
 STRIP_PIXELS = 1 << 20  # what is turned, made RGB and narrowed at once
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -118,23 +119,28 @@ def _resized(decoded: Decoded, size: int, resample: Resample, where: str = "imag
     cut, (width, height) = _upright(decoded)
     if 4 * size * height > MAX_NARROWED_BYTES:
         raise InputError(f"{where}: {width} x {height} pixels are too high for a model that takes {size} x {size}")
+    with damage_named(where):
+        return _in_strips(cut, width, height, size, FILTERS[resample])
+
+
+def _in_strips(cut: Cut, width: int, height: int, size: int, method: Image.Resampling) -> NDArray[np.uint8]:
     rows = max(1, STRIP_PIXELS // width)
     narrowed = None if rows >= height else Image.new("RGB", (size, height))
     for top in range(0, height, rows):
         strip = cut((0, top, width, min(top + rows, height)))
         if width != size:
-            strip = strip.resize((size, strip.height), FILTERS[resample])
+            strip = strip.resize((size, strip.height), method)
         if narrowed is None:
             narrowed = strip
         else:
             narrowed.paste(strip, (0, top))
     assert narrowed is not None
     if height != size:
-        narrowed = narrowed.resize((size, size), FILTERS[resample])
+        narrowed = narrowed.resize((size, size), method)
     return np.asarray(narrowed, dtype=np.uint8)[None]
 
 
-def _upright(decoded: Decoded) -> tuple[Callable[[tuple[int, int, int, int]], Image.Image], tuple[int, int]]:
+def _upright(decoded: Decoded) -> tuple[Cut, tuple[int, int]]:
     """What cuts a box (left, top, right, bottom) out of the upright image in RGB, and that image's size."""
     wide, high = decoded.parts[0].size
     turn = TURNS.get(decoded.orientation)
@@ -159,7 +165,7 @@ def _is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(value, str | os.PathLike)
 
 
-def _drawn(pixels: NDArray[Any]) -> Image.Image:
+def _drawn(pixels: NDArray[np.generic]) -> Image.Image:
     """Raises InputError for what is no image of uint8."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
         raise InputError(

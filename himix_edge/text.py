@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 from tokenizers import AddedToken, Tokenizer
@@ -105,7 +105,7 @@ class TextProcessor:
         self.stop_ids = frozenset(self._special_id(token) for token in template.stop)
         self._later = _for_later_text(tokenizer)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         # the one setting that a tokenizer does not pickle
         self.tokenizer.encode_special_tokens = self._later.encode_special_tokens = True

@@ -5,10 +5,9 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 
-def device_facts(root: Path = Path("/")) -> dict[str, Any]:
+def device_facts(root: Path = Path("/")) -> dict[str, object]:
     """The record's `device`; what cannot be read is left out. `root` is where /proc and /sys are looked for."""
     cpuinfo = _cpuinfo(root)
     model = (_read(root / "sys/firmware/devicetree/base/model") or "").strip("\0 ")

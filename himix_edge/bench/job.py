@@ -42,7 +42,7 @@ class Job:
     depth_ids: list[int] = dataclasses.field(default_factory=list)
     max_temperature: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON's types."""
         return dataclasses.asdict(self)
 

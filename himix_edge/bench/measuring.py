@@ -29,7 +29,7 @@ class Asked:
     inter_token: list[float]
     tokens: list[int]
     text: str
-    kept: Any
+    kept: object
     prompt_tokens: int = 0
     vision_tokens: int = 0
 
@@ -37,7 +37,7 @@ class Asked:
 class Subject(Protocol):
     """Something that answers questions and says how long each stage took."""
 
-    def ask(self, images: Sequence[str], kept: Any, question: Question, first_only: bool) -> Asked:
+    def ask(self, images: Sequence[str], kept: object, question: Question, first_only: bool) -> Asked:
         """Answer greedily. `kept` is an earlier `Asked.kept` of the same images, or None: then they are encoded.
 
         `first_only`: end with the first non-empty text.
@@ -74,7 +74,7 @@ class Measurement:
     def __init__(self, subject: Subject, job: Job, probe: Probe, progress: Callable[[int, int], None]):
         self._subject, self._job, self._probe, self._progress = subject, job, probe, progress
         self._runs: dict[tuple[int, int], Run] = {}
-        self._kept: dict[int, Any] = {}
+        self._kept: dict[int, object] = {}
         self._samples: dict[str, list[float]] = {}
         self._readings: list[dict[str, Any]] = []
         self._read_at = 0.0
@@ -137,7 +137,7 @@ class Measurement:
         if cold and len(item.questions) == 1:
             self._ask(number, 0, first.kept, counted, first_only=True)
 
-    def _ask(self, number: int, place: int, kept: Any, counted: bool, first_only: bool = False) -> Asked:
+    def _ask(self, number: int, place: int, kept: object, counted: bool, first_only: bool = False) -> Asked:
         run = self._runs[number, place]
         began = time.thread_time()
         asked = self._subject.ask(run.item.images, kept, run.question, first_only)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -69,7 +69,7 @@ class BoardOutcome(Part):
     facts: Device
 
 
-def follow(lines: Iterable[str | bytes], progress: Callable[[int, int], None]) -> dict[str, Any] | None:
+def follow(lines: Iterable[str | bytes], progress: Callable[[int, int], None]) -> dict[str, object] | None:
     """Read a worker's lines to the end; its outcome, or None if there was none. Raises what it reports."""
     outcome = None
     for line in lines:
@@ -89,7 +89,7 @@ def follow(lines: Iterable[str | bytes], progress: Callable[[int, int], None]) -
     return outcome
 
 
-def steps(message: Any) -> tuple[int, int] | None:
+def steps(message: object) -> tuple[int, int] | None:
     """(done, of) of a progress message; None for any other."""
     at = message.get("progress") if isinstance(message, dict) else None
     if not isinstance(at, list) or len(at) != 2 or not all(type(n) is int and 0 <= n < PROGRESS_MOST for n in at):

@@ -10,7 +10,6 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 PROCESSOR_ZONES = ("x86_pkg_temp", "cpu", "soc", "tcpu")  # how the names of a processor's thermal zones begin
 PROCESSOR_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
@@ -25,7 +24,7 @@ class Probe:
         self._began = time.perf_counter()
         self._busy_then = self._busy()
 
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> dict[str, object]:
         """One entry of the record's `readings`; `other_load` is over the time since the last one."""
         found = {
             "at_s": round(time.perf_counter() - self._began, 3),
@@ -83,7 +82,7 @@ class Probe:
         stated = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
         return {"cpu_clock_mhz": round(max(stated), 1) if stated else None}
 
-    def _battery(self) -> dict[str, Any]:
+    def _battery(self) -> dict[str, object]:
         for supply in self._root.glob("sys/class/power_supply/*"):
             if _text(supply / "type") == "Battery":
                 tenths = _number(supply / "temp")

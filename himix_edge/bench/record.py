@@ -8,7 +8,7 @@ that is not in this schema is an error, so that a misspelt one is noticed. `himi
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -171,7 +171,7 @@ def read_records(path: str | Path) -> list[Record]:
     return as_records(read_json(Path(path), MAX_RECORD_BYTES), str(path))
 
 
-def as_records(raw: Any, where: str) -> list[Record]:
+def as_records(raw: object, where: str) -> list[Record]:
     """The records of a parsed file: one object, or an array of them. Raises InputError as `read_records`."""
     items = raw if isinstance(raw, list) else [raw]
     for item in items:

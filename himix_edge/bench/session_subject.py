@@ -31,7 +31,7 @@ class SessionSubject:
         if ignore_stop:
             session.text.stop_ids = frozenset()
 
-    def ask(self, images: Sequence[str], kept: Any, question: Question, first_only: bool) -> Asked:
+    def ask(self, images: Sequence[str], kept: object, question: Question, first_only: bool) -> Asked:
         session = self._session
         if kept is None and self._vision_tokens is not None:
             kept = exactly(session.encode_images(list(images)), self._vision_tokens) if images else session.no_image()

@@ -11,7 +11,7 @@ OVERHEAD = 0.01
 COMPARED_STAGES = ("ttft", "warm_ttft", "prefill")
 
 
-def judge(outcome: dict[str, Any], items: int, timed: int, max_temperature: float | None) -> tuple[str, list[str]]:
+def judge(outcome: dict[str, object], items: int, timed: int, max_temperature: float | None) -> tuple[str, list[str]]:
     """("valid" | "semi-valid" | "invalid", reasons).
 
     Args:

@@ -8,7 +8,6 @@ from today's date is left out, by the line (Llama 3.2 writes it into a system me
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -84,7 +83,7 @@ def folder_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     return declarative(template, special, tokenizer, str(path))
 
 
-def gguf_template(metadata: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> ChatTemplate:
+def gguf_template(metadata: Mapping[str, object], tokenizer: Tokenizer, where: str) -> ChatTemplate:
     """The chat template of a GGUF file; errors as in `folder_template`."""
     template = metadata.get("tokenizer.chat_template")
     if not isinstance(template, str):
@@ -97,9 +96,9 @@ def gguf_template(metadata: Mapping[str, Any], tokenizer: Tokenizer, where: str)
     return declarative(template, special, tokenizer, where)
 
 
-def folder_ends(folder: Path) -> list[tuple[Any, str]]:
+def folder_ends(folder: Path) -> list[tuple[object, str]]:
     """What config.json and generation_config.json name as end tokens: ids, each with its place, for messages."""
-    found: list[tuple[Any, str]] = []
+    found: list[tuple[object, str]] = []
     for name in ("config.json", "generation_config.json"):
         raw = _object(folder / name)
         inner = raw.get("text_config")
@@ -110,13 +109,13 @@ def folder_ends(folder: Path) -> list[tuple[Any, str]]:
     return found
 
 
-def gguf_ends(metadata: Mapping[str, Any], where: str) -> list[tuple[Any, str]]:
+def gguf_ends(metadata: Mapping[str, object], where: str) -> list[tuple[object, str]]:
     """A GGUF file's end tokens, as `folder_ends`."""
     keys = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
     return [(metadata[key], f"{where}: {key}") for key in keys if metadata.get(key) is not None]
 
 
-def with_ends(template: ChatTemplate, ends: Iterable[tuple[Any, str]], tokenizer: Tokenizer) -> ChatTemplate:
+def with_ends(template: ChatTemplate, ends: Iterable[tuple[object, str]], tokenizer: Tokenizer) -> ChatTemplate:
     """The template with further tokens that end an answer.
 
     Raises:
@@ -129,7 +128,7 @@ def with_ends(template: ChatTemplate, ends: Iterable[tuple[Any, str]], tokenizer
     return replace(template, stop=stop)
 
 
-def token_text(tokenizer: Tokenizer, number: Any, where: str) -> str:
+def token_text(tokenizer: Tokenizer, number: object, where: str) -> str:
     """The text of a token. Raises InputError unless `number` is an id and the text stands for it alone."""
     valid = type(number) is int and 0 <= number < 1 << 32
     text = tokenizer.id_to_token(number) if valid else None
@@ -138,7 +137,7 @@ def token_text(tokenizer: Tokenizer, number: Any, where: str) -> str:
     return str(text)
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> dict[str, object]:
     """A JSON object; {} where there is no such file."""
     raw = read_json(path, MAX_SETTINGS_BYTES) if path.exists() else {}
     if not isinstance(raw, dict):
@@ -146,7 +145,7 @@ def _object(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _special(settings: dict[str, Any]) -> dict[str, str]:
+def _special(settings: dict[str, object]) -> dict[str, str]:
     """The special tokens that a file names: each a string, or an object with its content."""
     found = {}
     for name in SPECIAL:

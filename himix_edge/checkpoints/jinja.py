@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from himix_edge import extras
 from himix_edge.errors import BackendMissing, InputError
@@ -64,7 +63,7 @@ class JinjaTemplate:
             ) from None
         return [answer.get("text") for answer in answers]
 
-    def _message(self, role: str, content: str) -> dict[str, Any]:
+    def _message(self, role: str, content: str) -> dict[str, object]:
         return {"role": role, "content": [{"type": "text", "text": content}] if self._in_parts else content}
 
 

@@ -7,7 +7,7 @@ the parent's on its time, keep it from the machine.
 
 import json
 import sys
-from typing import Any, Never
+from typing import Never
 
 import jinja2
 import jinja2.ext
@@ -57,7 +57,7 @@ def refuse(message: str) -> Never:
     raise jinja2.TemplateError(message)
 
 
-def render(template: jinja2.Template, variables: dict[str, Any]) -> dict[str, str]:
+def render(template: jinja2.Template, variables: dict[str, object]) -> dict[str, str]:
     written: list[str] = []
     length = 0
     try:

@@ -5,7 +5,6 @@ config.json). Weights are in one set of safetensors with the prefixes below, or 
 """
 
 from pathlib import Path
-from typing import Any
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
@@ -21,12 +20,12 @@ PARTS = {
 IMAGE_KEY = "model.layers.0.self_attn.k_proj_img.weight"
 
 
-def is_official(raw: Any) -> bool:
+def is_official(raw: object) -> bool:
     """Whether this config.json is one of TinyLLaVA's family."""
     return isinstance(raw, dict) and ("tinyllava" in str(raw.get("model_type")) or "llm_model_name_or_path" in raw)
 
 
-def official_config(folder: Path, raw: dict[str, Any]) -> ModelConfig:
+def official_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     """The model's configuration. Raises InputError naming the part that is missing or not understood."""
     from himix_edge.checkpoints.tower_weights import tower_config_from
 
@@ -60,14 +59,14 @@ def official_weights(folder: Path, config: ModelConfig) -> Weights:
     return weights
 
 
-def _layers(value: Any, where: str) -> tuple[int, ...]:
+def _layers(value: object, where: str) -> tuple[int, ...]:
     layers = value if isinstance(value, list) else [value]
     if not all(type(layer) is int for layer in layers):
         raise InputError(f"{where}: vision_feature_layer {value!r:.40} is no layer's number")
     return tuple(layers)
 
 
-def _part_config(folder: Path, raw: dict[str, Any], part: str, field: str) -> dict[str, Any]:
+def _part_config(folder: Path, raw: dict[str, object], part: str, field: str) -> dict[str, object]:
     path = folder / part / "config.json"
     config = read_json(path) if path.is_file() else raw.get(field)
     if not isinstance(config, dict) or not config:

@@ -3,7 +3,7 @@
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ def with_accuracy(record: Record, accuracies: dict[str, float], folder: Path | N
 
 
 @contextmanager
-def progress_bar() -> Iterator[Any]:
+def progress_bar() -> Iterator[Callable[[str, str, int, int], None]]:
     """A function (title, what, done, of) that moves a bar on standard error."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=progress_console, transient=True) as bar:

@@ -75,12 +75,12 @@ class StepDisplay:
             progress_console.print(f"{printable(step)} ({time.monotonic() - self._start:.0f} s)")
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """One JSON document on standard output. A number that is none is null, as JSON has no NaN."""
     click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

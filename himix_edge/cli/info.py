@@ -9,7 +9,7 @@ from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
 from himix_edge.cli.options import examples
-from himix_edge.config import CNNConfig, Injection, ModelConfig, ViTConfig
+from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
 from himix_edge.reading import read_json
@@ -42,7 +42,7 @@ def info(what: str, flops: bool, text_tokens: int, tower: str | None, list_all: 
     print_table(what, ("", ""), rows)
 
 
-def _bundle_facts(folder: Path) -> dict[str, Any]:
+def _bundle_facts(folder: Path) -> dict[str, object]:
     manifest = read_manifest(folder)
     config = ModelConfig.from_dict(manifest.model, str(folder / MANIFEST))
     roles = {role: size(sum(record.bytes for record in records)) for role, records in manifest.roles.items()}
@@ -77,7 +77,7 @@ def _config(what: str, tower: str | None) -> ModelConfig:
         raise InputError(f"{error}; presets: {', '.join(DECODERS)}; towers: {', '.join(TOWERS)}") from None
 
 
-def _model_facts(what: str, tower: str | None) -> dict[str, Any]:
+def _model_facts(what: str, tower: str | None) -> dict[str, object]:
     config = _config(what, tower)
     try:
         folder = resolve_model(what)
@@ -110,7 +110,7 @@ def _decoder_words(config: ModelConfig) -> str:
     )
 
 
-def _tower_words(tower: Any) -> str:
+def _tower_words(tower: VisionConfig) -> str:
     if isinstance(tower, ViTConfig):
         kind = f"ViT, {tower.num_layers_used} of {tower.num_hidden_layers} layers x {tower.hidden_size}"
     else:
@@ -194,7 +194,7 @@ def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> N
     ])  # fmt: skip
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{name}: {_short(item)}" for name, item in value.items() if item is not None)
     return f"{value:.4f}" if isinstance(value, float) and value < 1 else str(value)

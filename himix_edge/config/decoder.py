@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -57,7 +57,7 @@ class DecoderConfig:
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary embeddings")
 
 
-def decoder_fields(raw: dict[str, Any], where: str) -> dict[str, Any]:
+def decoder_fields(raw: dict[str, object], where: str) -> dict[str, object]:
     """The fields of a `DecoderConfig` in a Hugging Face or himix-edge config.json, not yet validated.
 
     Raises:

@@ -6,7 +6,7 @@ configs are read as they are. A plain one (no vision width anywhere) is a decode
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from himix_edge.config.decoder import DecoderConfig, decoder_fields
 from himix_edge.config.vision import STRICT, VisionConfig
@@ -110,7 +110,7 @@ class ModelConfig:
         return vision_tokens if self.architecture == "vanilla" else 0
 
     @staticmethod
-    def from_dict(raw: dict[str, Any], where: str = "config") -> "ModelConfig":
+    def from_dict(raw: dict[str, object], where: str = "config") -> "ModelConfig":
         """Validate a config.json's content. Raises InputError naming `where` and the offending field."""
         if not isinstance(raw, dict):
             raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
@@ -127,7 +127,7 @@ class ModelConfig:
             raise InputError(f"{where}: sizes of a model with {config.parameters:.1e} parameters; refused")
         return config
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The content of config.json, the inverse of `from_dict`."""
         return {
             "architecture": self.architecture,

@@ -32,7 +32,7 @@ class RopeScaling:
             )
 
 
-def rope_fields(raw: dict[str, Any], where: str) -> dict[str, Any]:
+def rope_fields(raw: dict[str, object], where: str) -> dict[str, object]:
     """`rope_theta` and `rope_scaling` of a config.json, not yet validated; absent where it leaves the usual value.
 
     Raises:
@@ -42,7 +42,7 @@ def rope_fields(raw: dict[str, Any], where: str) -> dict[str, Any]:
     thetas = {"rope_theta": raw.get("rope_theta")}
     thetas |= {f"{key}.rope_theta": part.get("rope_theta") for key, part in places.items()}
     scalings = {key: _scaling(part, key, where) for key, part in places.items()}
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     if (theta := _agreed(thetas, where)) is not None:
         fields["rope_theta"] = theta
     if len(scalings) == 2 and scalings["rope_parameters"] != scalings["rope_scaling"]:
@@ -52,7 +52,7 @@ def rope_fields(raw: dict[str, Any], where: str) -> dict[str, Any]:
     return fields
 
 
-def _part(value: Any, key: str, where: str) -> dict[str, Any]:
+def _part(value: object, key: str, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {key} is {str(value)[:40]!r}, not an object with a rope_type")
     if any(isinstance(item, dict) for item in value.values()):
@@ -60,7 +60,7 @@ def _part(value: Any, key: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _agreed(thetas: dict[str, Any], where: str) -> Any:
+def _agreed(thetas: dict[str, object], where: str) -> object:
     """The one value that all places give which give any."""
     given = {name: value for name, value in thetas.items() if value is not None}
     first = next(iter(given.values()), None)

@@ -4,11 +4,9 @@ Of each the values are listed with which it computes nothing else; with any othe
 because the answers would be wrong without a word. What transformers' own Llama and Qwen2 read is among them.
 """
 
-from typing import Any
-
 from himix_edge.errors import InputError
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
     "hidden_activation": ("silu", "swish"),
     # attention
@@ -84,7 +82,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def refuse_settings(raw: dict[str, Any], where: str) -> None:
+def refuse_settings(raw: dict[str, object], where: str) -> None:
     """Raises InputError naming a setting of a config.json with which this decoder would compute something else."""
     if raw.get("model_type") not in ("llama", "qwen2"):
         return  # refused as a whole, by its name
@@ -108,11 +106,11 @@ def refuse_settings(raw: dict[str, Any], where: str) -> None:
         raise InputError(f"{where}: sliding_window {_said(window)} is not supported")
 
 
-def _truth(value: Any) -> bool:
+def _truth(value: object) -> bool:
     """A truth value is no number here: 1 == True to Python."""
     return isinstance(value, bool)
 
 
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
@@ -157,7 +157,7 @@ class TransformersVisionConfig:
     checked against the module when the tower is built.
     """
 
-    config: dict[str, Any]
+    config: dict[str, object]
     image_size: Side
     num_tokens: int
     feature_size: int
@@ -181,7 +181,7 @@ class TransformersVisionConfig:
             raise ValueError(f"config.depths: more than {MAX_LAYERS} layers")
 
 
-def _kind(value: Any) -> Any:
+def _kind(value: object) -> object:
     """A config.json from before there were kinds is a ViT's."""
     return value.get("kind", "vit") if isinstance(value, dict) else getattr(value, "kind", None)
 

@@ -7,7 +7,6 @@ as the paper does.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import Injection, ModelConfig
-from himix_edge.model import KVCache
+from himix_edge.model import KVCache, VanillaModel
 from himix_edge.parts import ROLES, part_of
 
 PAPER_TEXT_TOKENS = 64
@@ -68,8 +67,8 @@ def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Fl
     ids = torch.zeros(1, text_tokens, dtype=torch.int64, device="meta")
     one = ids[:, :1]
     tower = _counted(lambda: model.encode_image(pixels))
-    if config.architecture == "vanilla":
-        connector: Any = model.connector
+    if isinstance(model, VanillaModel):
+        connector = model.connector
         injector = _counted(lambda: connector(features))
         embeddings = torch.zeros(1, tokens + text_tokens, hidden, device="meta")
         states, cache = model.model.run(embeddings, None)

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
-from himix_edge.model import VisionLanguageModel
+from himix_edge.model import VanillaModel, VisionLanguageModel
 from himix_edge.preprocess import load_image
 from himix_edge.text import Message, TextProcessor
 
@@ -46,7 +45,7 @@ def require_vision_sequence(config: ModelConfig) -> None:
         )
 
 
-def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+def layer_similarities(model: VanillaModel, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine similarities (L, N) of the image tokens and (L, M) of the text tokens, layer by layer.
 
     Args:
@@ -56,15 +55,14 @@ def layer_similarities(model: VisionLanguageModel, features: Tensor, input_ids: 
     """
     pairs: list[Tensor] = []
 
-    def record(layer: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         pairs.append(F.cosine_similarity(inputs[0], outputs[0], dim=-1)[0])
 
     hooks = [layer.register_forward_hook(record) for layer in model.model.layers]
     try:
         with torch.inference_mode():
             text = model.model.embed_tokens(input_ids)
-            connector: Any = model.connector
-            model.model.run(torch.cat([connector(features), text], dim=1), None)
+            model.model.run(torch.cat([model.connector(features), text], dim=1), None)
     finally:
         for hook in hooks:
             hook.remove()
@@ -84,6 +82,7 @@ def analyze(model: VisionLanguageModel, text: TextProcessor, samples: Iterable[S
     config = model.config.vision
     require_vision_sequence(model.config)
     assert config is not None
+    assert isinstance(model, VanillaModel)
     vision: list[Tensor] = []
     language: list[Tensor] = []
     images = 0

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,7 +43,7 @@ def refuse_twice(ids: Iterable[str], where: str) -> None:
             raise InputError(f"{where}: question {name} stands there {count} times")
 
 
-def _in_form(value: Any, form: TypeAdapter[T], where: str) -> T:
+def _in_form(value: object, form: TypeAdapter[T], where: str) -> T:
     try:
         return form.validate_python(value, strict=True)
     except ValidationError as error:

@@ -76,7 +76,7 @@ def _module(config: TransformersVisionConfig) -> nn.Module:
         "beit": (transformers.BeitConfig, transformers.BeitModel),
         "hiera": (transformers.HieraConfig, transformers.HieraModel),
     }
-    config_type, model_type = kinds[config.config["model_type"]]
+    config_type, model_type = kinds[str(config.config["model_type"])]
     own = inspect.signature(config_type).parameters  # others change no module, but num_labels makes a table
     made = config_type(**{name: value for name, value in config.config.items() if name in own})
     made._attn_implementation = "eager"

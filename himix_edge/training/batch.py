@@ -1,7 +1,6 @@
 """One batch: rows of tokens about images, padded and cut into blocks so that little is computed in vain."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +46,15 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        there: dict[str, Any] = {name: one.to(device, non_blocking=True) for name, one in self.tensors.items()}
-        return replace(self, **there)
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            image_of_row=self.image_of_row.to(device, non_blocking=True),
+            positions=self.positions.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            own_texts=self.own_texts.to(device, non_blocking=True),
+        )
 
     @property
     def tensors(self) -> dict[str, Tensor]:

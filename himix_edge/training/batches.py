@@ -5,7 +5,6 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -108,12 +107,14 @@ def shares(
     """Of each step its number and this process's micro-batches, made ahead by `workers` processes (0: in this one)."""
     taken = maker.recipe.accumulate
     own = replace(maker, share=(process * taken, taken, processes * taken))
-    ahead: dict[str, Any] = {}
+    context = None
     if workers:
         context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
         context.set_forkserver_preload([__name__])
-        ahead = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": context}
-    loader = DataLoader(own, batch_size=None, sampler=steps, **ahead)
+    loader = DataLoader(
+        own, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4 if workers else None,
+        multiprocessing_context=context,
+    )  # fmt: skip
     for step, batches in zip(steps, loader, strict=True):
         if isinstance(batches, HimixError):
             raise batches

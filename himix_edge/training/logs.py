@@ -3,13 +3,25 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from himix_edge.files import staged_file
 
 COLUMNS = ("step", "stage", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
+
+
+class Row(TypedDict, total=False):
+    """A step of metrics.csv; its number, stage and seconds are added behind it."""
+
+    step: int
+    stage: str
+    loss: Required[float]
+    accuracy: Required[float]
+    learning_rate: float
+    validation_accuracy: float
+    seconds: float
 
 
 class MetricsLog:
@@ -27,7 +39,7 @@ class MetricsLog:
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS, restval="")
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Write one row at once."""
         self._writer.writerow(row)
         self._file.flush()
@@ -50,14 +62,14 @@ class ProgressDisplay:
         self.validation = ""
         self.smooth: dict[str, float] = {}
 
-    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+    def __enter__(self) -> Callable[[Row], None]:
         self.bar.start()
         return self.report
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def report(self, row: dict[str, Any]) -> None:
+    def report(self, row: Row) -> None:
         """Advance by one step."""
         for name in ("loss", "accuracy"):
             self.smooth[name] = 0.9 * self.smooth.get(name, row[name]) + 0.1 * row[name]

@@ -40,7 +40,7 @@ class ImageLoader:
     def __call__(self, image: Path | Picture) -> NDArray[np.uint8]:
         return self._remembered(image)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """For another process: without what this one has in memory."""
         return {"vision": self.vision, "folder": self.folder}
 

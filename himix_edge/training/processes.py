@@ -1,10 +1,11 @@
 """One process or several: which device, and how they share a model."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -12,16 +13,33 @@ from himix_edge import extras
 from himix_edge.model.decoder import MLP
 
 
-def accelerator() -> Any:
+class Processes(Protocol):
+    """What is used of `accelerate.Accelerator`, which has no types of its own."""
+
+    device: torch.device
+    num_processes: int
+    process_index: int
+    is_main_process: bool
+
+    def wait_for_everyone(self) -> None: ...
+    def main_process_first(self) -> AbstractContextManager[None]: ...
+    def prepare(self, model: nn.Module) -> nn.Module: ...
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]: ...
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor: ...
+    def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor | None: ...
+
+
+def accelerator() -> Processes:
     """Hugging Face Accelerate's view of this process and the others. Raises BackendMissing without the package."""
     with extras.needed("accelerate", extras.TRAIN):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
     # a micro-batch without images, or a stage whose data has none, leaves the injection out
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    processes: Processes = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    return processes
 
 
-def wrap(objective: nn.Module, accelerator: Any, fsdp: bool) -> Any:
+def wrap(objective: nn.Module, accelerator: Processes, fsdp: bool) -> nn.Module:
     """The objective as several processes train it: a copy in each (DDP), or with `fsdp` a piece of each weight (FSDP2).
 
     FSDP2 puts parameters of its own in the objective's place, so collect those of an optimiser behind this.
@@ -40,7 +58,7 @@ def wrap(objective: nn.Module, accelerator: Any, fsdp: bool) -> Any:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bfloat16; torch emulates those that it lacks, slowly."""
     if device.type == "cpu":
-        has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+        has: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
         return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 

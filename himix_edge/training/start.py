@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ class Start:
     base: Base | None = None
     fresh: dict[str, Tensor] = field(default_factory=dict)
     trained: dict[str, Tensor] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, object] = field(default_factory=dict)
 
 
 def start(recipe: Recipe, variant: Variant, datasets: Iterable[Dataset], seed: int) -> Start:

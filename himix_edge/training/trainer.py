@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.trained import is_adapter
@@ -26,7 +26,7 @@ from himix_edge.training.checking import check_images
 from himix_edge.training.final import training_record, write_final
 from himix_edge.training.folder import LAST, METRICS, OWN_TEXTS, run_folder
 from himix_edge.training.graphed import GraphedStep
-from himix_edge.training.logs import MetricsLog, ProgressDisplay
+from himix_edge.training.logs import MetricsLog, ProgressDisplay, Row
 from himix_edge.training.lora import add_adapters, set_adapters, use_adapters
 from himix_edge.training.objective import Objective
 from himix_edge.training.own_texts import own_texts
@@ -125,7 +125,7 @@ class Trainer:
         self.load = ImageLoader(model.config.vision, run.pixels)
         if run.pixels and self.accelerator.is_main_process:
             clear_leftovers(run.pixels)
-        self.wrapped: Any = None
+        self.wrapped: nn.Module = self.objective  # as several processes train it, see `wrap`
         self.graphed: GraphedStep | None = None
         if run.compile:
             torch.compiler.config.recompile_limit = LAYER_KINDS
@@ -151,12 +151,12 @@ class Trainer:
                     self._maker(stage), steps, self.accelerator.process_index, self.accelerator.num_processes,
                     self.run.workers,
                 ):  # fmt: skip
-                    row = self._step(stage, step, optimizer, batches)
+                    row: Row = self._step(stage, step, optimizer, batches)
                     self.progress.step = done = first + step + 1
                     if done % self.recipe.evaluate_every == 0 and stage.answer_loss:
                         row["validation_accuracy"] = self._validate(stage)
                     self.progress.seconds = time.monotonic() - began
-                    row = {"step": done, "stage": stage.name, **row, "seconds": round(self.progress.seconds, 1)}
+                    row |= {"step": done, "stage": stage.name, "seconds": round(self.progress.seconds, 1)}
                     if log:
                         log.add(row)
                     report(row)
@@ -165,9 +165,9 @@ class Trainer:
         if log:
             log.close()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> dict[str, object]:
         """Write `final/`: exactly what was written is evaluated, and stored with it the record of how it was made."""
-        learned = learned_tensors(self.wrapped or self.objective, self.learned)
+        learned = learned_tensors(self.wrapped, self.learned)
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return {}
@@ -219,7 +219,7 @@ class Trainer:
         own = self.own_texts if "decoder" in stage.learn else None
         return BatchMaker(parts, self.start.text, self.recipe, self.load, (self.run.seed, number), own)
 
-    def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> dict[str, Any]:
+    def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> Row:
         """One optimiser step; the loss of the answers and the share of rows answered exactly, over all processes."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
         counts = torch.tensor([[b.targets, len(b.input_ids)] for b in batches]).sum(0)

@@ -5,7 +5,6 @@ import re
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
 from himix_edge.bench.devices.adb_link import SERIAL, AdbLink, adb_command
 from himix_edge.bench.devices.link import ANSWER_S, LinkLost, call
@@ -40,7 +39,7 @@ class AdbDevice:
         self.link = AdbLink(serial)
         self._brought: list[str] = []
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         properties = ("ro.product.model", "ro.build.version.release", "ro.product.cpu.abi", "ro.soc.model")
         asked = "; ".join(f"getprop {name}" for name in properties)
         model, release, abi, soc = (self.link.run(asked).output.split("\n") + [""] * 4)[:4]

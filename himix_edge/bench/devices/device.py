@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record
@@ -15,7 +15,7 @@ from himix_edge.errors import InputError
 class BenchDevice(Protocol):
     """Somewhere to measure bundles."""
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         """For people: name, os, memory, free space, what can run there.
 
         Raises InputError saying what is wrong and what to do if it cannot be reached.

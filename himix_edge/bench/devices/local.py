@@ -2,7 +2,6 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -26,7 +25,7 @@ class LocalDevice:
         cores = psutil.cpu_count(logical=False) or facts.get("cores")
         return Device.model_validate({**facts, "cores": cores, "read_bandwidth_gb_s": round(read_bandwidth(), 1)})
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         facts = device_facts()
         names = dict.fromkeys(runtime.packages[0] for runtime in all_runtimes())
         return {

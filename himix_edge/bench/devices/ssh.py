@@ -8,7 +8,6 @@ import shlex
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from himix_edge.bench.devices.board_job import BoardJob, board_job
 from himix_edge.bench.devices.link import LinkLost, Result
@@ -50,7 +49,7 @@ class SshDevice:
         self._brought: list[str] = []
         self._reached = False
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         found = self._facts()
         df = self.link.run('df -Pk "$HOME" | tail -n 1').output
         facts = found.facts
@@ -84,7 +83,7 @@ class SshDevice:
         found.setdefault("energy_j", None)
         return make_record(folder, plan, board.job, found, outcome.facts, command, started)
 
-    def _answer(self, answer: Answer, board: BoardJob) -> dict[str, Any]:
+    def _answer(self, answer: Answer, board: BoardJob) -> dict[str, object]:
         """An answer of the board with its tokens as text and its images' own names."""
         tokens = [as_size(token) for token in (answer.text or "").split()]
         known = all(token is not None and token < 1 << 31 for token in tokens)

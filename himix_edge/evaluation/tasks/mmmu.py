@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
@@ -45,7 +45,7 @@ _NUMBERS = (
 )
 
 
-def _written_list(value: Any) -> Any:
+def _written_list(value: object) -> object:
     """The data set writes a list as Python would print it."""
     if isinstance(value, str) and value.startswith("[") and len(value) <= MAX_LIST:
         try:
