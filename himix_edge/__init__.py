@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from himix_edge.checkpoints import load_checkpoint, save_checkpoint
     from himix_edge.errors import BackendMissing, GateRefused, HimixError, InputError
-    from himix_edge.export.pipeline import ExportRequest
     from himix_edge.export.pipeline import export as export_bundle
-    from himix_edge.export.pipeline import plan as plan_export
+    from himix_edge.export.request import ExportRequest
+    from himix_edge.export.request import plan as plan_export
     from himix_edge.runtimes.image_kv import ImageKV
     from himix_edge.runtimes.opening import open_bundle, open_checkpoint
     from himix_edge.runtimes.session import Session
@@ -40,7 +40,7 @@ __version__ = version("himix-edge")
 
 _HOMES = {  # name -> module, and the name there
     "BackendMissing": ("himix_edge.errors", "BackendMissing"),
-    "ExportRequest": ("himix_edge.export.pipeline", "ExportRequest"),
+    "ExportRequest": ("himix_edge.export.request", "ExportRequest"),
     "GateRefused": ("himix_edge.errors", "GateRefused"),
     "HimixError": ("himix_edge.errors", "HimixError"),
     "ImageKV": ("himix_edge.runtimes.image_kv", "ImageKV"),
@@ -50,7 +50,7 @@ _HOMES = {  # name -> module, and the name there
     "load_checkpoint": ("himix_edge.checkpoints", "load_checkpoint"),
     "open_bundle": ("himix_edge.runtimes.opening", "open_bundle"),
     "open_checkpoint": ("himix_edge.runtimes.opening", "open_checkpoint"),
-    "plan_export": ("himix_edge.export.pipeline", "plan"),
+    "plan_export": ("himix_edge.export.request", "plan"),
     "save_checkpoint": ("himix_edge.checkpoints", "save_checkpoint"),
 }
 
