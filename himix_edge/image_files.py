@@ -1,10 +1,11 @@
 """Decoding image files that nobody vouches for: what is read, how large it may be, and what its numbers mean."""
 
+import contextlib
 import io
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,20 +55,29 @@ def decode_file(content: bytes, where: str) -> Decoded:
         InputError: not an image, of a kind that is not read, damaged, too large, or with numbers whose black and white
             are unknown.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's words on sizes and odd fields; what matters is checked here
+    with damage_named(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words on sizes and odd fields; what matters is checked here
+        try:
             return _decoded(slim(content), where)
+        except UnidentifiedImageError:
+            kind = foreign(content)
+            what = (
+                f"{kind}, which is not read; {HELP}"
+                if kind
+                else f"not an image that can be read ({', '.join(FORMATS)})"
+            )
+            raise InputError(f"{where}: {what}") from None
+
+
+@contextlib.contextmanager
+def damage_named(where: str) -> Iterator[None]:
+    """What goes wrong inside with an image's pixels as one InputError that names it."""
+    try:
+        yield
     except InputError:
         raise
-    except UnidentifiedImageError:
-        if name := foreign(content):
-            raise InputError(f"{where}: {name}, which is not read; {HELP}") from None
-        raise InputError(f"{where}: not an image that can be read ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, MemoryError):
         raise InputError(f"{where}: too large; images over {MAX_PIXELS // 10**6} megapixels are refused") from None
-    except DamagedImage as error:
-        raise InputError(f"{where}: damaged image ({error})") from None
     except Exception as error:  # Pillow raises whatever its decoders come across, in a damaged file
         text = " ".join(str(error).split())[:200]
         raise InputError(f"{where}: damaged image ({text or type(error).__name__})") from None
@@ -80,15 +90,11 @@ def decode_picture(image: Image.Image, where: str) -> Decoded:
         file.seek(0)
         return decode_file(file.read(MAX_FILE_BYTES + 1), where)
     refuse_large(image.width, image.height, BYTES.get(image.mode, 4), where)
-    try:
+    with damage_named(where):
         image.load()
         exif = image.info.get("exif") or raw_profile(str(image.info.get("Raw profile type exif", "")).encode())
         orientation = orientation_of(exif) if isinstance(exif, bytes) else 1
         return Decoded((image,), _meaning(image, where), orientation)
-    except InputError:
-        raise
-    except Exception as error:  # as in `decode_file`
-        raise InputError(f"{where}: damaged image ({' '.join(str(error).split())[:200]})") from None
 
 
 def refuse_large(width: int, height: int, pixel_bytes: float, where: str) -> None:

@@ -372,6 +372,11 @@ def test_pipes_devices_and_large_files_are_refused(tmp_path, monkeypatch):
         load_image(tmp_path / "a.png", 8)
 
 
+def test_a_palette_image_without_a_palette_is_damaged():
+    with pytest.raises(InputError, match="damaged"):
+        load_image(png(np.zeros((8, 8), int), 3, 8), 8)
+
+
 def test_no_damaged_byte_of_any_format_escapes():
     """Any error of a decoder is one line; twenty flips of each format here, more in the fuzz tests."""
     small = Image.fromarray(NOISE[:12, :12])
