@@ -24,7 +24,7 @@ is `himix export`.
 def generated() -> dict[str, str]:
     """File in docs/ -> its content."""
     return {
-        "cli.md": INTRODUCTION + "".join(_pages(himix, "himix", 2)),
+        "cli.md": INTRODUCTION + "".join(_pages(himix, "himix", None)),
         "schemas/manifest.schema.json": _schema(Manifest),
         "schemas/record.schema.json": _schema(Record),
     }
@@ -34,14 +34,15 @@ def _schema(kind: type[Manifest] | type[Record]) -> str:
     return json.dumps({"$schema": DIALECT, **kind.model_json_schema()}, indent=1) + "\n"
 
 
-def _pages(command: click.Command, name: str, level: int) -> Iterator[str]:
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
-    yield f"\n{'#' * level} {name}\n\n```text\n{command.get_help(context)}\n```\n"
+def _pages(command: click.Command, name: str, above: click.Context | None) -> Iterator[str]:
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, parent=above, info_name=name, **settings)
+    yield f"\n{'###' if above else '##'} {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for part in command.list_commands(context):
             found = command.get_command(context, part)
             assert found is not None
-            yield from _pages(found, f"{name} {part}", min(level + 1, 3))
+            yield from _pages(found, part, context)
 
 
 if __name__ == "__main__":
