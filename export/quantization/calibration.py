@@ -103,7 +103,7 @@ def round_weight(weight: Tensor, statistics: Statistics, group_size: int, dampin
     damped = hessian + torch.eye(columns) * (damping * hessian.diagonal().mean())
     try:
         inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
-    except torch.linalg.LinAlgError:  # inputs so alike or so unlike in size that float32 cannot tell
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # not in its stubs; float32 cannot tell inputs apart
         return plain
     values, scales = [], []
     remaining = weight.float().clone()
