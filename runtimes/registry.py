@@ -58,7 +58,7 @@ class Runtime:
     modules: tuple[str, ...]  # imported before a benchmark's clock runs
     extra: str  # pip install 'himix-edge[EXTRA]' brings what makes and runs it
     run_extra: str = ""  # what only runs it; "": the same
-    engine: str = ""  # the module with `load`; "": `engine` beside the record
+    engine: str = ""  # the module with `load`; "": `engine` in the package that has the record
     in_all: bool = True  # whether `--target all` means it too
     reads: Callable[[Path, str], Iterable[str]] = lambda folder, name: ()  # what it reads beside a role's main file
     board: PythonBoard | ProgramBoard | None = None  # None: no board runs it
