@@ -25,6 +25,7 @@ from himix_edge.export.request import Plan, weights_hash
 from himix_edge.export.traces import Question
 from himix_edge.manifest import METHODS
 from himix_edge.names import MAX_NAME, as_name
+from himix_edge.parts import part_of
 from himix_edge.text import TOKENIZER, TextProcessor
 
 
@@ -94,6 +95,6 @@ def make_manifest(
 def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:
     """Bits by role; a tower of convolutions alone stays float whatever the policy says."""
     bits = policy.bits()
-    if not any(name.startswith("vision_tower") for name in model.tensors):
+    if not any(part_of(name) == "tower" for name in model.tensors):
         bits["vision_encoder"] = 32
     return bits

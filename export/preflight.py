@@ -13,6 +13,7 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.policy import Policy, role_bits
 from himix_edge.model import build_model
+from himix_edge.parts import ROLES, is_table, part_of
 
 BASE_MEMORY = 700 << 20  # interpreter, torch, exporter and runtime with no model
 GRAPH_BYTES = 600_000  # graphs, rotary tables, tokenizer, manifest and self-test beside the weights
@@ -41,14 +42,14 @@ def forecast(
     """
     with torch.device("meta"):
         model = build_model(config)
-    weights = {"vision_encoder": 0, "vision_injector": 0, "decoder": 0}
+    weights = dict.fromkeys(ROLES.values(), 0)
     for name, module in model.named_modules():
         for part, tensor in module.named_parameters(recurse=False):
             bits = role_bits(name, policy) if _is_matrix(module) and part == "weight" else 32
             size = stored_bytes(tuple(tensor.shape), bits, policy.group_size)
-            role = _role(name)
+            role = ROLES[part_of(name)]
             weights[role] += size
-            if config.architecture == "vanilla" and role == "decoder" and name not in ("model.embed_tokens", "lm_head"):
+            if config.architecture == "vanilla" and role == "decoder" and not is_table(name):
                 weights["vision_injector"] += size  # the image passes through the decoder's layers
     bundle = sum(weights.values()) + GRAPH_BYTES
     matrices = [(tuple(m.weight.shape), role_bits(n, policy)) for n, m in model.named_modules() if _is_matrix(m)]
@@ -96,9 +97,3 @@ def refuse_if_too_large(need: Forecast, out: Path) -> None:
     disk = shutil.disk_usage(place).free
     if need.disk > disk:
         raise InputError(f"{out}: this export needs about {need.disk >> 20} MiB of disk and {disk >> 20} MiB are free")
-
-
-def _role(name: str) -> str:
-    if name.startswith("vision_tower"):
-        return "vision_encoder"
-    return "vision_injector" if "_img" in name or name.startswith(("connector", "shared_injection")) else "decoder"

@@ -68,7 +68,7 @@ def test_unusual_numbers_are_drawn(value):
         ({"samples": {"ttft": {}}}, "samples.ttft"),
         ({"samples": []}, "samples"),
         ({"answers": [{"prompt": "", "token_ids_sha256": "0" * 64, "runs": 1, "equal_runs": 2}]}, "2 equal runs of 1"),
-        ({"device": {"name": "\ud800"}}, "JSON"),
+        ({"device": {"name": "\ud800"}}, "half a character"),
         ({"reasons": None}, "reasons"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from himix_edge.errors import InputError
+from himix_edge.parts import is_table, part_of
 from himix_edge.reading import read_yaml, validated
 
 Precision = Literal["none", "int8", "int4"]
@@ -76,13 +77,10 @@ def role_bits(module_name: str, policy: Policy) -> int:
     for pattern, bits in policy.overrides:
         if fnmatchcase(module_name, pattern):
             return bits
-    if module_name.startswith("vision_tower"):
-        return policy.vision_encoder
-    if module_name.endswith("_proj_img") or module_name.startswith(("connector", "shared_injection")):
-        return policy.vision_injector
-    if module_name in ("model.embed_tokens", "lm_head"):
+    if is_table(module_name):
         return policy.embedding
-    return policy.decoder
+    by_part = {"tower": policy.vision_encoder, "injection": policy.vision_injector, "decoder": policy.decoder}
+    return by_part[part_of(module_name)]
 
 
 def check_overrides(modules: Iterable[str], policy: Policy) -> None:

@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         self.rotary = RotaryTable(model.model, capacity)
         self.table = _weight(model.model.embed_tokens)
         self.lm_head = None if config.tie_word_embeddings else _weight(model.lm_head)
-        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
+        self.plain = model.config.layers_without_image
         for name in ("key_cache", "value_cache"):
             shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
             self.register_buffer(name, torch.zeros(shape))

@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         self.head = tied_head(table, config) if tied else int8_if_quantized(model.lm_head, config)
         pieces = pieces_of(table.quantized, table.name, config) if tied and quantized else 1
         self.embedding = PackedEmbedding(table.quantized, pieces) if quantized else table
-        self.plain = [i for i, row in enumerate(config.vision_rows) if row is None]
+        self.plain = config.layers_without_image
 
     def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
         halves = (table.transpose(1, 2) for table in self.table(position_ids))  # (1, T, 1, h/2)

@@ -25,6 +25,7 @@ from himix_edge.export.quantization.tensors import (
     QuantizedTensor,
     digest,
 )
+from himix_edge.parts import part_of
 
 FILE = "model.pte"
 BLOCK = 32  # XNNPACK's 4-bit groups are multiples of it
@@ -38,7 +39,7 @@ def pieces_of(quantized: QuantizedTensor, name: str, config: ModelConfig) -> int
     Vanilla's image passes through the same layers in another method; whole, the two share their weights.
     """
     most, least = PIECED.get(name.removesuffix(".weight").rpartition(".")[2], (1, 1))
-    if config.architecture == "vanilla" or name.startswith("vision_tower"):
+    if config.architecture == "vanilla" or part_of(name) == "tower":
         return 1
     columns, step = quantized.values.shape[1], max(BLOCK, quantized.group_size if quantized.bits == 4 else 0)
     fitting = [n for n in range(2, most + 1) if columns % (n * step) == 0 and columns // n >= least]

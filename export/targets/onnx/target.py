@@ -284,7 +284,7 @@ class OnnxTarget:
         config = model.reference.config.decoder
         own = share_weights(model.reference)
         embedding, head = _embedding_and_head(own, options)
-        plain = [i for i, row in enumerate(model.reference.config.vision_rows) if row is None]
+        plain = model.reference.config.layers_without_image
         stack = FusedStack(_swap(own.model, options), options.capacity, plain)
         decoder = Decoder(embedding, stack, head)
         cache = (1, config.num_key_value_heads, options.capacity, config.head_dim)

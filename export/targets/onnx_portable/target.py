@@ -81,8 +81,8 @@ class Decoder(nn.Module):
         self.table = model.model.embed_tokens
         self.stored = DequantizedWeight(self.table) if isinstance(self.table, QuantizedModule) else None
         self.head = None if self.config.tie_word_embeddings else model.lm_head
-        self.first_injected = next(i for i, row in enumerate(model.config.vision_rows) if row is not None)
-        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
+        self.first_injected = model.config.injected_layers[0]
+        self.plain = model.config.layers_without_image
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
         cos, sin = self.rotary(position_ids)

@@ -95,8 +95,8 @@ class Decoder(nn.Module):
         self.rotary = RotaryTable(model.model, capacity)
         self.table = _weight(model.model.embed_tokens)
         self.head = self.table if model.config.decoder.tie_word_embeddings else _weight(model.lm_head)
-        self.first_injected = next(i for i, row in enumerate(model.config.vision_rows) if row is not None)
-        self.plain = [i for i, row in enumerate(model.config.vision_rows) if row is None]
+        self.first_injected = model.config.injected_layers[0]
+        self.plain = model.config.layers_without_image
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, beam_idx: Tensor, past: list[Tensor]
