@@ -22,7 +22,8 @@ class HeldFiles:
         self._files: dict[Path, BufferedReader] = {}
         for path in paths:
             self._files[path] = open_regular(path)
-        self._before = {path: identity(os.fstat(file.fileno())) for path, file in self._files.items()}
+        self._before = {path: os.fstat(file.fileno()) for path, file in self._files.items()}
+        self._states = [(p, self._files[p].fileno(), s.st_size, s.st_mtime_ns) for p, s in self._before.items()]
 
     def open_file(self, path: Path) -> BufferedReader:
         """The open file of one of the paths."""
@@ -30,8 +31,9 @@ class HeldFiles:
 
     def check(self) -> None:
         """Raises InputError naming a file that was written to."""
-        for path, file in self._files.items():
-            if identity(os.fstat(file.fileno())) != self._before[path]:
+        for path, descriptor, size, written in self._states:
+            found = os.fstat(descriptor)
+            if found.st_mtime_ns != written or found.st_size != size:
                 raise InputError(f"{path}: changed while it was open; open the bundle again")
 
     def check_in_place(self) -> None:
@@ -41,7 +43,7 @@ class HeldFiles:
             found = None
             with contextlib.suppress(OSError):
                 found = identity(path.stat())
-            if found != before:
+            if found != identity(before):
                 raise InputError(f"{path}: changed while it was being opened; open the bundle again")
 
     def __del__(self) -> None:

@@ -81,7 +81,7 @@ def load_image(image: ImageSource, size: int, resample: Resample = "bilinear") -
     if _is_path(image):
         path = Path(image)
         with contextlib.suppress(OSError):  # a folder that may not be read, a name too long: told by reading it
-            if not path.exists():
+            if not os.path.exists(image):  # noqa: PTH110 (half the time of Path's, which a small model sees)
                 raise InputError(f"{path}: no such image")
         return _resized(decode_file(read_bytes(path, MAX_FILE_BYTES), str(path)), size, resample, str(path))
     if isinstance(image, bytes | bytearray | memoryview):

@@ -1,7 +1,8 @@
 """An engine on a bundle's files, which are not trusted: a runtime gives a result for them, or one line of error."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from himix_edge.held_files import HeldFiles
 
 Floats = NDArray[np.float32]
 
+LOOK_AGAIN = 0.002  # seconds; a small model says several tokens in it, and looking at its files takes a tenth of one
+
 
 class CheckedEngine:
     """See `Engine`. Raises InputError for files that changed since they were opened, and for a graph that fails or
@@ -22,6 +25,7 @@ class CheckedEngine:
     def __init__(self, engine: Any, where: Path, config: ModelConfig, held: HeldFiles):
         self._engine, self._where, self._config, self._held = engine, where, config, held
         self.capacity: int = engine.capacity
+        self._looked = 0.0  # when the files were last seen to be as they were
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)  # what one runtime tells of itself
@@ -29,24 +33,20 @@ class CheckedEngine:
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         vision = self._config.vision
         assert vision is not None
-        with self._watched("vision_encoder"):
-            features = self._engine.encode(pixels)
+        features = self._call("vision_encoder", self._engine.encode, pixels)
         return self._expected("vision features", features, (1, vision.num_tokens, vision.feature_size))
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
         decoder = self._config.decoder
         shape = (self._config.num_vision_rows, decoder.num_key_value_heads, features.shape[1], decoder.head_dim)
-        with self._watched("vision_injector"):
-            key, value = self._engine.inject(features)
+        key, value = self._call("vision_injector", self._engine.inject, features)
         return self._expected("vision key", key, shape), self._expected("vision value", value, shape)
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
-        with self._watched("decoder"):
-            self._engine.start(key, value, position)
+        self._call("decoder", self._engine.start, key, value, position)
 
     def step(self, token_ids: NDArray[np.int64]) -> Floats:
-        with self._watched("decoder"):
-            logits = self._engine.step(token_ids)
+        logits = self._call("decoder", self._engine.step, token_ids)
         return self._expected("logits", logits, (self._config.decoder.vocab_size,))
 
     def _expected(self, name: str, found: Any, shape: Sequence[int]) -> Floats:
@@ -55,11 +55,17 @@ class CheckedEngine:
             raise InputError(f"{self._where}: {name} are {said}, the manifest's model has float32 {tuple(shape)}")
         return found
 
-    @contextlib.contextmanager
-    def _watched(self, role: str) -> Iterator[None]:
-        self._held.check()
-        with runtime_errors(f"{self._where}: its {role} cannot be run"):
-            yield
+    def _call(self, role: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        now = time.monotonic()
+        if now - self._looked > LOOK_AGAIN:
+            self._held.check()
+            self._looked = now
+        try:  # as runtime_errors, whose context would take a twentieth of a small token
+            return function(*arguments)
+        except HimixError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self._where}: its {role} cannot be run: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -21,14 +21,15 @@ class Sampler:
             raise InputError(f"temperature is {temperature}; it must be 0 (greedy) or more, and finite")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {top_p}; it must be above 0 and at most 1")
-        self.rng = np.random.default_rng(None if seed is None else whole_number("seed", seed, least=0))
+        start = None if seed is None else whole_number("seed", seed, least=0)
+        self.rng = np.random.default_rng(start) if self.temperature else None  # which takes as long as a small token
 
     def pick(self, logits: Floats) -> int:
         """The next token's id, from logits (V,). Raises InputError if the likeliest is NaN or infinite."""
         best = int(logits.argmax())  # a NaN, if there is one
         if not math.isfinite(logits[best]):
             raise InputError("the model answers with NaN or infinity; its weights or the image's keys are damaged")
-        return best if self.temperature == 0 else int(self.rng.choice(len(logits), p=self.probabilities(logits)))
+        return best if self.rng is None else int(self.rng.choice(len(logits), p=self.probabilities(logits)))
 
     def probabilities(self, logits: Floats) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """float64 (V,): the smallest set of likeliest tokens that reaches top_p, renormalised."""
