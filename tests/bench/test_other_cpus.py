@@ -20,7 +20,7 @@ from himix_edge.bundle import MANIFEST
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.runtimes.verifying import open_verified
-from tests.test_onnx_int8 import int8_linear
+from tests.export.test_onnx_int8 import int8_linear
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ from himix_edge.training.recipe import Recipe
 from himix_edge.training.run import Run
 from himix_edge.training.start import Variant, start
 from himix_edge.training.trainer import Trainer, train
-from tests.tiny_recipe import RECIPE, STAGE
+from tests.training.tiny_recipe import RECIPE, STAGE
 
 
 def test_a_fresh_model_has_the_tokens_that_its_recipe_asks_for():

@@ -11,7 +11,7 @@ from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.session import Piece
-from tests.benchmark_folders import MAKERS, read
+from tests.evaluation.task_folders import MAKERS, read
 
 
 class Parrot:

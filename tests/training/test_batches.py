@@ -18,7 +18,7 @@ from himix_edge.training.objective import Objective
 from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.teacher_forced import answer_logits, encode
 from tests.conftest import TINY
-from tests.tiny_recipe import RECIPE, STAGE
+from tests.training.tiny_recipe import RECIPE, STAGE
 
 
 @pytest.fixture(scope="module")

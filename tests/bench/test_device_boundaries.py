@@ -31,7 +31,7 @@ from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.presets import SHIPPED
-from tests.test_devices import ShellLink
+from tests.bench.test_devices import ShellLink
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
 GREETS = 'print("Welcome to the board, no line end: ", end="", flush=True)\n'

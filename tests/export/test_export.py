@@ -277,7 +277,7 @@ def test_a_machine_that_is_too_small_is_told_so(tmp_path, monkeypatch):
 
 
 def test_a_decoder_without_a_tower_is_refused(tmp_path):
-    from tests.test_model import GOLDEN
+    from tests.model.test_model import GOLDEN
 
     with pytest.raises(InputError, match="without a vision tower"):
         plan(request(GOLDEN / "llama_untied", tmp_path / "out"))

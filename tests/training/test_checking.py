@@ -17,7 +17,7 @@ from himix_edge.training.recipe import DataPart
 from himix_edge.training.run import Run
 from himix_edge.training.trainer import train
 from tests.conftest import TINY
-from tests.tiny_recipe import RECIPE
+from tests.training.tiny_recipe import RECIPE
 
 TURNS = [{"from": "human", "value": "<image> What is it?"}, {"from": "gpt", "value": "a dot"}]
 

@@ -19,7 +19,7 @@ from himix_edge.files import sha256
 from himix_edge.runtimes import open_bundle, open_checkpoint
 
 QUESTION = "What is the capital of France?"
-TEXT = (Path(__file__).parents[1] / "LICENSE").read_text()
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()
 TOKENS = 200
 
 

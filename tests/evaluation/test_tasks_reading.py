@@ -9,7 +9,7 @@ from himix_edge.errors import BackendMissing, InputError
 from himix_edge.evaluation.asking import require_images
 from himix_edge.evaluation.task import task_names
 from himix_edge.preprocess import load_image
-from tests.benchmark_folders import MAKERS, MMMU, OPEN, lines, read
+from tests.evaluation.task_folders import MAKERS, MMMU, OPEN, lines, read
 
 
 def test_every_task_has_a_reading_test():

@@ -35,7 +35,7 @@ from himix_edge.training.start import Variant
 from himix_edge.training.teacher_forced import exact_match
 from himix_edge.training.trainer import Trainer, train
 from tests.conftest import TINY
-from tests.tiny_recipe import RECIPE, STAGE
+from tests.training.tiny_recipe import RECIPE, STAGE
 
 TWO_STAGES = (
     Stage("injection", ("injection",), steps=2, learning_rate=1e-3, warmup_steps=1),

@@ -1,5 +1,5 @@
 """EmojiScenes: what a split promises, and that questions and pictures agree. The drawings themselves are made up here:
-fetching the real ones needs npm (tests/test_emoji_drawings.py, slow)."""
+fetching the real ones needs npm (tests/data/test_emoji_drawings.py, slow)."""
 
 import re
 from random import Random

@@ -15,7 +15,7 @@ from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.hub import is_hub_id
 from himix_edge.cli import himix
 from himix_edge.errors import InputError
-from tests.test_model import GOLDEN
+from tests.model.test_model import GOLDEN
 
 TEXT = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False}  # fmt: skip

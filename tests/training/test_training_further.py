@@ -15,7 +15,7 @@ from himix_edge.training.recipe import Stage
 from himix_edge.training.run import Run
 from himix_edge.training.trainer import Trainer, train
 from tests.conftest import TINY
-from tests.tiny_recipe import RECIPE
+from tests.training.tiny_recipe import RECIPE
 
 STAGE = Stage("all", ("injection", "decoder"), steps=2, learning_rate=1e-2, warmup_steps=1)
 IDS = torch.tensor([[1, 5, 9]])

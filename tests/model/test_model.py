@@ -16,7 +16,7 @@ from himix_edge.model.decoder import attend, concat_images, mixture_mask
 from himix_edge.model.sampled_text import sample_texts
 from tests.conftest import TINY
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in GOLDEN.iterdir()))

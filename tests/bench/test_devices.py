@@ -33,7 +33,7 @@ from himix_edge.data import load_dataset
 from himix_edge.errors import HimixError, InputError
 from himix_edge.files import sha256
 from himix_edge.presets import SHIPPED
-from tests.fake_adbd import FakeDevice
+from tests.bench.fake_adbd import FakeDevice
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
 QUICK = Plan(warm_up=1, timed=5, new_tokens=4, loads=1)

@@ -14,7 +14,7 @@ from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.training.teacher_forced import exact_match
 
-TEXT = (Path(__file__).parents[1] / "LICENSE").read_text()
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()
 
 
 def test_what_ships_is_small():
