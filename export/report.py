@@ -56,7 +56,8 @@ def is_report(path: Path) -> bool:
         if path.suffix == ".md":
             return read_text(path, MAX_REPORT_BYTES).startswith(TITLE)
         found = read_json(path, MAX_REPORT_BYTES)
-        results = [ParityResult.model_validate(result) for parity in found.values() for result in parity]
+        kept = found.values() if isinstance(found, dict) else ()
+        results = [ParityResult.model_validate(result) for parity in kept for result in parity]
     except (InputError, ValueError, AttributeError, TypeError):
         return False
     return bool(results)

@@ -9,10 +9,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Never, TypeVar
+from typing import Never, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from himix_edge.errors import InputError
 
 T = TypeVar("T")
+JsonObject = dict[str, object]  # what JSON and YAML call an object or a mapping
 MAX_VALUE = 1 << 24  # no field of a real model is larger; a config that says so is refused before any allocation
 MAX_LAYERS = 1024
 MAX_CONFIG_BYTES = 1 << 20
@@ -76,12 +77,12 @@ def read_text(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> str:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
-def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> object:
     """Parse a JSON file. Raises InputError as `read_text`, and as `parse_json`."""
     return parse_json(read_text(path, max_bytes), str(path))
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> object:
     """JSON as its standard has it.
 
     Raises:
@@ -89,7 +90,7 @@ def parse_json(text: str, where: str) -> Any:
             over 64 deep.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)
+        value: object = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -101,12 +102,12 @@ def parse_json(text: str, where: str) -> Any:
     return value
 
 
-def read_yaml(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> Any:
+def read_yaml(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> object:
     """Parse a YAML file of plain values. Raises InputError as `read_text`, and as `parse_yaml`."""
     return parse_yaml(read_text(path, max_bytes), str(path))
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> object:
     """YAML of plain values.
 
     Raises:
@@ -116,7 +117,7 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise InputError(f"{where}: anchors and aliases (&, *) are not supported; write the values out")
-        value = yaml.load(text, _Yaml)  # a SafeLoader
+        value: object = yaml.load(text, _Yaml)  # a SafeLoader
     except (
         ValueError,
         TypeError,
@@ -134,7 +135,7 @@ def parse_yaml(text: str, where: str) -> Any:
 class _Yaml(yaml.SafeLoader):
     """Plain values; 1e-3 is a number, as YAML 1.2 has it, and no name stands twice in a mapping."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         twice = _first_twice(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice is not None:
             raise yaml.YAMLError(f"{twice!r} stands twice in one mapping")
@@ -146,7 +147,7 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def validated(kind: type[T] | TypeAdapter[T], raw: Any, where: str) -> T:
+def validated(kind: type[T] | TypeAdapter[T], raw: object, where: str) -> T:
     """`raw`, which came from JSON or YAML, as a `kind`: strictly, so that "64" is no number and 1 no truth value.
 
     Args:
@@ -176,9 +177,9 @@ def first_problem(error: ValidationError) -> str:
     return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
-def refuse_deep(value: Any, where: str) -> None:
+def refuse_deep(value: object, where: str) -> None:
     """Raises InputError for values nested over 64 deep, which programs that walk them cannot take."""
-    level = [value]
+    level: list[object] = [value]
     for _ in range(MAX_NESTING):
         level = [
             item for v in level if isinstance(v, dict | list) for item in (v.values() if isinstance(v, dict) else v)
@@ -188,11 +189,7 @@ def refuse_deep(value: Any, where: str) -> None:
     raise InputError(f"{where}: nested more than {MAX_NESTING} deep; refused")
 
 
-def _items(value: dict[Any, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
-
-
-def refuse_absurd(value: Any, where: str, name: str = "") -> None:
+def refuse_absurd(value: object, where: str, name: str = "") -> None:
     """Raises InputError for a size that no model has. Below a field called `config`, 0 and negatives may stand."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -211,7 +208,7 @@ def _refuse_constant(word: str) -> Never:
     raise ValueError(f"{word} is no JSON number")
 
 
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_name_once(pairs: list[tuple[str, object]]) -> JsonObject:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError(f"{_first_twice(name for name, _ in pairs)!r} stands twice in one object")

@@ -19,7 +19,7 @@ WRITTEN = (64, 128)  # passages, tokens each; drawn at temperature 1: at 0.9 the
 
 def writes_text(source: Source) -> bool:
     """Whether this is a language model that can write text: one that was not trained here from nothing."""
-    return "recipe" not in source.provenance or bool(source.provenance["recipe"].get("pretrained"))
+    return "recipe" not in source.provenance or bool(source.recorded("recipe").get("pretrained"))
 
 
 def as_passages(written: Tensor | None) -> list[Passage]:

@@ -106,4 +106,5 @@ def board_outcome(kind: type[P], line: str, where: str) -> P | None:
     """
     if follow([line], lambda done, of: None) is None:
         return None
-    return validated(kind, parse_json(line, where)["outcome"], where)
+    message = parse_json(line, where)
+    return validated(kind, message.get("outcome") if isinstance(message, dict) else None, where)

@@ -3,7 +3,6 @@
 import math
 import re
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.config import DecoderConfig, RopeScaling
 from himix_edge.errors import InputError
 from himix_edge.model.decoder import rope_frequencies
-from himix_edge.reading import MAX_VALUE
+from himix_edge.reading import MAX_VALUE, JsonObject
 
 ROOT = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -49,7 +48,7 @@ NEUTRAL: dict[str, float | bool] = {
 }  # fmt: skip
 
 
-def gguf_config(file: GGUF) -> dict[str, Any]:
+def gguf_config(file: GGUF) -> JsonObject:
     """The decoder's configuration as a Hugging Face config.json has it.
 
     Raises:
@@ -64,7 +63,8 @@ def gguf_config(file: GGUF) -> dict[str, Any]:
     if (said := _whole(file, "vocab_size", rows)) != rows:
         raise InputError(f"{file.path}: {arch}.vocab_size is {said}, but token_embd.weight has {rows} rows")
     head = _whole(file, "attention.key_length", max(width // heads, 1))
-    config = {
+    theta = _positive(file, "rope.freq_base", 10000.0)
+    config: JsonObject = {
         "model_type": arch,
         "vocab_size": rows,
         "hidden_size": width,
@@ -74,7 +74,7 @@ def gguf_config(file: GGUF) -> dict[str, Any]:
         "num_key_value_heads": _whole(file, "attention.head_count_kv", heads),
         "head_dim": head,
         "rms_norm_eps": _positive(file, "attention.layer_norm_rms_epsilon"),
-        "rope_theta": _positive(file, "rope.freq_base", 10000.0),
+        "rope_theta": theta,
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "max_position_embeddings": _whole(file, "context_length"),
     }
@@ -82,7 +82,7 @@ def gguf_config(file: GGUF) -> dict[str, Any]:
         if (other := _whole(file, key, head)) != head:
             raise InputError(f"{file.path}: {arch}.{key} is {other}, which is not the heads' {head}; not supported")
     if ROPE_FACTORS in file.tensors:
-        config["rope_scaling"] = _llama3_scaling(file, config)
+        config["rope_scaling"] = _llama3_scaling(file, head, theta)
     return config
 
 
@@ -142,7 +142,7 @@ def _refuse_other_models(file: GGUF) -> None:
         raise InputError(f"{file.path}: general.quantization_version is {repr(version)[:40]}; only 2 is supported")
 
 
-def _metadata(file: GGUF, key: str, default: Any) -> Any:
+def _metadata(file: GGUF, key: str, default: object) -> object:
     return file.metadata.get(f"{file.architecture}.{key}", default)
 
 
@@ -159,15 +159,15 @@ def _whole(file: GGUF, key: str, default: int | None = None) -> int:
 
 def _positive(file: GGUF, key: str, default: float | None = None) -> float:
     value = _metadata(file, key, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         said = "missing" if value is None else f"{repr(value)[:40]}, not a positive number"
         raise InputError(f"{file.path}: {file.architecture}.{key} is {said}")
     return float(value)
 
 
-def _llama3_scaling(file: GGUF, config: dict[str, Any]) -> dict[str, Any] | None:
+def _llama3_scaling(file: GGUF, head: int, theta: float) -> JsonObject | None:
     """Llama 3's scaling: the file keeps only its effect, a divisor for each frequency. None if all are 1."""
-    head, theta, tensor = config["head_dim"], config["rope_theta"], file.tensors[ROPE_FACTORS]
+    tensor = file.tensors[ROPE_FACTORS]
     if head % 2 or math.prod(tensor.shape) != head // 2:
         raise InputError(f"{file.path}: {ROPE_FACTORS} has shape {tensor.shape} for heads of {head}")
     divisors = read_tensor(tensor).flatten()

@@ -11,7 +11,6 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from himix_edge import extras
 from himix_edge.errors import InputError
-from himix_edge.reading import open_regular
+from himix_edge.reading import JsonObject, open_regular
 
 SUPPORTED = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S",
@@ -50,7 +49,7 @@ class GGUF:
     """A model's metadata and tensors; payloads are read later. `parts` are its files, the first with the metadata."""
 
     parts: tuple[Path, ...]
-    metadata: dict[str, Any]
+    metadata: JsonObject
     tensors: dict[str, GGUFTensor]
 
     @property
@@ -106,7 +105,7 @@ def read_tensor(tensor: GGUFTensor) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32, order="C")).reshape(tensor.shape)
 
 
-def _parts(path: Path, metadata: dict[str, Any]) -> tuple[Path, ...]:
+def _parts(path: Path, metadata: JsonObject) -> tuple[Path, ...]:
     """All files of the model that `path` is or belongs to."""
     count = metadata.get("split.count", 1)
     if type(count) is not int or not 0 <= count <= 99_999:
@@ -130,9 +129,9 @@ def _parts(path: Path, metadata: dict[str, Any]) -> tuple[Path, ...]:
     return tuple(parts)
 
 
-def _joined(parts: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+def _joined(parts: tuple[Path, ...]) -> tuple[JsonObject, dict[str, GGUFTensor]]:
     """The first part's metadata, and the tensors of all."""
-    whole: dict[str, Any] = {}
+    whole: JsonObject = {}
     tensors: dict[str, GGUFTensor] = {}
     for number, part in enumerate(parts):
         metadata, found = _read_part(part)
@@ -149,7 +148,7 @@ def _joined(parts: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, GGUFTens
     return whole, tensors
 
 
-def _read_part(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+def _read_part(path: Path) -> tuple[JsonObject, dict[str, GGUFTensor]]:
     """One file's metadata and tensors."""
     with open_regular(path) as file:
         size = file.seek(0, 2)
@@ -162,22 +161,22 @@ def _read_part(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
             raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def _parse(header: "_Header", size: int) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+def _parse(header: "_Header", size: int) -> tuple[JsonObject, dict[str, GGUFTensor]]:
     path = header.path
     if header.take(4) != b"GGUF":
         raise InputError(f"{path}: not a GGUF file")
-    version = header.scalar("I")
+    version = header.integer("I")
     if version not in (2, 3):
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
         said = f"{swapped} in big-endian byte order" if swapped in (1, 2, 3) else version
         raise InputError(f"{path}: GGUF version {said} is not supported; versions 2 and 3 (little-endian) are")
     tensor_count, entry_count = header.count(MAX_ENTRIES, "tensors"), header.count(MAX_ENTRIES, "metadata entries")
-    metadata: dict[str, Any] = {}
+    metadata: JsonObject = {}
     for _ in range(entry_count):
         name = header.name("a metadata entry")
         if name in metadata:
             raise InputError(f"{path}: damaged: {name} is there twice")
-        metadata[name] = header.value(header.scalar("I"))
+        metadata[name] = header.value(header.integer("I"))
     infos = [_tensor_info(header) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= 1 << 16 or alignment & (alignment - 1):
@@ -202,13 +201,13 @@ def _parse(header: "_Header", size: int) -> tuple[dict[str, Any], dict[str, GGUF
 
 def _tensor_info(header: "_Header") -> tuple[str, tuple[int, ...], int, int]:
     name = header.name("a tensor")
-    dimensions = header.scalar("I")
+    dimensions = header.integer("I")
     if not 1 <= dimensions <= 4:
         raise InputError(f"{header.path}: damaged: tensor {name!r} has {dimensions} dimensions")
-    shape = [header.scalar("Q") for _ in range(dimensions)]
+    shape = [header.integer("Q") for _ in range(dimensions)]
     if not all(0 < size <= 1 << 40 for size in shape):
         raise InputError(f"{header.path}: damaged: tensor {name!r} has shape {shape}")
-    return name, tuple(reversed(shape)), header.scalar("I"), header.scalar("Q")
+    return name, tuple(reversed(shape)), header.integer("I"), header.integer("Q")
 
 
 def _place(path: Path, name: str, shape: tuple[int, ...], number: int, offset: int) -> GGUFTensor:
@@ -239,19 +238,24 @@ class _Header:
         start = self._step(count)
         return self._data[start : start + count]
 
-    def scalar(self, code: str) -> Any:
+    def scalar(self, code: str) -> float | bool:
         code = f"<{code}"
-        return struct.unpack_from(code, self._data, self._step(struct.calcsize(code)))[0]
+        value: float | bool = struct.unpack_from(code, self._data, self._step(struct.calcsize(code)))[0]
+        return value
+
+    def integer(self, code: str) -> int:
+        """As `scalar`, of an integer type."""
+        return int(self.scalar(code))
 
     def count(self, most: int, what: str) -> int:
-        number = int(self.scalar("Q"))
+        number = self.integer("Q")
         if number > most:
             raise InputError(f"{self.path}: damaged: {number} {what}")
         return number
 
     def string(self) -> str:
         try:
-            return self.take(self.scalar("Q")).decode("utf-8")
+            return self.take(self.integer("Q")).decode("utf-8")
         except UnicodeDecodeError:
             raise InputError(f"{self.path}: damaged: a string is not UTF-8") from None
 
@@ -261,14 +265,14 @@ class _Header:
             raise InputError(f"{self.path}: damaged: {what} is called {name[:40]!r}")
         return name
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int) -> object:
         if kind == STRING:
             return self.string()
         if kind in SCALARS:
             return self.scalar(SCALARS[kind])
         if kind != ARRAY:
             raise InputError(f"{self.path}: damaged: metadata of type {kind}")
-        item, count = self.scalar("I"), self.count(MAX_ITEMS - self._items, "items in an array")
+        item, count = self.integer("I"), self.count(MAX_ITEMS - self._items, "items in an array")
         self._items += count
         if item == STRING:
             return [self.string() for _ in range(count)]

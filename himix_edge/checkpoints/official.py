@@ -5,12 +5,13 @@ config.json). Weights are in one set of safetensors with the prefixes below, or 
 """
 
 from pathlib import Path
+from typing import TypeGuard
 
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.reading import read_json
+from himix_edge.reading import JsonObject, read_json
 
 PARTS = {
     "language_model": ("language_model.",),
@@ -20,12 +21,12 @@ PARTS = {
 IMAGE_KEY = "model.layers.0.self_attn.k_proj_img.weight"
 
 
-def is_official(raw: object) -> bool:
+def is_official(raw: object) -> TypeGuard[JsonObject]:
     """Whether this config.json is one of TinyLLaVA's family."""
     return isinstance(raw, dict) and ("tinyllava" in str(raw.get("model_type")) or "llm_model_name_or_path" in raw)
 
 
-def official_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
+def official_config(folder: Path, raw: JsonObject) -> ModelConfig:
     """The model's configuration. Raises InputError naming the part that is missing or not understood."""
     from himix_edge.checkpoints.tower_weights import tower_config_from
 
@@ -66,9 +67,9 @@ def _layers(value: object, where: str) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def _part_config(folder: Path, raw: dict[str, object], part: str, field: str) -> dict[str, object]:
+def _part_config(folder: Path, raw: object, part: str, field: str) -> JsonObject:
     path = folder / part / "config.json"
-    config = read_json(path) if path.is_file() else raw.get(field)
+    config = read_json(path) if path.is_file() else raw.get(field) if isinstance(raw, dict) else None
     if not isinstance(config, dict) or not config:
         raise InputError(f"{folder}: no {field} in config.json and no {part}/config.json")
     return config

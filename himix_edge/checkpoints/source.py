@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -25,7 +24,7 @@ from himix_edge.errors import InputError
 from himix_edge.names import as_name
 from himix_edge.parts import TOWER
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
-from himix_edge.reading import read_json
+from himix_edge.reading import JsonObject, read_json
 from himix_edge.text import TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer
 
 FINAL = "final"  # the folder that a training run writes its model into
@@ -42,10 +41,15 @@ class Source:
     load_tokenizer: Callable[[], Tokenizer]
     load_template: Callable[[], ChatTemplate]
     files: tuple[Path, ...] = ()  # everything that decides the weights; empty for random ones
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
     base: Base | None = None  # of a checkpoint that holds only what was trained
     trained: Weights = field(default_factory=dict)  # what that holds; `weights` has it on its base
-    load_ends: Callable[[], Sequence[tuple[Any, str]]] = tuple  # further ids that end an answer, and where they stand
+    load_ends: Callable[[], Sequence[tuple[object, str]]] = tuple  # further ids of ends, and where they stand
+
+    def recorded(self, part: str) -> JsonObject:
+        """What `provenance` says of a part, "recipe" or "converted"; {} where it has none."""
+        found = self.provenance.get(part)
+        return found if isinstance(found, dict) else {}
 
     def load_text(self) -> TextProcessor:
         """Tokenizer and chat template.
@@ -107,7 +111,7 @@ def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
     """A model of this configuration with fresh weights; its text is the shipped nano's, and its words mean nothing."""
     weights = fresh_weights(expected_shapes(meta_model(config)), seed)
     text = TextProcessor.load(resolve_model(DEFAULT_MODEL))
-    provenance = {"random_weights": seed}
+    provenance: JsonObject = {"random_weights": seed}
     return Source(name, name, config, weights, lambda: text.tokenizer, lambda: text.template, provenance=provenance)
 
 
@@ -122,7 +126,7 @@ def _folder(folder: Path, name: str) -> Source:
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
 
     raw = read_json(folder / "config.json")
-    provenance: dict[str, Any] = {}
+    provenance: JsonObject = {}
     base = read_base(folder)
     trained: Weights = {}
     if is_official(raw):
@@ -145,7 +149,7 @@ def _folder(folder: Path, name: str) -> Source:
     )  # fmt: skip
 
 
-def _provenance(path: Path) -> dict[str, Any]:
+def _provenance(path: Path) -> JsonObject:
     if not path.is_file():
         return {}
     record = read_json(path)

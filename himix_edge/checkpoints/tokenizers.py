@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
@@ -13,6 +13,7 @@ from himix_edge.reading import MAX_CONFIG_BYTES, read_bytes, read_json
 from himix_edge.text import TOKENIZER, load_tokenizer
 from himix_edge.tokenizer_file import MAX_BYTES, MAX_TOKENS, library_errors, tokenizer_from_json
 
+T = TypeVar("T")
 # the families' published pre-tokenizer patterns
 _WORDS = r"|[^\r\n\p{L}\p{N}]?\p{L}+|{DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -27,7 +28,7 @@ SETTINGS_BYTES = 16 * MAX_CONFIG_BYTES
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # token_type of a GGUF vocabulary
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], where: str) -> Tokenizer:
+def gguf_tokenizer(metadata: Mapping[str, object], where: str) -> Tokenizer:
     """A Hugging Face tokenizer from `tokenizer.ggml.*`.
 
     Args:
@@ -89,7 +90,7 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer_from_json(described, str(folder))
 
 
-def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> Tokenizer:
+def _byte_level(tokens: list[str], metadata: Mapping[str, object], where: str) -> Tokenizer:
     """Byte-level BPE (GPT-2, Qwen2, Llama 3, SmolLM)."""
     name = metadata.get("tokenizer.ggml.pre", "default")
     if name not in BYTE_LEVEL:
@@ -117,7 +118,7 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any], where: str) -> T
     return tokenizer
 
 
-def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, Any], where: str) -> Tokenizer:
+def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, object], where: str) -> Tokenizer:
     """SentencePiece BPE (Llama 2, TinyLlama, Vicuna): merges follow from the scores, as transformers derives them."""
     scores = _list(metadata, "scores", float, where)
     if len(scores) != len(tokens):
@@ -145,7 +146,7 @@ def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, A
     return tokenizer
 
 
-def _list(metadata: Mapping[str, Any], name: str, kind: type, where: str) -> list[Any]:
+def _list(metadata: Mapping[str, object], name: str, kind: type[T], where: str) -> list[T]:
     values = metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not values or not isinstance(values[0], kind):
         raise InputError(f"{where}: tokenizer.ggml.{name} is missing")

@@ -2,12 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeGuard, Unpack
 
 from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.model.transformers_tower import KINDS, transformers_config
-from himix_edge.reading import MAX_VALUE, read_json, refuse_absurd, validated
+from himix_edge.reading import MAX_VALUE, JsonObject, read_json, refuse_absurd, validated
 from himix_edge.tower_presets import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)
@@ -16,7 +16,7 @@ FAMILY_OF = {
     "dinov2": "dinov2", "vit": "vit", "beit": "beit", "hiera": "hiera",
 }  # fmt: skip
 # transformers' defaults, for what a config.json leaves out
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, JsonObject] = {
     "siglip": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
                "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
     "clip": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -33,7 +33,16 @@ NORMALIZATION = {
 }  # fmt: skip
 
 
-def tower_config(folder: Path, **options: Any) -> VisionConfig:
+class TowerOptions(TypedDict, total=False):
+    """What is chosen of a tower, see `tower_config_from`."""
+
+    feature_layers: tuple[int, ...]
+    drop_first_token: bool | None
+    pooling: int
+    image_size: int | None
+
+
+def tower_config(folder: Path, **options: Unpack[TowerOptions]) -> VisionConfig:
     """The configuration of a tower in a Hugging Face folder; `options` as in `tower_config_from`."""
     preprocessor = folder / "preprocessor_config.json"
     settings = read_json(preprocessor) if preprocessor.is_file() else {}
@@ -41,9 +50,9 @@ def tower_config(folder: Path, **options: Any) -> VisionConfig:
 
 
 def tower_config_from(
-    raw: dict[str, Any],
+    raw: object,
     where: str,
-    preprocessor: dict[str, Any] | None = None,
+    preprocessor: object = None,
     *,
     feature_layers: tuple[int, ...] = (-2,),
     drop_first_token: bool | None = None,
@@ -79,10 +88,9 @@ def tower_config_from(
             raise InputError(f"{where}: a {family} tower takes one feature layer, no pooling, and its own image size")
         plain = {**_plain(values), "model_type": family}
         refuse_absurd({"vision": {"config": plain, "image_size": size}}, where)
-        fields = {**shared, "image_size": size, "feature_layer": feature_layers[0]}
-        draft = {**fields, "config": plain, "num_tokens": 1, "feature_size": 1}
-        checked = validated(TransformersVisionConfig, draft, where)
-        return transformers_config(plain, where, **{name: getattr(checked, name) for name in fields})
+        fields = {**shared, "config": plain, "image_size": size, "feature_layer": feature_layers[0]}
+        draft = validated(TransformersVisionConfig, {**fields, "num_tokens": 1, "feature_size": 1}, where)
+        return transformers_config(draft, where)
     if values.get("use_swiglu_ffn"):
         raise InputError(f"{where}: DINOv2 with use_swiglu_ffn (the giant one) is not supported")
     act = str(values["hidden_act"])
@@ -90,7 +98,7 @@ def tower_config_from(
         raise InputError(f"{where}: hidden_act {act[:40]!r} is not supported; known: {', '.join(ACTS)}")
     if family == "dinov2":
         hidden, ratio = values["hidden_size"], values["mlp_ratio"]
-        if not all(type(n) in (int, float) and 0 < n <= MAX_VALUE for n in (hidden, ratio)):
+        if not _is_size(hidden) or not _is_size(ratio):
             raise InputError(f"{where}: hidden_size {hidden!r:.40} or mlp_ratio {ratio!r:.40} is no size")
         values["intermediate_size"] = int(hidden * ratio)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
@@ -106,7 +114,7 @@ def tower_config_from(
     return validated(ViTConfig, fields, where)
 
 
-def family_settings(raw: Any, where: str) -> tuple[str, dict[str, Any]]:
+def family_settings(raw: object, where: str) -> tuple[str, JsonObject]:
     """The family, and the vision part's settings over transformers' defaults."""
     if not isinstance(raw, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")
@@ -121,7 +129,7 @@ def family_settings(raw: Any, where: str) -> tuple[str, dict[str, Any]]:
     return family, {**DEFAULTS.get(family, {}), **{name: value for name, value in part.items() if value is not None}}
 
 
-def _preprocessing(settings: Any, family: str, where: str) -> dict[str, Any]:
+def _preprocessing(settings: object, family: str, where: str) -> JsonObject:
     """Mean, deviation and filter. Raises InputError for what the tower would silently do otherwise."""
     if not isinstance(settings, dict):
         raise InputError(f"{where}: preprocessor_config.json holds no JSON object")
@@ -140,7 +148,7 @@ def _preprocessing(settings: Any, family: str, where: str) -> dict[str, Any]:
     return {"image_mean": mean, "image_std": std, "resample": "bilinear" if resample == 2 else "bicubic"}
 
 
-def square_side(value: Any, where: str) -> int:
+def square_side(value: object, where: str) -> int:
     """A square's side, given as one number or as two equal ones."""
     sides = value if isinstance(value, list | tuple) else [value]
     if not 1 <= len(sides) <= 2 or sides[0] != sides[-1] or type(sides[0]) is not int or sides[0] < 1:
@@ -148,7 +156,11 @@ def square_side(value: Any, where: str) -> int:
     return sides[0]
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _is_size(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_VALUE
+
+
+def _plain(values: JsonObject) -> JsonObject:
     """What decides a module's shape: without names, label tables and anything that is not data."""
     dropped = {"architectures", "id2label", "label2id", "torch_dtype", "dtype", "transformers_version", "auto_map"}
     return {name: value for name, value in values.items() if name not in dropped and not name.startswith("_")}

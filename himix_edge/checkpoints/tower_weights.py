@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from math import isqrt
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from himix_edge.checkpoints.tower_config import family_settings, square_side, to
 from himix_edge.config import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.model.tower import build_tower
-from himix_edge.reading import read_json
+from himix_edge.reading import JsonObject, read_json
 
 __all__ = ["efficientnet_lite0_weights", "tower_config", "tower_config_from", "tower_weights", "tower_weights_from"]
 
@@ -61,7 +60,7 @@ def tower_weights(folder: Path, config: VisionConfig) -> Weights:
     return tower_weights_from(folder_weights(folder), read_json(folder / "config.json"), config, str(folder))
 
 
-def tower_weights_from(tensors: Weights, raw: dict[str, Any], config: VisionConfig, where: str = "tower") -> Weights:
+def tower_weights_from(tensors: Weights, raw: object, config: VisionConfig, where: str = "tower") -> Weights:
     """A tower's weights under this project's names.
 
     Args:
@@ -76,7 +75,7 @@ def tower_weights_from(tensors: Weights, raw: dict[str, Any], config: VisionConf
     stripped = {PREFIX.sub("", name): tensor for name, tensor in tensors.items()}
     family, values = family_settings(raw, where)
     if isinstance(config, TransformersVisionConfig):
-        depth = len(values["depths"]) if "depths" in values else values.get("num_hidden_layers", DEPTHS[family])
+        depth = _depth(values, family, where)
         behind = range(depth + 1 + config.feature_layer, depth)
         found = {f"inner.{name}": t for name, t in stripped.items() if not _left_over(name, behind)}
     else:
@@ -89,6 +88,15 @@ def tower_weights_from(tensors: Weights, raw: dict[str, Any], config: VisionConf
         expected = expected_shapes(build_tower(config))
     check_names(found, expected, where)
     return found
+
+
+def _depth(values: JsonObject, family: str, where: str) -> int:
+    """Of BEiT the blocks, of Hiera the stages."""
+    depths, layers = values.get("depths"), values.get("num_hidden_layers", DEPTHS[family])
+    depth = len(depths) if isinstance(depths, list | tuple) else layers
+    if not isinstance(depth, int):
+        raise InputError(f"{where}: num_hidden_layers {depth!r:.40} is no number of layers")
+    return depth
 
 
 def _left_over(name: str, behind: range) -> bool:

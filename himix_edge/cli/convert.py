@@ -74,7 +74,7 @@ def convert(
         ))  # fmt: skip
         write_source(staged, converted, None if dtype == "as-stored" else getattr(torch, dtype))
     written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    fresh = converted.provenance.get("converted", {}).get("fresh_tensors", 0)
+    fresh = converted.recorded("converted").get("fresh_tensors", 0)
     if as_json:
         print_json({"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh})
         return

@@ -110,7 +110,7 @@ class ModelConfig:
         return vision_tokens if self.architecture == "vanilla" else 0
 
     @staticmethod
-    def from_dict(raw: dict[str, object], where: str = "config") -> "ModelConfig":
+    def from_dict(raw: object, where: str = "config") -> "ModelConfig":
         """Validate a config.json's content. Raises InputError naming `where` and the offending field."""
         if not isinstance(raw, dict):
             raise InputError(f"{where}: expected a JSON object, found {type(raw).__name__}")

@@ -6,7 +6,7 @@ each other the same file is two models: it is refused.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -71,9 +71,9 @@ def _agreed(thetas: dict[str, object], where: str) -> object:
     return float(first) if type(first) is int and abs(first) < 1 << 60 else first
 
 
-def _scaling(part: dict[str, Any], key: str, where: str) -> dict[str, Any] | None:
+def _scaling(part: dict[str, object], key: str, where: str) -> dict[str, object] | None:
     """The fields of a `RopeScaling`; None where positions are not scaled."""
-    kinds = {part[name] for name in ("rope_type", "type") if isinstance(part.get(name), str)}
+    kinds = {kind for name in ("rope_type", "type") if isinstance(kind := part.get(name), str)}
     if len(kinds) > 1 or any(part.get(name, "") is None for name in ("rope_type", "type") if not kinds):
         raise InputError(f"{where}: {key}: rope_type {part.get('rope_type')!r} and type {part.get('type')!r}; give one")
     settings = {k: v for k, v in part.items() if k not in ("rope_type", "type", "rope_theta") and v is not None}

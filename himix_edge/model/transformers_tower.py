@@ -1,7 +1,7 @@
 """Towers that run as Hugging Face's own modules: BEiT and Hiera."""
 
 import inspect
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +42,15 @@ class TransformersTower(nn.Module):
         return features[:, 1:] if self.config.drop_first_token else features
 
 
-def transformers_config(hf_config: dict[str, Any], where: str, **fields: Any) -> TransformersVisionConfig:
-    """A configuration whose `num_tokens` and `feature_size` are those of the module.
+def transformers_config(draft: TransformersVisionConfig, where: str) -> TransformersVisionConfig:
+    """The configuration with the `num_tokens` and `feature_size` of its module.
 
     Raises:
-        InputError: the module cannot be built from `hf_config`, or has no such feature layer.
+        InputError: the module cannot be built from `draft.config`, or has no such feature layer.
         BackendMissing: transformers is not installed.
     """
-    tokens, size = feature_shape(TransformersVisionConfig(hf_config, num_tokens=1, feature_size=1, **fields), where)
-    return TransformersVisionConfig(hf_config, num_tokens=tokens, feature_size=size, **fields)
+    tokens, size = feature_shape(draft, where)
+    return replace(draft, num_tokens=tokens, feature_size=size)
 
 
 def feature_shape(config: TransformersVisionConfig, where: str) -> tuple[int, int]:

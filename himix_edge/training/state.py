@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
+    DictValueType,
     StateDictOptions,
+    ValueType,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -18,12 +19,22 @@ from torch.distributed.checkpoint.state_dict import (
 
 from himix_edge.errors import InputError
 from himix_edge.folders import Replacing, staged_folder
-from himix_edge.reading import read_json
+from himix_edge.reading import read_json, validated
 from himix_edge.training.folder import STATE_KIND
 
 LEARNED, OPTIMIZER, STATE = "learned.safetensors", "optimizer.safetensors", "train_state.json"
 EARLIER = Replacing(STATE_KIND, force=True)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+
+
+@dataclass(frozen=True)
+class _State:
+    """train_state.json."""
+
+    step: int
+    seconds: float
+    flops: dict[str, tuple[int, int]]
+    identity: str
 
 
 @dataclass
@@ -47,8 +58,8 @@ class Progress:
 
 def learned_tensors(objective: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
     """The parameters called `names`, whole and on the CPU; every process of a run has to ask."""
-    whole: dict[str, Any] = get_model_state_dict(objective, options=WHOLE)
-    return {name: tensor.contiguous() for name, tensor in whole.items() if name in names}
+    whole = get_model_state_dict(objective, options=WHOLE)
+    return {name: found.contiguous() for name, found in whole.items() if name in names and isinstance(found, Tensor)}
 
 
 def save_state(
@@ -64,8 +75,12 @@ def save_state(
 
 def optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state by parameter name, whole and on the CPU; every process of a run has to ask."""
-    state: Any = get_optimizer_state_dict(objective, optimizer, options=WHOLE).get("state", {})  # the first process's
-    return {f"{name}.{key}": value.contiguous() for name, values in state.items() for key, value in values.items()}
+    state = get_optimizer_state_dict(objective, optimizer, options=WHOLE).get("state")  # the first process's
+    return {
+        f"{name}.{key}": value.contiguous()
+        for name, values in (state.items() if isinstance(state, dict) else ())
+        for key, value in (values.items() if isinstance(values, dict) else ()) if isinstance(value, Tensor)
+    }  # fmt: skip
 
 
 def read_progress(last: Path, identity: str) -> Progress:
@@ -74,23 +89,23 @@ def read_progress(last: Path, identity: str) -> Progress:
     Raises:
         InputError: nothing that can be read there, or a run with other settings, data or seed.
     """
-    state = read_json(last / STATE)
-    if state["identity"] != identity:
+    state = validated(_State, read_json(last / STATE), str(last / STATE))
+    if state.identity != identity:
         raise InputError(f"{last}: made with other settings, data or seed; resume with the same ones or start anew")
-    return Progress(state["step"], state["seconds"], {name: tuple(count) for name, count in state["flops"].items()})
+    return Progress(state.step, state.seconds, state.flops)
 
 
 def restore_learned(last: Path, objective: nn.Module) -> None:
     """Load what had learned into an objective that is not wrapped yet."""
-    learned: dict[str, Any] = dict(load_file(last / LEARNED))
+    learned: DictValueType = dict(load_file(last / LEARNED))
     set_model_state_dict(objective, learned, options=WHOLE)
 
 
 def restore_optimizer(last: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load the optimiser's state, which belongs to the stage that was going on."""
-    state: dict[str, Any] = {}
+    state: dict[str, dict[str, ValueType]] = {}
     for place, tensor in load_file(last / OPTIMIZER).items():
         name, _, key = place.rpartition(".")
         state.setdefault(name, {})[key] = tensor
     groups = get_optimizer_state_dict(objective, optimizer, options=WHOLE)["param_groups"]
-    set_optimizer_state_dict(objective, optimizer, {"state": state, "param_groups": groups}, options=WHOLE)
+    set_optimizer_state_dict(objective, optimizer, {"state": {**state}, "param_groups": groups}, options=WHOLE)
