@@ -13,7 +13,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeGuard
+from typing import BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,13 +90,13 @@ def load_image(image: ImageSource, size: int, resample: Resample = "bilinear") -
         image = _drawn(image)
     if isinstance(image, Image.Image):
         return resize(image, size, resample)
-    if callable(getattr(image, "read", None)):
+    if _is_open(image):
         return _resized(decode_file(_content(image), "image"), size, resample)
-    if callable(getattr(image, "stored", None)):
-        content, where = image.stored()  # type: ignore[union-attr]
+    if _is_stored(image):
+        content, where = image.stored()
         return _resized(decode_file(content, where), size, resample, where)
-    if callable(getattr(image, "render", None)):
-        return resize(image.render(), size, resample)  # type: ignore[union-attr]
+    if _is_drawing(image):
+        return resize(image.render(), size, resample)
     raise InputError(
         f"a {type(image).__name__} is no image; give a path, a file's bytes, an open file, a Pillow image or an array "
         "of uint8 (height, width, 3)"
@@ -165,6 +165,18 @@ def _is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(value, str | os.PathLike)
 
 
+def _is_open(value: object) -> TypeGuard[BinaryIO]:
+    return callable(getattr(value, "read", None))
+
+
+def _is_stored(value: object) -> TypeGuard[Stored]:
+    return callable(getattr(value, "stored", None))
+
+
+def _is_drawing(value: object) -> TypeGuard[Drawing]:
+    return callable(getattr(value, "render", None))
+
+
 def _drawn(pixels: NDArray[np.generic]) -> Image.Image:
     """Raises InputError for what is no image of uint8."""
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
@@ -176,7 +188,7 @@ def _drawn(pixels: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _content(file: Any) -> bytes:
+def _content(file: BinaryIO) -> bytes:
     """A file's content from its beginning, as Pillow reads it. Raises InputError for one that cannot be read."""
     try:
         if file.seekable():

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,11 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError, InputError
 from himix_edge.held_files import HeldFiles
 
+if TYPE_CHECKING:
+    from himix_edge.runtimes.engine import Engine
+
+Given = TypeVarTuple("Given")
+Made = TypeVar("Made")
 Floats = NDArray[np.float32]
 
 LOOK_AGAIN = 0.002  # seconds; a small model says several tokens in it, and looking at its files takes a tenth of one
@@ -22,12 +27,12 @@ class CheckedEngine:
     """See `Engine`. Raises InputError for files that changed since they were opened, and for a graph that fails or
     gives other shapes than the manifest's model has."""
 
-    def __init__(self, engine: Any, where: Path, config: ModelConfig, held: HeldFiles):
+    def __init__(self, engine: "Engine", where: Path, config: ModelConfig, held: HeldFiles):
         self._engine, self._where, self._config, self._held = engine, where, config, held
         self.capacity: int = engine.capacity
         self._looked = 0.0  # when the files were last seen to be as they were
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)  # what one runtime tells of itself
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
@@ -49,13 +54,13 @@ class CheckedEngine:
         logits = self._call("decoder", self._engine.step, token_ids)
         return self._expected("logits", logits, (self._config.decoder.vocab_size,))
 
-    def _expected(self, name: str, found: Any, shape: Sequence[int]) -> Floats:
+    def _expected(self, name: str, found: object, shape: Sequence[int]) -> Floats:
         if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != tuple(shape):
             said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
             raise InputError(f"{self._where}: {name} are {said}, the manifest's model has float32 {tuple(shape)}")
         return found
 
-    def _call(self, role: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _call(self, role: str, function: Callable[[*Given], Made], *arguments: *Given) -> Made:
         now = time.monotonic()
         if now - self._looked > LOOK_AGAIN:
             self._held.check()

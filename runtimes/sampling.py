@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Sampler:
         return np.asarray(weights / weights.sum())
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     """`value`, if it is a whole number of at least `least`. Raises InputError naming it if not."""
     try:
         number = operator.index(value)
@@ -54,7 +54,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return number
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     try:
         if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
             return float(value)
@@ -63,7 +63,7 @@ def _number(name: str, value: Any) -> float:
     raise InputError(f"{name} is {_shown(value)}; it must be a number that a float can hold")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10**30:  # Python refuses to write thousands of digits
         return "a number of very many digits"
     text = repr(value)

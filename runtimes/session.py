@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Session:
 
     def vision(self, image: Image | Sequence[Image] | None, stats: Stats) -> ImageKV:
         """The K/V of everything that was given as `image`; with nothing, one of zero slots."""
-        images: list[Any] = list(image) if _are_several(image) else [] if image is None else [image]
+        images: list[Image] = [image] if _is_one(image) else list(image) if _are_several(image) else []
         if not images:
             return self.no_image()
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(i, stats) for i in images]
@@ -182,6 +182,10 @@ class Session:
             key, value = self.engine.inject(features)
             stats.vision_injector += clock.lap()
         return ImageKV(key, value, self.model_id, self.config.first_text_position(key.shape[2]))
+
+
+def _is_one(image: Image | Sequence[Image] | None) -> TypeGuard[Image]:
+    return image is not None and (not isinstance(image, Sequence) or is_image(image))
 
 
 def _are_several(image: Image | Sequence[Image] | None) -> TypeGuard[Sequence[Image]]:
