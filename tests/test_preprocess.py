@@ -133,6 +133,7 @@ def test_no_damaged_byte_escapes_as_a_traceback(tmp_path):
     gradient(48, 48).save(tmp_path / "a.png")
     gradient(48, 48).save(tmp_path / "a.jpg")
     rng = np.random.default_rng(0)
+    taken, refused = 0, 0
     for name in ("a.png", "a.jpg"):
         original = bytearray((tmp_path / name).read_bytes())
         for _ in range(150):
@@ -142,5 +143,8 @@ def test_no_damaged_byte_escapes_as_a_traceback(tmp_path):
             (tmp_path / "x").write_bytes(damaged)
             try:
                 assert load_image(tmp_path / "x", 16).shape == (1, 16, 16, 3)
+                taken += 1
             except InputError as error:
                 assert "\n" not in str(error)
+                refused += 1
+    assert min(taken, refused) > 10

@@ -216,20 +216,26 @@ def test_a_folder_without_a_tokenizer(tmp_path):
         folder_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("changes", [
-    {"tokenizer.ggml.tokens": ["a" * 2000, "b"]}, {"tokenizer.ggml.tokens": ["a", 5]},
-    {"tokenizer.ggml.merges": [b"a b"]},
-    {"tokenizer.ggml.merges": ["a b", None]}, {"tokenizer.ggml.token_type": [3, "x"]},
-    {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0, "x"]},
-    {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0]}, {"tokenizer.ggml.pre": ["qwen2"]},
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"tokenizer.ggml.tokens": ["a" * 2000, "b"]}, "over 1024 letters"),
+    ({"tokenizer.ggml.tokens": ["a", 5]}, "tokens holds something else than str"),
+    ({"tokenizer.ggml.merges": [b"a b"]}, "merges is missing"),
+    ({"tokenizer.ggml.merges": ["a b", None]}, "merges holds something else than str"),
+    ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0, "x"]}, "scores holds something else than float"),
+    ({"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0]}, "scores and tokens differ in length"),
+    ({"tokenizer.ggml.pre": ["qwen2"]}, r"pre \['qwen2'\] is not supported"),
 ])  # fmt: skip
-def test_odd_vocabularies_are_one_line(changes):
+def test_odd_vocabularies_are_one_line(changes, message):
     meta = {**metadata(["a", "b", "ab"], [("a", "b")], "qwen2", []), **changes}
-    try:
-        gguf_tokenizer(meta, "x").encode("abab")
-    except InputError as error:
-        assert str(error).startswith("x: ")
-        assert "\n" not in str(error)
+    with pytest.raises(InputError, match=f"^x: .*{message}.*$") as refused:
+        gguf_tokenizer(meta, "x")
+    assert "\n" not in str(refused.value)
+
+
+def test_kinds_of_tokens_that_gguf_does_not_know_change_nothing():
+    meta = metadata(["a", "b", "ab"], [("a", "b")], "qwen2", [])
+    odd = gguf_tokenizer({**meta, "tokenizer.ggml.token_type": [3, "x"]}, "x")
+    assert odd.encode("abab").ids == gguf_tokenizer(meta, "x").encode("abab").ids == [2, 2]
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -129,7 +129,9 @@ def test_settings_of_other_models_are_refused_by_name(changes):
 
 def test_settings_that_change_nothing_are_passed_over():
     """As the published checkpoints of both families have them."""
-    read(hidden_act="silu", attention_bias=False, mlp_bias=False, pretraining_tp=1, use_cache=True, sliding_window=None,
-         attention_dropout=0.0, layer_types=["full_attention"] * 2, partial_rotary_factor=1.0,
-         quantization_config=None)  # fmt: skip
-    read(model_type="qwen2", sliding_window=32, use_sliding_window=False, max_window_layers=21)
+    assert read() == read(
+        hidden_act="silu", attention_bias=False, mlp_bias=False, pretraining_tp=1, use_cache=True, sliding_window=None,
+        attention_dropout=0.0, layer_types=["full_attention"] * 2, partial_rotary_factor=1.0, quantization_config=None,
+    )  # fmt: skip
+    windows = {"sliding_window": 32, "use_sliding_window": False, "max_window_layers": 21}
+    assert read(model_type="qwen2") == read(model_type="qwen2", **windows)
