@@ -79,10 +79,9 @@ def run_layers(
     cache; query and key are rotated already, by `rotate(x, cos, sin)`.
     """
     for i, layer in enumerate(stack.layers):
-        attn, normed = layer.self_attn, layer.input_layernorm(x)
-        query = rotate(attn.split(attn.q_proj(normed), attn.heads), cos, sin)
-        key = rotate(attn.split(attn.k_proj(normed), attn.kv_heads), cos, sin)
-        attended = attend(i, query, key, attn.split(attn.v_proj(normed), attn.kv_heads))
+        attn = layer.self_attn
+        query, key, value = attn.project(layer.input_layernorm(x))
+        attended = attend(i, rotate(query, cos, sin), rotate(key, cos, sin), value)
         x = x + attn.o_proj(attended.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return x

@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from himix_edge.config.families import FAMILIES, family_of
 from himix_edge.config.rope import RopeScaling, rope_fields
-from himix_edge.config.settings import refuse_settings
+from himix_edge.config.settings import POSITIONS, refuse_settings, window_of
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A Llama- or Qwen2-family decoder. Qwen2 has biases on q, k and v; Llama has none."""
+    """A decoder of one of the FAMILIES: Llama, Mistral, Qwen2 or Qwen3."""
 
-    model_type: Literal["llama", "qwen2"]
+    model_type: Literal["llama", "mistral", "qwen2", "qwen3"]
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -26,11 +27,17 @@ class DecoderConfig:
     rope_theta: Annotated[float, Field(gt=0, le=1e15)] = 10000.0
     rope_scaling: RopeScaling | None = None
     tie_word_embeddings: bool = False
-    max_position_embeddings: int = 2048
+    max_position_embeddings: int = POSITIONS
 
     @property
     def qkv_bias(self) -> bool:
-        return self.model_type == "qwen2"
+        """Whether q, k and v have biases."""
+        return FAMILIES[self.model_type].qkv_bias
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether the text's queries and keys are normed per head before they are rotated."""
+        return FAMILIES[self.model_type].qk_norm
 
     @property
     def q_size(self) -> int:
@@ -60,8 +67,10 @@ class DecoderConfig:
 def decoder_fields(raw: dict[str, object], where: str) -> dict[str, object]:
     """The fields of a `DecoderConfig` in a Hugging Face or himix-edge config.json, not yet validated.
 
+    A window of attention becomes the most positions: within it, it changes nothing.
+
     Raises:
-        InputError: a setting that changes what a Llama / Qwen2 decoder computes and that this one does not compute.
+        InputError: another family, or a setting with which a decoder computes what this one does not.
     """
     refuse_settings(raw, where)
     fields = {f.name for f in dataclasses.fields(DecoderConfig)} - {"rope_theta", "rope_scaling"}
@@ -70,5 +79,8 @@ def decoder_fields(raw: dict[str, object], where: str) -> dict[str, object]:
     if decoder.get("num_key_value_heads") is None:
         decoder["num_key_value_heads"] = heads
     if decoder.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads:
-        decoder["head_dim"] = hidden // heads
+        decoder["head_dim"] = family_of(raw, where).head_dim or hidden // heads
+    window, positions = window_of(raw, where), decoder.get("max_position_embeddings", POSITIONS)
+    if window is not None and isinstance(positions, int) and window < positions:
+        decoder["max_position_embeddings"] = window
     return decoder

@@ -1,10 +1,13 @@
-"""Settings of other decoders that may stand in a Llama or Qwen2 config.json and would change what is computed.
+"""Settings of other decoders that may stand in a decoder's config.json and would change what is computed.
 
 Of each the values are listed with which it computes nothing else; with any other one the file is refused by name,
-because the answers would be wrong without a word. What transformers' own Llama and Qwen2 read is among them.
+because the answers would be wrong without a word. What transformers' own classes of the FAMILIES read is among them.
 """
 
+from himix_edge.config.families import family_of
 from himix_edge.errors import InputError
+
+POSITIONS = 2048  # the most, where a config.json says nothing
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -18,9 +21,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "attention_logit_cap": (0,),
     "clip_qkv": (),
     "qkv_clip": (),
-    "use_qk_norm": (False,),
-    "qk_norm": (False,),
-    "qk_layernorm": (False,),
     "use_bidirectional_attention": (False,),
     "is_causal": (True,),
     "attention_sink": (False,),
@@ -84,8 +84,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 def refuse_settings(raw: dict[str, object], where: str) -> None:
     """Raises InputError naming a setting of a config.json with which this decoder would compute something else."""
-    if raw.get("model_type") not in ("llama", "qwen2"):
-        return  # refused as a whole, by its name
+    family = family_of(raw, where)
     for name, harmless in NEUTRAL.items():
         value = raw.get(name)
         if value is not None and not any(value == good and _truth(value) == _truth(good) for good in harmless):
@@ -94,16 +93,32 @@ def refuse_settings(raw: dict[str, object], where: str) -> None:
     kinds = raw.get("layer_types")
     if kinds is not None and (not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)):
         raise InputError(f"{where}: layer_types {_said(kinds)} are not supported; only full_attention is")
-    qwen = raw.get("model_type") == "qwen2"
-    for name in ("attention_bias", "qkv_bias"):
-        bias = raw.get(name)
-        if bias is not None and bias is not qwen:
-            raise InputError(f"{where}: {name} {_said(bias)} contradicts model_type {_said(raw.get('model_type'))}")
-    window, positions = raw.get("sliding_window"), raw.get("max_position_embeddings", 2048)
-    if window is None or qwen or raw.get("use_sliding_window") is False:
-        return  # Qwen2 states a window that it does not use
+    facts = {"attention_bias": family.qkv_bias, "qkv_bias": family.qkv_bias}
+    facts |= dict.fromkeys(("use_qk_norm", "qk_norm", "qk_layernorm"), family.qk_norm)
+    for name, fact in facts.items():
+        said = raw.get(name)
+        if said is not None and said is not fact:
+            raise InputError(f"{where}: {name} {_said(said)} contradicts model_type {_said(raw.get('model_type'))}")
+    window, positions = raw.get("sliding_window"), raw.get("max_position_embeddings", POSITIONS)
+    if window is None or family.optional_window or family.window or raw.get("use_sliding_window") is False:
+        return
     if type(window) is not int or type(positions) is not int or window < positions:
         raise InputError(f"{where}: sliding_window {_said(window)} is not supported")
+
+
+def window_of(raw: dict[str, object], where: str) -> int | None:
+    """How many tokens attention reaches back, itself included; None: all.
+
+    Raises:
+        InputError: a window that is no number of tokens.
+    """
+    family = family_of(raw, where)
+    if family.window is None or "injection" in raw:  # a config.json of ours has it as its most positions
+        return None
+    window = raw.get("sliding_window", family.window)
+    if window is not None and (type(window) is not int or window < 1):
+        raise InputError(f"{where}: sliding_window {_said(window)} is no number of tokens")
+    return window
 
 
 def _truth(value: object) -> bool:

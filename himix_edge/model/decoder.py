@@ -1,7 +1,10 @@
-"""A Llama / Qwen2 decoder whose KV cache may start with vision slots (HiMix, arXiv 2501.10318, section 3).
+"""A Llama-like decoder whose KV cache may start with vision slots (HiMix, arXiv 2501.10318, section 3).
 
 Shapes: B batch, T new tokens, P cached slots, L layers, H query heads, G key/value heads, h head dim.
 Parameter names are Hugging Face's, plus the authors' `input_layernorm_img`, `k_proj_img` and `v_proj_img`.
+
+Where the family norms queries and keys per head (Qwen3), the image's keys are not normed: `k_norm` is learned for the
+text's, and a key of a fixed length could not make a place of the image quiet for all queries.
 """
 
 import math
@@ -103,7 +106,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention. With `vision_size` it also owns the image's projections of this layer."""
+    """Grouped-query attention. With `vision_size` it also owns the image's projections of this layer.
+
+    `q_norm` and `k_norm` are over one head's channels, and learned ones only where the family has them.
+    """
 
     def __init__(self, config: DecoderConfig, vision_size: int | None):
         super().__init__()
@@ -117,6 +123,9 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden, config.kv_size, bias=bias)
         self.v_proj = nn.Linear(hidden, config.kv_size, bias=bias)
         self.o_proj = nn.Linear(config.q_size, hidden, bias=False)
+        self.q_norm, self.k_norm = (
+            RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity() for _ in range(2)
+        )
         if vision_size is not None:
             self.k_proj_img = nn.Linear(vision_size, config.kv_size, bias=bias)
             self.v_proj_img = nn.Linear(vision_size, config.kv_size, bias=bias)
@@ -124,13 +133,17 @@ class Attention(nn.Module):
     def split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, d) -> query (B, H, T, h), key and value (B, G, T, h), not rotated yet."""
+        query, key = self.split(self.q_proj(x), self.heads), self.split(self.k_proj(x), self.kv_heads)
+        return self.q_norm(query), self.k_norm(key), self.split(self.v_proj(x), self.kv_heads)
+
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, d) -> output (B, T, d) and this layer's keys and values (B, G, P+T, h)."""
-        query = rotate(self.split(self.q_proj(x), self.heads), cos, sin)
-        key = rotate(self.split(self.k_proj(x), self.kv_heads), cos, sin)
-        value = self.split(self.v_proj(x), self.kv_heads)
+        query, key, value = self.project(x)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         out = attend(query, key, value, mask)

@@ -119,6 +119,8 @@ class Layer(nn.Module):
         attn, mlp = layer.self_attn, layer.mlp
         self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.qkv = SideBySide([attn.q_proj, attn.k_proj, attn.v_proj])
+        qk_norm = config.decoder.qk_norm
+        self.q_norm, self.k_norm = (Norm(n) if qk_norm else nn.Identity() for n in (attn.q_norm, attn.k_norm))
         self.out = int8_if_quantized(attn.o_proj, config)
         self.down = int8_if_quantized(mlp.down_proj, config)
         self.pieces = len(self.down.parts) if isinstance(self.down, Pieces) else 1
@@ -163,6 +165,7 @@ class Decoder(nn.Module):
             query, key, value = (
                 made.unflatten(2, (-1, self.head_dim)) for made in layer.qkv(layer.before_attention(x))
             )
+            query, key = layer.q_norm(query), layer.k_norm(key)
             stored, first = self.cache.layer(i), filled[i in self.plain]
             for cache, new in zip(stored, (self.rotary(key, cos, sin), value), strict=True):
                 torch.ops.llama.update_cache(new, cache, first)

@@ -101,6 +101,8 @@ class FusedStack(nn.Module):
                 qkv = [self.joined[str(i)](normed), None, None]
             else:
                 qkv = [attn.q_proj(normed), attn.k_proj(normed), attn.v_proj(normed)]
+            if self.config.qk_norm:
+                qkv = normed_heads(self.config, attn, qkv)
             cache = [past[2 * i], past[2 * i + 1]] if past else [None, None]
             length = [text_last, text_total] if i in self.without_image else [seqlens_k, total]
             attended, key, value = group_query_attention(
@@ -168,6 +170,21 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         x, present = self.stack(self.embedding(input_ids), position_ids, seqlens_k, total_sequence_length, past)
         return (self.head(self.stack.norm(x[:, -1])), *present)
+
+
+def normed_heads(config: DecoderConfig, attention: Any, qkv: list[Any]) -> list[Any]:
+    """Query, key and value (1, T, heads * h), the first two normed per head: the operator rotates what it gets.
+
+    `qkv` are the three, or all in the first.
+    """
+    query, key, value = qkv
+    if key is None:
+        query, key, value = query.split([config.q_size, config.kv_size, config.kv_size], dim=-1)
+    query, key = (
+        norm(made.unflatten(-1, (-1, config.head_dim))).flatten(-2)
+        for norm, made in ((attention.q_norm, query), (attention.k_norm, key))
+    )
+    return [query, key, value]
 
 
 def group_query_attention(config: DecoderConfig, inputs: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
