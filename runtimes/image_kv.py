@@ -22,11 +22,14 @@ MAX_HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class ImageKV:
-    """key, value float32 (I, G, N, h), I as in `ModelConfig.vision_rows`.
+    """What the decoder's attention sees of an image: the extra keys and values of HiMix (arXiv 2501.10318, section 3).
 
-    `model_id` names the tower and injection weights that made them.
-
-    `next_position` is the rotary position of the first text token behind it: 0 for HiMix, N for a vanilla model.
+    Attributes:
+        key: float32 (I, G, N, h): I rows as in `ModelConfig.vision_rows` (one for each layer that sees the image,
+            unless layers share them), G key/value heads, N image tokens, h numbers a head; not rotated.
+        value: float32 (I, G, N, h).
+        model_id: names the tower and injection weights that made them.
+        next_position: rotary position of the first text token behind it: 0 for HiMix, N for a vanilla model.
     """
 
     key: Floats

@@ -80,7 +80,7 @@ class Session:
 
     @property
     def capacity(self) -> int:
-        """Cache slots: vision tokens, prompt and answer together."""
+        """Cache slots, one a token: vision tokens, prompt and answer together."""
         return self.engine.capacity
 
     @property
@@ -99,7 +99,12 @@ class Session:
         return self.encode_images([image])
 
     def encode_images(self, images: Sequence[Image]) -> ImageKV:
-        """Several images' keys and values, joined; `self.stats` has the times of the image stages."""
+        """Several images' keys and values, joined along N; `self.stats` has the times of the image stages.
+
+        Raises:
+            InputError: as `encode_image`; also several images for a vanilla model, which takes one, and ImageKVs that
+                another model made.
+        """
         stats = self.stats = Stats()
         return self.vision(images, stats)
 
@@ -132,13 +137,18 @@ class Session:
         return Chat(self, image).send(prompt, max_new_tokens, temperature, top_p, seed, stop)
 
     def chat(self, image: Image | Sequence[Image] | None = None, system: str | None = None) -> "Chat":
-        """A conversation of several turns; each turn adds to the cache, nothing is computed twice."""
+        """A conversation of several turns; each turn adds to the cache, nothing is computed twice.
+
+        Args:
+            image: as in `generate`; it is encoded once, when the first message is sent.
+            system: a system message in front of the conversation.
+        """
         return Chat(self, image, system)
 
     def answer(
         self, prompt: str, image: Image | Sequence[Image] | None = None, max_new_tokens: int | None = None
     ) -> str:
-        """The whole greedy answer as one string."""
+        """The whole greedy answer as one string, without white space at its ends; errors as in `generate`."""
         return "".join(piece.text for piece in self.generate(prompt, image, max_new_tokens, temperature=0)).strip()
 
     def vision(self, image: Image | Sequence[Image] | None, stats: Stats) -> ImageKV:
