@@ -31,23 +31,41 @@ USUAL_QUESTIONS = ((100 << 20, 1000), (1 << 30, 8))  # by the model's float32 by
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the user asked for."""
+    """What the user asked for.
 
-    model: str  # what `open_source` takes; with `random_weights` the name of a preset
+    Attributes:
+        model: what `himix_edge.load_checkpoint` takes; with `random_weights` the name of a preset.
+        target: `onnx`, `openvino`, or another of `himix export --help`.
+        precision: of the weights: `none` (float), `int8` or `int4`.
+        out: the bundle's folder.
+        group_size: columns that share a 4-bit scale: 32, 64 or 128.
+        capacity: cache slots, one a token; None: the model's max_position_embeddings, at most 2048.
+        policy: YAML with changes to the precision's policy.
+        rounding: `tuned`, `gptq` (arXiv 2210.17323) or `nearest`; None: gptq, small language models tuned.
+        calibration: LLaVA-format file to calibrate on; None: the probe.
+        int8_activations: None: where weights are quantized.
+        probe: LLaVA-format file of real images and prompts for the gate.
+        probe_questions: ask only the first so many of them; None: fewer, the larger the model.
+        random_weights: a preset at its real size, without a checkpoint.
+        tower: with `random_weights`: another tower than the preset's.
+        force: replace an existing bundle.
+    """
+
+    model: str
     target: str
-    precision: Precision  # none, int8, int4
+    precision: Precision
     out: Path
     group_size: int = 32
-    capacity: int | None = None  # cache slots; None: the model's max_position_embeddings, at most 2048
-    policy: Path | None = None  # YAML with changes to the precision's policy
-    rounding: Rounding | None = None  # None: see `choose_rounding`
-    calibration: Path | None = None  # LLaVA-format file to calibrate on; None: the probe
-    int8_activations: bool | None = None  # None: where weights are quantized
-    probe: Path = PROBE  # LLaVA-format file of real images and prompts for the gate
-    probe_questions: int | None = None  # ask only the first so many of them; None: fewer, the larger the model
-    random_weights: bool = False  # a preset at its real size, without a checkpoint
-    tower: str | None = None  # with `random_weights`: another tower than the preset's
-    force: bool = False  # replace an existing bundle
+    capacity: int | None = None
+    policy: Path | None = None
+    rounding: Rounding | None = None
+    calibration: Path | None = None
+    int8_activations: bool | None = None
+    probe: Path = PROBE
+    probe_questions: int | None = None
+    random_weights: bool = False
+    tower: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)

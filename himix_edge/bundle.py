@@ -33,7 +33,14 @@ __all__ = [
 
 
 class Bundle:
-    """An opened bundle. `held` are its files as they were verified."""
+    """An opened bundle.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it says about itself; docs/bundle-format.md is the specification.
+        config: its model's configuration.
+        held: its files as they were verified.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, held: HeldFiles | None = None):
         self.folder = folder

@@ -16,15 +16,8 @@ from himix_edge.presets import SHIPPED
 from tests.generated_docs import generated
 
 ROOT = Path(__file__).parents[1]
-GUIDES = (
-    "export",
-    "convert",
-    "run",
-    "evaluate",
-    "train",
-    "bench",
-)  # each with what those before it made
-PAGES = ["README.md", "docs/getting-started.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
+GUIDES = ("export", "convert", "run", "evaluate", "train", "bench")  # each with what those before it made
+PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
 LONGEST_README = 130  # lines
 

@@ -1,12 +1,15 @@
 """`import himix_edge as hx`: what it offers, and that offering it needs neither PyTorch nor a runtime."""
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import himix_edge as hx
+from himix_edge import runtimes
 
 HEAVY = ("torch", "onnxruntime", "onnx", "openvino", "executorch", "coremltools", "transformers", "numpy", "PIL")
 WITHOUT = f"""
@@ -42,6 +45,14 @@ def test_every_name_is_there_and_says_what_it_does(name):
     found = getattr(hx, name)
     assert callable(found)
     assert inspect.getdoc(found)
+
+
+def test_the_documentation_names_all_of_it():
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^::: himix_edge\.([A-Za-z_.]+)$", page, re.MULTILINE))
+    assert set(hx.__all__) - {"__version__"} <= shown
+    assert {f"runtimes.{name}" for name in runtimes.__all__ if name not in hx.__all__} <= shown
+    assert "`himix_edge.__version__`" in page
 
 
 def test_an_unknown_name_is_an_attribute_error():
