@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the Neural Engine
 PREFILL = 64  # tokens that the decoder's prefill function takes at once
@@ -25,7 +28,7 @@ class CoreMlEngine:
         self.capacity, self._rows = capacity, config.vision_rows
         packages = {role: files[role].parent for role in ROLES}
         apple = sys.platform == "darwin" and rounding
-        self._models: Any = _Apple(packages) if apple else _Interpreted(packages, rounding)
+        self._models: _Apple | _Interpreted = _Apple(packages) if apple else _Interpreted(packages, rounding)
         decoder = config.decoder
         slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         shape = (decoder.num_hidden_layers, decoder.num_key_value_heads, slots, decoder.head_dim)
@@ -88,7 +91,7 @@ class _Interpreted:
             name: Interpreter(programs["decoder"], name, packages["decoder"], rounding, weights)
             for name in ("prefill", "decode")
         }
-        self._states: dict[str, Any] = {}
+        self._states: dict[str, Tensor] = {}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return self._functions["decode"].state_shapes()

@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,51 @@ from torch.nn import functional as F
 
 from himix_edge.errors import InputError
 from himix_edge.runtimes.coreml import RUNTIME
+from himix_edge.runtimes.coreml.mil import Function, Given, Operation, Program, Variable
 from himix_edge.runtimes.coreml.mil_file import check_program
 from himix_edge.runtimes.registry import missing_packages
 
-Operator = Callable[[dict[str, Any]], Any]
+Value = Tensor | str | list["Value"] | None
 CACHE_BYTES = 1 << 30
 MAX_ELEMENTS = 1 << 28  # of one result, 1 GiB in float32
 
 
-def load_program(package: Path) -> Any:
+class Arguments:
+    """An operation's inputs by name. Raises InputError for one that is of another kind than its operator takes."""
+
+    def __init__(self, values: dict[str, Value]):
+        self._values = values
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self.get(name)
+        if found is None:
+            raise InputError(f"an operator lacks its {name}")
+        return found
+
+    def get(self, name: str) -> Tensor | None:
+        """A tensor that may be left out."""
+        found = self._values.get(name)
+        if found is not None and not isinstance(found, Tensor):
+            raise InputError(f"an operator's {name} is no tensor")
+        return found
+
+    def text(self, name: str) -> str:
+        """A string."""
+        return str(self._values[name])
+
+    def several(self, name: str) -> list[Tensor]:
+        """A list of tensors."""
+        found = self._values[name]
+        tensors = [one for one in found if isinstance(one, Tensor)] if isinstance(found, list) else []
+        if not isinstance(found, list) or len(tensors) < len(found):
+            raise InputError(f"an operator's {name} are no tensors")
+        return tensors
+
+
+Operator = Callable[[Arguments], Tensor | tuple[Tensor, ...]]
+
+
+def load_program(package: Path) -> Program:
     """The MIL program of a saved .mlpackage.
 
     Raises:
@@ -45,7 +80,9 @@ def load_program(package: Path) -> Any:
     try:
         spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))
         check_program(spec, package, OPERATORS.keys() | SPECIAL | {"write_state"})  # an update, as it is stored
-        return load(spec, specification_version=spec.specificationVersion, file_weights_dir=str(data / "weights"))
+        weights = str(data / "weights")
+        program: Program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=weights)
+        return program
     except InputError:
         raise
     except Exception as error:  # protobuf's, coremltools' and the system's
@@ -59,7 +96,7 @@ class Dequantized:
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
 
-    def __call__(self, operation: Any) -> Tensor:
+    def __call__(self, operation: Operation) -> Tensor:
         """Integers times scales in float32; what float16 arithmetic would round is the runtime's business."""
         weight = self._kept.get(id(operation))
         if weight is None:
@@ -74,7 +111,7 @@ class Interpreter:
     """One function of a program. States are kept by the caller; an update puts a new tensor in the place of the old."""
 
     def __init__(
-        self, program: Any, function: str, where: Path, rounding: bool = True, weights: Dequantized | None = None
+        self, program: Program, function: str, where: Path, rounding: bool = True, weights: Dequantized | None = None
     ):
         """Without `rounding` what is declared float16 is computed and kept in float32. `weights` may be shared.
 
@@ -95,7 +132,7 @@ class Interpreter:
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the function's states."""
         return {
-            operation.input.name: tuple(operation.outputs[0].shape)
+            operation.input.name: tuple(_lengths(operation.outputs[0]))
             for operation in self._function.operations if operation.op_type == "read_state"
         }  # fmt: skip
 
@@ -113,7 +150,7 @@ class Interpreter:
             if name in inputs and tuple(inputs[name].shape) != tuple(variable.shape):
                 shapes = f"{tuple(variable.shape)}, the manifest's model gives {tuple(inputs[name].shape)}"
                 raise InputError(f"{self._where}: takes {name} as {shapes}")
-        values: dict[Any, Any] = dict(inputs)
+        values = dict(inputs)
         for operation, finished in zip(self._function.operations, self._last_used, strict=True):
             if operation.op_type not in ("const", "constexpr_blockwise_shift_scale"):  # looked up where they are used
                 for output, result in zip(operation.outputs, self._results(operation, values, states), strict=True):
@@ -122,11 +159,13 @@ class Interpreter:
                 values.pop(name, None)
         return {output.name: values[output.name] for output in self._function.outputs}
 
-    def _results(self, operation: Any, values: dict[Any, Any], states: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    def _results(
+        self, operation: Operation, values: dict[str, Tensor], states: dict[str, Tensor]
+    ) -> tuple[Tensor, ...]:
         kind = operation.op_type
         if kind == "read_state":
             return (states[operation.input.name],)
-        arguments = {name: self._value(values, given) for name, given in operation.inputs.items()}
+        arguments = Arguments({name: self._value(values, given) for name, given in operation.inputs.items()})
         if kind == "coreml_update_state":
             states[operation.state.name] = arguments["value"]
             return (arguments["value"],)
@@ -134,7 +173,7 @@ class Interpreter:
         results = made if isinstance(made, tuple) else (made,)
         return tuple(result.to(self._dtype(output)) for output, result in zip(operation.outputs, results, strict=True))
 
-    def _value(self, values: dict[Any, Any], given: Any) -> Any:
+    def _value(self, values: dict[str, Tensor], given: Given) -> Value:
         if given is None:
             return None
         if isinstance(given, list | tuple):
@@ -145,22 +184,26 @@ class Interpreter:
             return None  # a state, which its operator looks up itself
         if given.op.op_type == "constexpr_blockwise_shift_scale":
             return self._weights(given.op)
-        value = given.val
-        return value if isinstance(value, str | bool) else _tensor(value)
+        return given.val if isinstance(given.val, str) else _tensor(given.val)
 
-    def _dtype(self, variable: Any) -> torch.dtype:
+    def _dtype(self, variable: Variable) -> torch.dtype:
         from coremltools.converters.mil.mil.types import builtin_to_string
 
         return self._types[builtin_to_string(variable.dtype)]
 
 
-def _check_size(variable: Any, where: Path) -> None:
-    shape = tuple(variable.shape)
-    if not all(isinstance(length, int | np.integer) for length in shape) or math.prod(map(int, shape)) > MAX_ELEMENTS:
-        raise InputError(f"{where}: {variable.name} would have the shape {shape!s:.100}; refused")
+def _check_size(variable: Variable, where: Path) -> None:
+    lengths = _lengths(variable)
+    if len(lengths) < len(variable.shape) or math.prod(lengths) > MAX_ELEMENTS:
+        raise InputError(f"{where}: {variable.name} would have the shape {tuple(variable.shape)!s:.100}; refused")
 
 
-def _last_used(function: Any) -> list[list[str]]:
+def _lengths(variable: Variable) -> list[int]:
+    """Of the axes whose length is known."""
+    return [int(length) for length in variable.shape if isinstance(length, int | np.integer)]
+
+
+def _last_used(function: Function) -> list[list[str]]:
     """For each operation the values that nothing needs after it."""
     last: dict[str, int] = {}
     for i, operation in enumerate(function.operations):
@@ -174,7 +217,7 @@ def _last_used(function: Any) -> list[list[str]]:
     return finished
 
 
-def _dequantize(operation: Any) -> Tensor:
+def _dequantize(operation: Operation) -> Tensor:
     """The weight of a constexpr_blockwise_shift_scale, with few copies: the largest make up most of what is in use."""
     weight = torch.from_numpy(np.array(operation.data.val, np.float32))
     for given, change in ((operation.offset, Tensor.sub_), (operation.scale, Tensor.mul_)):
@@ -189,7 +232,7 @@ def _block(length: int, count: int) -> tuple[int, int]:
     return count, length // count
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: object) -> Tensor:
     array = np.asarray(value)
     if array.dtype.kind in "iu" and array.dtype.itemsize < 4:  # int4 arrives as an int8 with metadata
         array = array.astype(np.int32)
@@ -202,11 +245,11 @@ TYPES = {
 }  # fmt: skip
 
 
-def _float(x: Any) -> Any:
-    return x.float() if isinstance(x, Tensor) and x.dtype == torch.float16 else x
+def _float(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float16 else x
 
 
-def _numbers(x: Any) -> list[int]:
+def _numbers(x: Tensor) -> list[int]:
     return [int(n) for n in x.flatten()]
 
 
@@ -219,65 +262,68 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
 
 
 def _reduce(function: Callable[..., Tensor]) -> Operator:
-    def operate(a: dict[str, Any]) -> Tensor:
+    def operate(a: Arguments) -> Tensor:
         x = _float(a["x"])
-        axes = _numbers(a["axes"]) if a.get("axes") is not None else list(range(x.dim()))
+        given = a.get("axes")
+        axes = list(range(x.dim())) if given is None else _numbers(given)
         return function(x, dim=axes, keepdim=bool(a["keep_dims"]))
 
     return operate
 
 
-def _gelu(a: dict[str, Any]) -> Tensor:
+def _gelu(a: Arguments) -> Tensor:
     modes = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
-    return F.gelu(_float(a["x"]), approximate=modes[a["mode"]])
+    return F.gelu(_float(a["x"]), approximate=modes[a.text("mode")])
 
 
-def _layer_norm(a: dict[str, Any]) -> Tensor:
+def _layer_norm(a: Arguments) -> Tensor:
     x = _float(a["x"])
     axes = [axis % x.dim() for axis in _numbers(a["axes"])]
     mean = x.mean(dim=axes, keepdim=True)
     normed = (x - mean) * torch.rsqrt((x - mean).square().mean(dim=axes, keepdim=True) + a["epsilon"].float())
-    if a.get("gamma") is not None:
-        normed = normed * a["gamma"].float()
-    return normed if a.get("beta") is None else normed + a["beta"].float()
+    gamma, beta = a.get("gamma"), a.get("beta")
+    if gamma is not None:
+        normed = normed * gamma.float()
+    return normed if beta is None else normed + beta.float()
 
 
-def _linear(a: dict[str, Any]) -> Tensor:
+def _linear(a: Arguments) -> Tensor:
     bias = a.get("bias")
     return F.linear(_float(a["x"]), a["weight"].float(), None if bias is None else bias.float())
 
 
-def _matmul(a: dict[str, Any]) -> Tensor:
+def _matmul(a: Arguments) -> Tensor:
     x, y = _float(a["x"]), _float(a["y"])
     x = x.transpose(-1, -2) if a["transpose_x"] else x
     return x @ (y.transpose(-1, -2) if a["transpose_y"] else y)
 
 
-def _convolution(a: dict[str, Any]) -> Tensor:
+def _convolution(a: Arguments) -> Tensor:
     x, weight, bias = _float(a["x"]), a["weight"].float(), a.get("bias")
     strides, dilations = _numbers(a["strides"]), _numbers(a["dilations"])
     below, above = [0] * (x.dim() - 2), [0] * (x.dim() - 2)
-    if a["pad_type"] == "custom":
+    if a.text("pad_type") == "custom":
         below, above = _numbers(a["pad"])[::2], _numbers(a["pad"])[1::2]
-    elif a["pad_type"] != "valid":
-        raise InputError(f"the Core ML interpreter has no padding {a['pad_type']!r}; open it on macOS")
+    elif a.text("pad_type") != "valid":
+        raise InputError(f"the Core ML interpreter has no padding {a.text('pad_type')!r}; open it on macOS")
     edges = [n for pair in reversed(list(zip(below, above, strict=True))) for n in pair]
     convolve = {1: F.conv1d, 2: F.conv2d}[x.dim() - 2]
     bias = None if bias is None else bias.float()
     return convolve(F.pad(x, edges), weight, bias, strides, 0, dilations, int(a["groups"]))
 
 
-def _attention(a: dict[str, Any]) -> Tensor:
+def _attention(a: Arguments) -> Tensor:
     mask = a.get("attn_mask")
     mask = mask.float() if mask is not None and mask.dtype != torch.bool else mask
     return F.scaled_dot_product_attention(_float(a["query"]), _float(a["key"]), _float(a["value"]), attn_mask=mask)
 
 
-def _slices(a: dict[str, Any], size: list[int]) -> tuple[Any, list[int]]:
+def _slices(a: Arguments, size: list[int]) -> tuple[tuple[slice, ...], list[int]]:
     """Python slices of slice_by_index and slice_update, and the axes to squeeze."""
     begin, end = _numbers(a["begin"]), _numbers(a["end"])
-    stride = _numbers(a["stride"]) if a.get("stride") is not None else [1] * len(begin)
-    masks = {n: [bool(b) for b in a[n]] if a.get(n) is not None else [False] * len(begin)
+    given = a.get("stride")
+    stride = [1] * len(begin) if given is None else _numbers(given)
+    masks = {n: [False] * len(begin) if (mask := a.get(n)) is None else [bool(b) for b in mask]
              for n in ("begin_mask", "end_mask", "squeeze_mask")}  # fmt: skip
     slices = []
     for i, length in enumerate(size):
@@ -291,31 +337,31 @@ def _slices(a: dict[str, Any], size: list[int]) -> tuple[Any, list[int]]:
     return tuple(slices), [i for i, squeezed in enumerate(masks["squeeze_mask"]) if squeezed]
 
 
-def _slice(a: dict[str, Any]) -> Tensor:
+def _slice(a: Arguments) -> Tensor:
     slices, squeezed = _slices(a, list(a["x"].shape))
-    taken: Tensor = a["x"][slices]
+    taken = a["x"][slices]
     return taken.squeeze(squeezed) if squeezed else taken
 
 
-def _slice_update(a: dict[str, Any]) -> Tensor:
+def _slice_update(a: Arguments) -> Tensor:
     slices, _ = _slices(a, list(a["x"].shape))
-    written: Tensor = a["x"].clone()
+    written = a["x"].clone()
     written[slices] = a["update"].to(written.dtype)
     return written
 
 
-def _gather(a: dict[str, Any]) -> Tensor:
+def _gather(a: Arguments) -> Tensor:
     axis, indices = int(a["axis"]) % a["x"].dim(), a["indices"].long()
-    if a.get("batch_dims") is not None and int(a["batch_dims"]):
+    if (batch := a.get("batch_dims")) is not None and int(batch):
         raise InputError("the Core ML interpreter has no gather with batch_dims; open it on macOS")
-    taken: Tensor = a["x"].index_select(axis, indices.flatten())
+    taken = a["x"].index_select(axis, indices.flatten())
     return taken.unflatten(axis, indices.shape) if indices.dim() else taken.squeeze(axis)
 
 
-def _pad(a: dict[str, Any]) -> Tensor:
+def _pad(a: Arguments) -> Tensor:
     pads, x = _numbers(a["pad"]), _float(a["x"])
-    if a["mode"] != "constant":
-        raise InputError(f"the Core ML interpreter has no padding {a['mode']!r}; open it on macOS")
+    if a.text("mode") != "constant":
+        raise InputError(f"the Core ML interpreter has no padding {a.text('mode')!r}; open it on macOS")
     edges = [n for i in range(len(pads) - 2, -1, -2) for n in pads[i : i + 2]]
     return F.pad(x, edges, value=float(a["constant_val"]))
 
@@ -341,10 +387,10 @@ OPERATORS: dict[str, Operator] = {
     "reshape": lambda a: a["x"].reshape(_numbers(a["shape"])),
     "transpose": lambda a: a["x"].permute(_numbers(a["perm"])),
     "expand_dims": lambda a: _expand_dims(a["x"], _numbers(a["axes"])),
-    "squeeze": lambda a: a["x"].squeeze(_numbers(a["axes"])) if a.get("axes") is not None else a["x"].squeeze(),
+    "squeeze": lambda a: a["x"].squeeze() if a.get("axes") is None else a["x"].squeeze(_numbers(a["axes"])),
     "split": lambda a: tuple(a["x"].split(_numbers(a["split_sizes"]), dim=int(a["axis"]))),
-    "concat": lambda a: torch.cat(a["values"], dim=int(a["axis"])),
-    "stack": lambda a: torch.stack(a["values"], dim=int(a["axis"])),
+    "concat": lambda a: torch.cat(a.several("values"), dim=int(a["axis"])),
+    "stack": lambda a: torch.stack(a.several("values"), dim=int(a["axis"])),
     "tile": lambda a: a["x"].tile(_numbers(a["reps"])),
 }  # fmt: skip
 SPECIAL = {"const", "constexpr_blockwise_shift_scale", "read_state", "coreml_update_state"}

@@ -1,7 +1,22 @@
 """What coremltools lacks: operators that torch.export emits, and a way to compare constants in little memory."""
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol
+
+from himix_edge.runtimes.coreml.mil import Function, Variable
+
+
+class Context(Protocol):
+    """The values of the program that coremltools is building."""
+
+    def add(self, value: Variable, torch_name: str) -> None: ...
+
+
+class Node(Protocol):
+    """An operator of the exported graph, as coremltools sees it."""
+
+    name: str
 
 
 def register_conversions() -> None:
@@ -19,7 +34,7 @@ def _register_operators() -> None:
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
     from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 
-    def himix_edge_write_slots(context: Any, node: Any) -> None:
+    def himix_edge_write_slots(context: Context, node: Node) -> None:
         cache, new, layer, start = _get_inputs(context, node)
         index, zero, one = layer.val, np.array([0], np.int32), np.int32(1)
         begin = Builder.concat(values=[np.array([index, 0], np.int32), start, zero], axis=0)
@@ -31,7 +46,7 @@ def _register_operators() -> None:
         )
         context.add(written, torch_name=node.name)
 
-    def himix_edge_alias(context: Any, node: Any) -> None:
+    def himix_edge_alias(context: Context, node: Node) -> None:
         (x,) = _get_inputs(context, node, expected=1)
         context.add(Builder.identity(x=x, name=node.name), torch_name=node.name)
 
@@ -49,10 +64,10 @@ def _register_deduplication() -> None:
     @register_pass(namespace="common", override=True, name="const_deduplication")
     class ExactDeduplication(const_deduplication):
         @staticmethod
-        def find_constants(blocks: list[Any]) -> dict[Any, list[Any]]:
+        def find_constants(blocks: Iterable[Function]) -> dict[Variable, list[Variable]]:
             """Each constant of the blocks with the others that are the same."""
-            first: dict[tuple[Any, ...], Any] = {}
-            duplicates: dict[Any, list[Any]] = {}
+            first: dict[tuple[object, ...], Variable] = {}
+            duplicates: dict[Variable, list[Variable]] = {}
             for operation in (operation for block in blocks for operation in list(block.operations)):
                 if operation.op_type != "const" or isinstance(variable := operation.outputs[0], ListVar):
                     continue
