@@ -15,9 +15,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 WIDTH = 100  # columns
 INTRODUCTION = """# Command line
 
-Exit codes: 0 done, 1 a bug, 2 bad input or usage, 3 a gate refused, 4 a needed package is missing. Results go to
-standard output, progress and errors to standard error. `--json` prints one JSON document. `himix-export`
-is `himix export`.
+Exit codes: 0 done, 1 a bug, 2 bad input or usage, 3 a gate refused, 4 a needed package is missing, 130 interrupted.
+Results go to standard output, progress and errors to standard error. `--json` prints one JSON document. `himix-export`
+is `himix export`. What a command may replace, and where logs go: [Files](files.md).
 """
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -94,3 +95,18 @@ def test_help_is_whole_and_ends_with_an_example(name: str) -> None:
     assert not command.get_short_help_str(limit=68).endswith("...")  # of 80 columns
     shown = command.commands["run"] if isinstance(command, click.Group) else command
     assert f"himix {name}" in click.Context(shown, info_name=name).get_help().splitlines()[-1]
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """It, and all below it."""
+    yield name, command
+    for part, found in getattr(command, "commands", {}).items():
+        yield from commands(found, f"{name} {part}")
+
+
+@pytest.mark.parametrize(("name", "command"), commands(himix, "himix"))
+def test_every_option_says_what_it_is_and_tracebacks_can_be_asked_for(name: str, command: click.Command) -> None:
+    options = {option for each in command.params for option in each.opts if isinstance(each, click.Option)}
+    assert [each.opts for each in command.params if isinstance(each, click.Option) and not each.help] == []
+    assert "--traceback" in options
+    assert not command.get_short_help_str(limit=68).endswith("...") or name == "himix"

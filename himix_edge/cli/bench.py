@@ -58,6 +58,7 @@ def bench() -> None:
 
 @bench.command(
     "run",
+    short_help="Measure bundles, each in fresh processes.",
     epilog=examples(
         "himix bench bundles/nano-onnx-int8 --report latency.html",
         "himix bench bundles/nano-onnx-int8 --device ssh://pi@raspberrypi",
@@ -68,7 +69,8 @@ def bench() -> None:
 @click.option("--image", "image_mode", type=click.Choice(list(MODES)), default="cold", show_default=True,
               help="cold: encoded for every question; warm: its keys and values given; none: text only.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1, 1000), default=1, show_default=True, help="Joined for each question.")
-@click.option("--questions-per-image", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--questions-per-image", type=click.IntRange(1, 1000), default=1, show_default=True,
+              help="About each image, one after the other.")  # fmt: skip
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="Make every prompt so long. [default: as they come]")
 @click.option("--new-tokens", type=click.IntRange(min=1), default=32, show_default=True, help="Of every answer.")
 @click.option("--natural", is_flag=True, help="Let the model end its answers; --new-tokens is then the most.")

@@ -38,3 +38,5 @@ with_traceback = click.option(
 with_traceback(himix)
 for command in (train, convert, export, run, evaluate, verify, info, analyze, bench, report_command, devices):
     himix.add_command(with_traceback(command))
+for command in bench.commands.values():
+    with_traceback(command)

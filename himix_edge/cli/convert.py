@@ -31,7 +31,8 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 @click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels of a side. [default: the tower's]")
 @click.option("--chat-template", metavar="NAME_OR_FILE", help="For a model without a known chat template.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True,
+              help="What weights are stored as; one that does not fit is refused.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fresh weights.")
 @click.option("--force", is_flag=True, help="Replace an existing checkpoint that himix wrote.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

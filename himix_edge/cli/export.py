@@ -49,7 +49,11 @@ if TYPE_CHECKING:
     help="Of quantised weights: calibrated or plain. [default: gptq; small language models tuned; random ones nearest]",
 )
 @click.option("--calibration", type=click.Path(path_type=Path), help="LLaVA-format JSON to calibrate on.")
-@click.option("--activations", type=click.Choice(["int8", "float"]), help="[default: int8 where weights are quantised]")
+@click.option(
+    "--activations",
+    type=click.Choice(["int8", "float"]),
+    help="What linears multiply by. [default: int8 where weights are quantised]",
+)
 @click.option("--probe", type=click.Path(path_type=Path), help="LLaVA-format JSON of images and prompts for the gate.")
 @click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: by model size]")
 @click.option(

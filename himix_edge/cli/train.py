@@ -33,7 +33,8 @@ from himix_edge.errors import InputError
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/RECIPE or runs/RECIPE-vanilla]"
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of fresh weights, and of every choice of a sample.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
 @click.option("--force", is_flag=True, help="Replace an earlier run, which stays until the new one is complete.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
