@@ -135,13 +135,13 @@ class Benchmark:
             for bundle in export_all([plan(self.request(target, "none")) for target in ("onnx", "openvino")])
             if isinstance(bundle, Bundle)
         }
-        for name, quantise, target in (
+        for name, quantize, target in (
             ("onnxruntime's MatMulNBitsQuantizer", onnxruntime_nearest, "onnx"),
             ("NNCF, all layers", nncf_all_layers, "openvino"),
             ("NNCF, embedding and head 8 bit", nncf_default, "openvino"),
         ):
             bundle, began = float_bundles[target], time.monotonic()
-            path = quantise(bundle.role_path("decoder"), self.folder / name.replace(" ", "-"))
+            path = quantize(bundle.role_path("decoder"), self.folder / name.replace(" ", "-"))
             seconds = time.monotonic() - began
             size = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
             values = self.measure(load_engine(bundle, role_files={"decoder": path}, activations="int8"))

@@ -35,7 +35,7 @@ class ExportRequest:
 
     Attributes:
         model: what `himix_edge.load_checkpoint` takes; with `random_weights` the name of a preset.
-        target: `onnx`, `openvino`, or another of `himix export --help`.
+        target: one of `himix export --help`.
         precision: of the weights: `none` (float), `int8` or `int4`.
         out: the bundle's folder.
         group_size: columns that share a 4-bit scale: 32, 64 or 128.

@@ -23,7 +23,7 @@ from himix_edge.export.quantization.policy import Policy, check_overrides, role_
 from himix_edge.model import VisionLanguageModel
 
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
-MAX_SCALE = 65504.0  # float16's largest number, which is how OpenVINO and Core ML store them
+MAX_SCALE = 65504.0  # float16's largest number: some formats store them so
 ROUNDING = 0.5 + 2**-8  # steps by which plain rounding may be off: half a step, and the scale's own bf16 rounding
 
 

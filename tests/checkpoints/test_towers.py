@@ -71,7 +71,7 @@ def load(folder, **options):
     return tower.eval()
 
 
-def normalised(pixels, config):
+def normalized(pixels, config):
     mean, std = (torch.tensor(values) for values in (config.image_mean, config.image_std))
     return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
 
@@ -84,7 +84,7 @@ def test_equals_transformers(folders, family, layer):
     size = tower.config.image_size
     pixels = torch.randint(256, (2, size, size, 3), dtype=torch.uint8)
     with torch.no_grad():
-        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[layer]
+        states = reference(normalized(pixels, tower.config), output_hidden_states=True).hidden_states[layer]
         features = tower(pixels)
     expected = states if family in ("siglip", "hiera") else states[:, 1:]
     assert features.shape[1:] == (tower.config.num_tokens, tower.config.feature_size)
@@ -96,12 +96,12 @@ def test_token_selection_and_levels(folders):
     pixels = torch.randint(256, (1, 30, 30, 3), dtype=torch.uint8)
     tower = load(folder, feature_layers=(-2, -4), drop_first_token=False)
     with torch.no_grad():
-        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states
+        states = reference(normalized(pixels, tower.config), output_hidden_states=True).hidden_states
         assert torch.allclose(tower(pixels), torch.cat([states[-2], states[-4]], -1), rtol=0, atol=2e-5)
         # the authors' "patch" selection drops SigLIP's first patch too
         siglip, model = folders["siglip"]
         dropped = load(siglip, drop_first_token=True)
-        expected = model(normalised(pixels, dropped.config), output_hidden_states=True).hidden_states[-2][:, 1:]
+        expected = model(normalized(pixels, dropped.config), output_hidden_states=True).hidden_states[-2][:, 1:]
         assert torch.allclose(dropped(pixels), expected, rtol=0, atol=2e-5)
 
 
@@ -123,7 +123,7 @@ def test_another_image_size_interpolates_positions_as_transformers_does(folders,
     pixels = torch.randint(256, (1, size, size, 3), dtype=torch.uint8)
     options = {} if family == "dinov2" else {"interpolate_pos_encoding": True}
     with torch.no_grad():
-        states = reference(normalised(pixels, tower.config), output_hidden_states=True, **options).hidden_states
+        states = reference(normalized(pixels, tower.config), output_hidden_states=True, **options).hidden_states
         assert tower.config.num_tokens == (size // 7) ** 2 + (family != "siglip")
         assert torch.allclose(tower(pixels), states[-2], rtol=0, atol=2e-5)
 
@@ -146,7 +146,7 @@ def test_the_vision_half_of_a_whole_model(config_type, model_type, family, tmp_p
     tower = load(tmp_path, drop_first_token=False)
     pixels = torch.randint(256, (1, 30, 30, 3), dtype=torch.uint8)
     with torch.no_grad():
-        expected = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states[-2]
+        expected = reference(normalized(pixels, tower.config), output_hidden_states=True).hidden_states[-2]
         assert torch.allclose(tower(pixels), expected, rtol=0, atol=2e-5)
 
 
@@ -162,7 +162,7 @@ def test_the_variants_of_beit(tmp_path, settings):
     tower = load(tmp_path)
     pixels = torch.randint(256, (1, 28, 28, 3), dtype=torch.uint8)
     with torch.no_grad():
-        states = reference(normalised(pixels, tower.config), output_hidden_states=True).hidden_states
+        states = reference(normalized(pixels, tower.config), output_hidden_states=True).hidden_states
         assert torch.allclose(tower(pixels), states[-2][:, 1:], rtol=0, atol=2e-5)
 
 

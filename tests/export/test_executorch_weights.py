@@ -31,7 +31,7 @@ def test_pieces_are_equal_whole_groups_and_not_too_narrow():
     assert count(1536, 32, config=replace(TINY, architecture="vanilla")) == 1
 
 
-def quantised_input(x):
+def quantized_input(x):
     """Asymmetric int8 with one scale for each token, as XNNPACK has it."""
     low, high = x.amin(-1, keepdim=True).clamp_max(0), x.amax(-1, keepdim=True).clamp_min(0)
     scale = (high - low) / 255
@@ -48,7 +48,7 @@ def test_a_loud_channel_costs_only_its_own_piece():
     for count in (1, 4):
         found = Pieces(tensor, None, count)(x)
         parts = zip(x.chunk(count, 1), tensor.dequantize().chunk(count, 1), strict=True)
-        by_hand = sum(F.linear(quantised_input(part), weight) for part, weight in parts)
+        by_hand = sum(F.linear(quantized_input(part), weight) for part, weight in parts)
         torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=2e-2)
         off[count] = float((found - exact).square().mean())
     assert off[4] < 0.4 * off[1]
@@ -60,7 +60,7 @@ def test_linears_side_by_side_are_as_by_themselves_and_round_their_input_once():
     linears = [QuantizedLinear(quantize_tensor(torch.randn(16, 64), 4, 32), torch.randn(16)), plain]
     x = torch.randn(2, 3, 64)
     found = SideBySide(linears)(x)
-    torch.testing.assert_close(found[0], linears[0](quantised_input(x)), rtol=1e-4, atol=2e-2)
+    torch.testing.assert_close(found[0], linears[0](quantized_input(x)), rtol=1e-4, atol=2e-2)
     assert torch.equal(found[1], plain(x))
 
 

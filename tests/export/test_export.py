@@ -70,10 +70,10 @@ def test_graphs_are_fused(nano_bundles, precision):
     assert len(tables) == 1, "the tied embedding is stored once"
 
 
-def test_the_stored_integers_are_the_quantisers(nano_bundles):
-    quantised = pipeline.quantized_model(plan(request("nano", nano_bundles["int4"].parent / "x", precision="int4")))
+def test_the_stored_integers_are_the_quantizers(nano_bundles):
+    quantized = pipeline.quantized_model(plan(request("nano", nano_bundles["int4"].parent / "x", precision="int4")))
     _, initializers = operators(nano_bundles["int4"] / "decoder.onnx")
-    expected = quantised.tensors["model.layers.1.mlp.down_proj.weight"]
+    expected = quantized.tensors["model.layers.1.mlp.down_proj.weight"]
     packed = onnx.numpy_helper.to_array(initializers["model.layers.1.mlp.down_proj.weight.packed"])
     values = np.stack([packed & 15, packed >> 4], -1).reshape(expected.values.shape).astype(int) - 8
     assert (values == expected.values.numpy()).all()

@@ -91,26 +91,26 @@ def test_packing_for_onnx_runtime_keeps_integers_and_scales(bits, group, columns
 
 def test_policy_by_role():
     source = random_source(TINY, "tiny")
-    quantised = quantize(source, POLICIES["int4"])
-    bits = {name: tensor.bits for name, tensor in quantised.tensors.items()}
+    quantized = quantize(source, POLICIES["int4"])
+    bits = {name: tensor.bits for name, tensor in quantized.tensors.items()}
     assert bits["vision_tower.blocks.0.fc1.weight"] == 8
     assert bits["model.layers.1.self_attn.k_proj_img.weight"] == 8
     assert bits["model.layers.0.mlp.up_proj.weight"] == 4
     assert bits["model.embed_tokens.weight"] == 4
-    for name, tensor in quantised.reference.state_dict().items():
+    for name, tensor in quantized.reference.state_dict().items():
         if name.rpartition(".")[2] not in ("values", "scale"):
             assert torch.equal(tensor, source.weights[name].read().float())
     assert not quantize(source, POLICIES["none"]).tensors
 
 
-def test_the_reference_computes_with_the_dequantised_weights():
+def test_the_reference_computes_with_the_dequantized_weights():
     source = random_source(TINY, "tiny")
-    quantised = quantize(source, POLICIES["int4"])
+    quantized = quantize(source, POLICIES["int4"])
     plain = assemble(TINY, source.weights, "tiny")
-    state = {name: tensor.dequantize() for name, tensor in quantised.tensors.items()}
+    state = {name: tensor.dequantize() for name, tensor in quantized.tensors.items()}
     plain.load_state_dict(state, strict=False)
     ids, pixels = torch.randint(400, (1, 7)), torch.randint(256, (1, 32, 32, 3), dtype=torch.uint8)
-    assert torch.equal(quantised.reference(ids, pixel_values=pixels), plain(ids, pixel_values=pixels))
+    assert torch.equal(quantized.reference(ids, pixel_values=pixels), plain(ids, pixel_values=pixels))
 
 
 def test_working_on_some_rows_at_a_time_changes_nothing(monkeypatch):
@@ -129,12 +129,12 @@ def test_working_on_some_rows_at_a_time_changes_nothing(monkeypatch):
 
 def test_the_deviation_is_measured_not_assumed():
     weight = torch.randn(6, 64)
-    quantised = quantize_tensor(weight, 4, 32)
-    quantised.values[2, 3] += 3
-    off = (weight - quantised.dequantize()) / quantised.scale.repeat_interleave(32, 1)
-    assert deviation(weight, quantised, False).steps == pytest.approx(float(off.abs().max()), rel=1e-6)
-    assert deviation(weight, quantised, True).steps == pytest.approx(float(off.square().mean().sqrt()), rel=1e-6)
-    found = deviation(weight, quantised, False)
+    quantized = quantize_tensor(weight, 4, 32)
+    quantized.values[2, 3] += 3
+    off = (weight - quantized.dequantize()) / quantized.scale.repeat_interleave(32, 1)
+    assert deviation(weight, quantized, False).steps == pytest.approx(float(off.abs().max()), rel=1e-6)
+    assert deviation(weight, quantized, True).steps == pytest.approx(float(off.square().mean().sqrt()), rel=1e-6)
+    found = deviation(weight, quantized, False)
     assert found.steps > 2 > found.limit
 
 

@@ -15,12 +15,12 @@ const MOST_FLOAT_BYTES = 2 ** 30;
 export async function openEngine(ort, bundle, provider) {
   const { manifest, files } = bundle;
   const sessions = {};
-  const dequantise = floatBytes(manifest) <= MOST_FLOAT_BYTES;
+  const dequantize = floatBytes(manifest) <= MOST_FLOAT_BYTES;
   for (const [role, records] of Object.entries(manifest.roles)) {
     const [graph, ...data] = records;
     const options = { executionProviders: [provider], logSeverityLevel: 3 };
     // browsers have no fast integer kernels: dequantised while the file is opened, a token takes a tenth of the time
-    if (dequantise) options.extra = { session: { disable_quant_qdq: "1" } };
+    if (dequantize) options.extra = { session: { disable_quant_qdq: "1" } };
     if (data.length) options.externalData = data.map(({ path }) => ({ path: path.split("/").at(-1), data: files.get(path) }));
     // on the GPU the growing cache stays there; what the page reads comes back
     if (provider === "webgpu" && role === "decoder") options.preferredOutputLocation = presentNames(manifest.model);
@@ -32,7 +32,7 @@ export async function openEngine(ort, bundle, provider) {
       throw new InputError(`${graph.path}: ONNX Runtime cannot open it on ${provider} (${reason.slice(0, 200)})`);
     }
   }
-  return new Engine(ort, manifest, sessions, dequantise ? "float" : manifest.quantisation.activations);
+  return new Engine(ort, manifest, sessions, dequantize ? "float" : manifest.quantisation.activations);
 }
 
 /** What all weights take as float32, about: files are weights and little else. */

@@ -22,7 +22,7 @@ public struct ImageKV: Sendable, Equatable {
         let metadata = ["model_id": modelId, "next_position": String(nextPosition), "format": Self.format]
         let file = Safetensors(metadata: metadata, tensors: ["key": key, "value": value])
         do {
-            try file.serialised().write(to: url, options: .atomic)
+            try file.serialized().write(to: url, options: .atomic)
         } catch {
             throw HimixError("\(url.lastPathComponent): cannot be written (\(error.localizedDescription))")
         }

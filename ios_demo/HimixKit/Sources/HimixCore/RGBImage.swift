@@ -29,8 +29,8 @@ public struct RGBImage: Sendable, Equatable {
         pixels.reserveCapacity(width * height * 3)
         for i in stride(from: 0, to: straightRGBA.count, by: 4) {
             let alpha = Int(straightRGBA[i + 3])
-            for colour in straightRGBA[i..<(i + 3)] {
-                let mixed = (Int(colour) * alpha + 255 * (255 - alpha) + 128) << 7
+            for color in straightRGBA[i..<(i + 3)] {
+                let mixed = (Int(color) * alpha + 255 * (255 - alpha) + 128) << 7
                 pixels.append(UInt8((((mixed >> 8) + mixed) >> 8) >> 7))
             }
         }

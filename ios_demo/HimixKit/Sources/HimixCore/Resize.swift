@@ -85,10 +85,10 @@ private struct Weights {
         let stretch = max(scale, 1)
         let support = filter.support * stretch
         for i in 0..<outSize {
-            let centre = (Double(i) + 0.5) * scale
-            let first = max(Int(centre - support + 0.5), 0)
-            let end = min(Int(centre + support + 0.5), inSize)
-            let raw = (first..<end).map { filter.weight((Double($0) - centre + 0.5) * (1 / stretch)) }
+            let center = (Double(i) + 0.5) * scale
+            let first = max(Int(center - support + 0.5), 0)
+            let end = min(Int(center + support + 0.5), inSize)
+            let raw = (first..<end).map { filter.weight((Double($0) - center + 0.5) * (1 / stretch)) }
             let sum = raw.reduce(0, +)
             spans.append(Span(first: first, count: raw.count, offset: values.count))
             values += raw.map { weight in

@@ -55,7 +55,7 @@ struct Safetensors {
     }
 
     /// The file's bytes, tensors by name.
-    func serialised() throws -> Data {
+    func serialized() throws -> Data {
         var header: [String: Part] = metadata.isEmpty ? [:] : [Self.metadataKey: .metadata(metadata)]
         var body = Data()
         for (name, tensor) in tensors.sorted(by: { $0.key < $1.key }) {

@@ -134,13 +134,13 @@ public final class Resize {
         double support = filter.support * stretch;
         Window[] windows = new Window[to];
         for (int i = 0; i < to; i++) {
-            double centre = (i + 0.5) * scale;
-            int first = Math.max((int) (centre - support + 0.5), 0);
-            int end = Math.min((int) (centre + support + 0.5), from);
+            double center = (i + 0.5) * scale;
+            int first = Math.max((int) (center - support + 0.5), 0);
+            int end = Math.min((int) (center + support + 0.5), from);
             double[] weights = new double[end - first];
             double total = 0;
             for (int j = 0; j < weights.length; j++) {
-                weights[j] = filter.at((j + first - centre + 0.5) * (1 / stretch));
+                weights[j] = filter.at((j + first - center + 0.5) * (1 / stretch));
                 total += weights[j];
             }
             int[] fixed = new int[weights.length];

@@ -76,8 +76,8 @@ public final class Upright {
                 | blend(argb & 255, alpha);
     }
 
-    private static int blend(int colour, int alpha) {
-        int sum = (colour * alpha + 255 * (255 - alpha)) * 128 + (0x80 << 7);
+    private static int blend(int color, int alpha) {
+        int sum = (color * alpha + 255 * (255 - alpha)) * 128 + (0x80 << 7);
         return ((sum >> 8) + sum >> 8) >> 7;
     }
 }
