@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 @click.option(
     "--rounding",
     type=click.Choice(["tuned", "gptq", "nearest"]),
-    help="Of quantised weights: calibrated or plain. [default: gptq; small language models tuned; random ones nearest]",
+    help="Of quantized weights: calibrated or plain. [default: gptq; small language models tuned; random ones nearest]",
 )
 @click.option("--calibration", type=click.Path(path_type=Path), help="LLaVA-format JSON to calibrate on.")
 @click.option(
     "--activations",
     type=click.Choice(["int8", "float"]),
-    help="What linears multiply by. [default: int8 where weights are quantised]",
+    help="What linears multiply by. [default: int8 where weights are quantized]",
 )
 @click.option("--probe", type=click.Path(path_type=Path), help="LLaVA-format JSON of images and prompts for the gate.")
 @click.option("--probe-questions", type=click.IntRange(min=1), help="Ask the first so many. [default: by model size]")
@@ -73,7 +73,7 @@ def export(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Export a model to bundles: quantised once, compared with PyTorch, published only if it is right."""
+    """Export a model to bundles: quantized once, compared with PyTorch, published only if it is right."""
     with extras.needed("torch", extras_of(target)):
         import torch  # noqa: F401
     from himix_edge.checkpoints.source import model_name

@@ -43,7 +43,7 @@ from himix_edge.errors import InputError
     "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches."
 )
 @click.option("--pixels", type=click.Path(path_type=Path), help="Folder to keep resized images in, for later epochs.")
-@click.option("--fsdp", is_flag=True, help="Under torchrun: share weights and optimiser among the processes (FSDP2).")
+@click.option("--fsdp", is_flag=True, help="Under torchrun: share weights and optimizer among the processes (FSDP2).")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the decoder's layers (worth it on a GPU).")
 @click.option("--graphs", is_flag=True, help="Repeat recorded steps (CUDA graphs): far faster for small models.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -26,7 +26,7 @@ from himix_edge.runtimes.verifying import open_verified
 def verify(bundles: tuple[Path, ...], weights: bool, as_json: bool) -> None:
     """Check every file of BUNDLES and run each one's self-test here. Exit code 3 if one is not right.
 
-    With --weights the stored integers and scales are compared, bit for bit, with what was quantised and with those of
+    With --weights the stored integers and scales are compared, bit for bit, with what was quantized and with those of
     the other bundles.
     """
     opened = [open_verified(folder) for folder in bundles]
@@ -52,7 +52,7 @@ def _compare_weights(bundles: list[Bundle], as_json: bool) -> None:
         print_json([{"bundle": str(c.bundle.folder), "tensors": c.tensors, "differs_from_reference": c.reference,
                      "differs_from_others": c.others} for c in found])  # fmt: skip
     else:
-        columns = ("bundle", "tensors", "as quantised", "as in the other bundles")
+        columns = ("bundle", "tensors", "as quantized", "as in the other bundles")
         rows = [(str(c.bundle.folder), c.tensors, _words(c.reference), _words(c.others)) for c in found]
         print_table("Integers and scales, read from the files", columns, rows)
     wrong = [f"{c.bundle.folder}: {', '.join(dict.fromkeys(c.reference + c.others))}" for c in found if not c.passed]
