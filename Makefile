@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all fuzz lint types tree docs bench clean apk test-android web test-web test-ios
+.PHONY: demo test test-all fuzz lint types tree docs bench clean conformance apk test-android web test-web test-ios
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
@@ -50,6 +50,11 @@ docs: $(VENV)/docs.stamp tree
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.nano
+
+# what a client in any language has to get right, in build/conformance; CLIENT_BUNDLES are those that the client runs
+CLIENT_BUNDLES ?= bundles/nano-onnx-int8
+conformance: $(VENV)/dev.stamp $(CLIENT_BUNDLES:%=%/manifest.json)
+	$(BIN)/python -m conformance --out build/conformance $(CLIENT_BUNDLES)
 
 # Android: a signed APK from packages alone; its core on this machine's Java
 apk: bundles/nano-onnx-int8/manifest.json

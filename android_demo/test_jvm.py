@@ -44,13 +44,11 @@ def main() -> None:
         with zipfile.ZipFile(options.apk) as apk:
             apk.extractall(out, [name for name in apk.namelist() if name.startswith("assets/")])
         screens = ["dev.himix.edge.demo.ScreensTest"]
-    fixtures, script = BUILD / "fixtures", Path(__file__).parent / "fixtures.py"
-    hostile = BUILD / "hostile"
-    run(sys.executable, script, bundle, fixtures)
-    run(sys.executable, ROOT / "conformance" / "hostile.py", bundle, hostile)
+    suite = BUILD / "suite"
+    run(sys.executable, "-m", "conformance", "--out", suite, bundle, cwd=ROOT)
     properties = {
-        "fixtures": fixtures, "hostile": hostile, "bundle": bundle, "jni": library,
-        "python": sys.executable, "script": script,
+        "suite": suite, "bundle": bundle, "jni": library,
+        "python": sys.executable, "root": ROOT,
         "onnxruntime": runtime / "linux" / "libonnxruntime.so", "assets": out / "assets",
         "resources": Path(__file__).parent / "app" / "src" / "main" / "res",
     }  # fmt: skip

@@ -1,73 +1,62 @@
-"""Hostile bundles, tokenizers, images and saved ImageKVs, made once and read by the tests of every client.
+"""Hostile bundles, tokenizers, images and saved ImageKVs: what hostile.json says of each, and their files.
 
-    python conformance/hostile.py BUNDLE OUT
+`expect` of a case is
 
-Writes OUT/hostile.json: for each kind a list of cases {name, file or folder, expect, word}. `expect` is
-
-    refused   the client says no, in one line that has `word` in it
+    refused   the client says no, in one line that has each of `words` in it
     same      it does what it does with the good one: what was changed must not matter
-    either    one of the two; in any case no crash and no endless wait
-
-See conformance/README.md for how a client uses them.
+    either    one of the two, an image with these pixels; in any case no crash and no endless wait
 """
 
-import argparse
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import hostile_images
-import hostile_manifests
-import hostile_tokenizers
-
-from himix_edge.runtimes import open_bundle
+from conformance import hostile_folders, hostile_images, hostile_manifests, hostile_tokenizers
+from himix_edge.bundle import read_manifest
+from himix_edge.runtimes import Session
 from himix_edge.text import Message
 
 TEXT = "What shape is this? It's a circle, isn't it?\n " + "a" * 40 + "b"
+FOLDER = "hostile"
 
 
-def main(bundle: Path, out: Path) -> None:
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    session = open_bundle(bundle)
-    session.encode_image(bundle / session_image(bundle)).save(out / "good.image_kv")
+def cases(session: Session, bundle: Path, out: Path) -> dict[str, Any]:
+    """Write the files into `out/hostile`; returns the contents of hostile.json."""
+    good_kv = out / FOLDER / "good.image_kv"
+    good_kv.parent.mkdir()
+    session.encode_image(bundle / read_manifest(bundle).selftest.image).save(good_kv)
     manifest = json.loads((bundle / "manifest.json").read_text())
     tokenizer = json.loads((bundle / "tokenizer.json").read_text())
     rows = manifest["model"]["vocab_size"]
-    content = {
+    return {
+        "bundle": bundle.name,
         "text": TEXT,
-        "ids": session.text.tokenizer.encode(TEXT, add_special_tokens=False).ids,
+        "ids": session.text.encode_text(TEXT),
         "chat": session.text.encode_chat([Message("user", TEXT)]),
-        "manifests": stored(out, "manifests", hostile_manifests.manifests(manifest)),
-        "folders": list(hostile_manifests.folders(bundle, out / "folders")),
-        "tokenizers": stored(out, "tokenizers", hostile_tokenizers.tokenizers(tokenizer, rows)),
-        "image_kvs": stored(out, "image_kvs", hostile_images.image_kvs((out / "good.image_kv").read_bytes())),
-        "images": stored(out, "images", hostile_images.images()),
-    }  # fmt: skip
-    (out / "hostile.json").write_text(json.dumps(content))
+        "manifests": _stored(out, "manifests", hostile_manifests.manifests(manifest)),
+        "bundles": _listed(out, hostile_folders.bundles(bundle, out / FOLDER / "bundles")),
+        "folders": _listed(out, hostile_folders.folders(bundle, out / FOLDER / "folders")),
+        "tokenizers": _stored(out, "tokenizers", hostile_tokenizers.tokenizers(tokenizer, rows)),
+        "image_kvs": _stored(out, "image_kvs", hostile_images.image_kvs(good_kv.read_bytes())),
+        "images": _stored(out, "images", hostile_images.images()),
+    }
 
 
-def session_image(bundle: Path) -> str:
-    image: str = json.loads((bundle / "manifest.json").read_text())["selftest"]["image"]
-    return image
-
-
-def stored(out: Path, kind: str, cases: Iterable[tuple[str, bytes, dict[str, Any]]]) -> list[dict[str, Any]]:
+def _stored(out: Path, kind: str, cases: Iterable[tuple[str, bytes, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Write each case's bytes to a file of its own."""
-    (out / kind).mkdir()
+    (out / FOLDER / kind).mkdir()
     rows = []
     for number, (name, content, facts) in enumerate(cases):
-        path = out / kind / str(number)
-        path.write_bytes(content)
-        rows.append({"name": name, "file": f"{kind}/{number}", **facts})
+        file = f"{FOLDER}/{kind}/{number}"
+        (out / file).write_bytes(content)
+        rows.append({"name": name, "file": file, **facts, "words": _words(facts)})
     return rows
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
-    main(arguments.bundle, arguments.out)
+def _listed(out: Path, cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**case, "folder": str(case["folder"].relative_to(out)), "words": _words(case)} for case in cases]
+
+
+def _words(facts: dict[str, Any]) -> list[str]:
+    return [word for word in facts["words"] if word]

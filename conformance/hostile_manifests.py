@@ -1,12 +1,9 @@
-"""Manifests with one thing wrong each, and bundle folders with odd files in them."""
+"""Manifests with one thing wrong each."""
 
 import copy
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from himix_edge.runtimes.registry import runtime_names
@@ -28,7 +25,7 @@ REFUSED = "refused"
 
 
 def manifests(good: dict[str, Any]) -> Iterator[Case]:
-    """(name, manifest.json, {expect, word}). Everything else of the bundle is as it was."""
+    """(name, manifest.json, {expect, words}). Everything else of the bundle is as it was."""
     yield from _wrong_values(good)
     yield from _wrong_structure(good)
     yield from _wrong_model(good)
@@ -136,7 +133,7 @@ def _wrong_model(good: dict[str, Any]) -> Iterator[Case]:
     large = copy.deepcopy(good)
     large["model"].update(head_dim=1 << 20, num_key_value_heads=1 << 20)
     large["context_capacity"] = 1 << 24
-    yield "a cache of 2^66 bytes", _dumped(large), {"expect": "either", "word": ""}
+    yield "a cache of 2^66 bytes", _dumped(large), {"expect": "either", "words": []}
 
 
 def _wrong_template(good: dict[str, Any]) -> Iterator[Case]:
@@ -176,57 +173,9 @@ def _wrong_json(good: dict[str, Any]) -> Iterator[Case]:
     }.items():
         yield _case(name, content, "")
     mark = b"\xef\xbb\xbf" + text
-    yield "a byte order mark in front", mark, {"expect": "either", "word": ""}
+    yield "a byte order mark in front", mark, {"expect": "either", "words": []}
     digits = text.replace(b'"provenance": {', b'"provenance": {"x": 1' + b"0" * 1_000_000 + b", ", 1)
-    yield "a number of a million digits", digits, {"expect": "either", "word": ""}
-
-
-def folders(bundle: Path, out: Path) -> Iterator[dict[str, Any]]:
-    """Whole bundles whose manifest is right and whose files are not what they seem."""
-
-    def case(name: str, change: Callable[[Path], None], word: str, expect: str = REFUSED) -> dict[str, Any]:
-        folder = out / name.replace(" ", "-")
-        shutil.copytree(bundle, folder)
-        change(folder)
-        return {"name": name, "folder": f"folders/{folder.name}", "expect": expect, "word": word}
-
-    image = json.loads((bundle / "manifest.json").read_text())["selftest"]["image"]
-    for word in ("tokenizer.json", image):
-        yield case(f"a pipe where {Path(word).name} is", lambda f, w=word: _pipe(f / w), word)  # type: ignore[misc]
-        yield case(f"a folder where {Path(word).name} is", lambda f, w=word: _folder(f / w), word)  # type: ignore[misc]
-        yield case(f"{Path(word).name} is a link to outside", lambda f, w=word: _link_out(f, w), word)  # type: ignore[misc]
-        yield case(f"{Path(word).name} is a link to itself", lambda f, w=word: _link(f / w, Path(w).name), word)  # type: ignore[misc]
-        yield case(f"{Path(word).name} is a link within", lambda f, w=word: _link_within(f, w), word)  # type: ignore[misc]
-        yield case(f"{Path(word).name} is empty", lambda f, w=word: (f / w).write_bytes(b"") and None, word)  # type: ignore[misc]
-    yield case("the manifest is a pipe", lambda f: _pipe(f / "manifest.json"), "manifest.json")
-    yield case("the manifest is a folder", lambda f: _folder(f / "manifest.json"), "manifest.json")
-    yield case("unlisted files lie beside", lambda f: (f / "more").mkdir() or _pipe(f / "more" / "pipe"), "", "same")
-
-
-def _pipe(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-
-
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _link(path: Path, to: str | Path) -> None:
-    path.unlink(missing_ok=True)
-    path.symlink_to(to)
-
-
-def _link_out(folder: Path, name: str) -> None:
-    outside = folder.parent / f"{folder.name}.outside"
-    shutil.move(folder / name, outside)
-    _link(folder / name, os.path.relpath(outside, (folder / name).parent))
-
-
-def _link_within(folder: Path, name: str) -> None:
-    shutil.move(folder / name, folder / "elsewhere")
-    _link(folder / name, os.path.relpath(folder / "elsewhere", (folder / name).parent))
+    yield "a number of a million digits", digits, {"expect": "either", "words": []}
 
 
 _MISSING = object()
@@ -249,7 +198,7 @@ def _changed(good: dict[str, Any], field: str, value: Any, name: str = "", word:
 
 
 def _case(name: str, content: bytes, word: str) -> Case:
-    return name, content, {"expect": REFUSED, "word": word}
+    return name, content, {"expect": REFUSED, "words": [word]}
 
 
 def _dumped(manifest: dict[str, Any]) -> bytes:

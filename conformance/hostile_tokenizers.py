@@ -12,7 +12,7 @@ TOKEN = {"special": True, "single_word": False, "lstrip": False, "rstrip": False
 
 
 def tokenizers(good: dict[str, Any], vocabulary: int) -> Iterator[Case]:
-    """(name, tokenizer.json, {expect, word}).
+    """(name, tokenizer.json, {expect, words}).
 
     Args:
         good: a byte-level BPE.
@@ -100,8 +100,8 @@ def _steps(good: dict[str, Any]) -> Iterator[Case]:
 
 def _changed(good: dict[str, Any], name: str, expect: str = "refused", **fields: Any) -> Case:
     changed = {**copy.deepcopy(good), **fields}
-    return name[:90], json.dumps(changed).encode(), {"expect": expect, "word": "tokenizer.json"}
+    return name[:90], json.dumps(changed).encode(), {"expect": expect, "words": ["tokenizer.json"]}
 
 
 def _case(name: str, content: bytes) -> Case:
-    return name, content, {"expect": "refused", "word": "tokenizer.json"}
+    return name, content, {"expect": "refused", "words": ["tokenizer.json"]}

@@ -24,10 +24,10 @@ dependencies {
 val made = rootDir.resolve("../build/android")
 
 tasks.test {
-    systemProperty("himix.fixtures", made.resolve("fixtures"))
+    systemProperty("himix.suite", made.resolve("suite"))
     systemProperty("himix.bundle", rootDir.resolve("../bundles/nano-onnx-int8"))
     systemProperty("himix.jni", made.resolve("jvm/libhimix_onnx.so"))
     systemProperty("himix.onnxruntime", made.resolve("packages/onnxruntime/linux/libonnxruntime.so"))
     systemProperty("himix.python", rootDir.resolve("../.venv/bin/python"))
-    systemProperty("himix.script", rootDir.resolve("fixtures.py"))
+    systemProperty("himix.root", rootDir.resolve(".."))
 }

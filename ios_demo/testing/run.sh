@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS=1 # the interpreter's many small steps; two processes of it share the cores
 python=.venv/bin/python
 bundle=build/ios/nano-coreml-int8
-goldens=build/ios/goldens
+suite=build/ios/suite
+engine=build/ios/engine
 passed=0
 failed=0
 
@@ -27,20 +28,21 @@ in_swift() { ios_demo/testing/swift.sh "$1"; }
 in_swift 'swift --version 2> /dev/null | head -n 1' || exit 2
 [ -f $bundle/manifest.json ] || .venv/bin/himix export --target coreml --quant int8 --out $bundle || exit
 echo "Asking Python ..."
-$python ios_demo/testing/goldens.py $bundle $goldens || exit
-$python conformance/hostile.py $bundle $goldens/hostile || exit
+$python -m conformance --smollm2 --out $suite $bundle || exit
 
-mkfifo $goldens/requests $goldens/replies
-$python ios_demo/testing/engine_server.py $bundle $goldens &
+rm -rf $engine
+mkdir -p $engine/exchange
+mkfifo $engine/requests $engine/replies
+$python ios_demo/testing/engine_server.py $bundle $engine &
 server=$!
-until [ -e $goldens/ready ]; do
+until [ -e $engine/ready ]; do
     kill -0 $server 2> /dev/null || exit 2
     sleep 0.2
 done
 echo "Compiling and testing HimixKit ..."
 log=build/ios/swift-test.log
-in_swift "HIMIX_BUNDLE=\$PWD/$bundle HIMIX_GOLDENS=\$PWD/$goldens \
-    swift test --package-path ios_demo/HimixKit --scratch-path build/ios/scratch" > $log 2>&1
+in_swift "HIMIX_BUNDLE=\$PWD/$bundle HIMIX_SUITE=\$PWD/$suite \
+    HIMIX_ENGINE=\$PWD/$engine swift test --package-path ios_demo/HimixKit --scratch-path build/ios/scratch" > $log 2>&1
 status=$?
 kill $server 2> /dev/null
 grep -E "error:|^Test Case .* (passed|failed)" $log | sed -E "s/^Test Case '(.*)' (passed|failed).*/\2 \1/"

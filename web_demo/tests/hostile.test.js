@@ -11,7 +11,7 @@ import { checkImage } from "../src/image_header.js";
 import { isBounded } from "../src/pattern.js";
 import { TextProcessor } from "../src/text.js";
 import { parseTokenizer } from "../src/tokenizer_file.js";
-import { bundle, HOSTILE, hostile } from "./fixtures.js";
+import { bundle, file, hostile } from "./fixtures.js";
 
 const good = bundle("int8");
 const all = hostile();
@@ -21,14 +21,14 @@ const { model, chat_template: template } = JSON.parse(readFileSync(join(good, "m
 async function tryAll(kind, trial) {
   const wrong = [];
   for (const facts of all[kind]) {
-    const { name, expect, word } = facts;
+    const { name, expect, words } = facts;
     const say = (what) => wrong.push(`${name}: ${what}`);
     try {
-      await trial(join(HOSTILE, facts.file ?? ""), facts);
-      if (expect === "refused") say("was not refused");
+      await trial(file(facts.file), facts);
+      if (expect === "refused" || (kind === "images" && expect === "either")) say("was not refused"); // this page reads fewer kinds
     } catch (error) {
       const { message } = error;
-      const clear = error instanceof InputError && oneLine(message) === message && message.includes(word);
+      const clear = error instanceof InputError && oneLine(message) === message && words.every((word) => message.includes(word));
       if (!clear || expect === "same") say(`${error.name}: ${message}`);
     }
   }
@@ -37,17 +37,17 @@ async function tryAll(kind, trial) {
 }
 
 test("manifests", async () => {
-  await tryAll("manifests", async (file) => {
-    const manifest = new Uint8Array(readFileSync(file));
+  await tryAll("manifests", async (path) => {
+    const manifest = new Uint8Array(readFileSync(path));
     const source = {
       name: "b",
-      read: async (path, limit) => {
-        if (path === "manifest.json" && manifest.length > limit) throw new InputError("b/manifest.json: too large; refused");
-        if (path === "manifest.json") return manifest;
+      read: async (name, limit) => {
+        if (name === "manifest.json" && manifest.length > limit) throw new InputError("b/manifest.json: too large; refused");
+        if (name === "manifest.json") return manifest;
         try {
-          return new Uint8Array(readFileSync(join(good, path)));
+          return new Uint8Array(readFileSync(join(good, name)));
         } catch {
-          throw new InputError(`b/${path}: missing`);
+          throw new InputError(`b/${name}: missing`);
         }
       },
     };
@@ -57,8 +57,8 @@ test("manifests", async () => {
 });
 
 test("tokenizers", async () => {
-  await tryAll("tokenizers", (file, { expect }) => {
-    const json = parseTokenizer(new Uint8Array(readFileSync(file)), "tokenizer.json", model.vocab_size);
+  await tryAll("tokenizers", (path, { expect }) => {
+    const json = parseTokenizer(new Uint8Array(readFileSync(path)), "tokenizer.json", model.vocab_size);
     const ids = new TextProcessor(json, template).encodePlain(all.text);
     if (expect === "same") assert.deepEqual(ids, all.ids);
   });
@@ -67,9 +67,9 @@ test("tokenizers", async () => {
 test("what an image file says of itself", () => {
   // what the browser's decoder refuses: see page.test.js
   const decoders = ["nothing", "text"];
-  return tryAll("images", (file, { name }) => {
+  return tryAll("images", (path, { name }) => {
     if (decoders.includes(name)) throw new InputError(name);
-    checkImage(new Uint8Array(readFileSync(file)), "image");
+    checkImage(new Uint8Array(readFileSync(path)), "image");
   });
 });
 

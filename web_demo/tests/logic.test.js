@@ -15,29 +15,49 @@ import { selfTest } from "../src/selftest.js";
 import { Session } from "../src/session.js";
 import { zipSource } from "../src/sources.js";
 import { TextProcessor } from "../src/text.js";
+import { parseTokenizer } from "../src/tokenizer_file.js";
 import { crc32 } from "../src/zip.js";
-import { bundle, FOLDER, readJson } from "./fixtures.js";
+import { bundle, file, FOLDER, readJson } from "./fixtures.js";
 
 const read = (name) => JSON.parse(readFileSync(join(bundle("int8"), name), "utf8"));
 const text = new TextProcessor(read("tokenizer.json"), read("manifest.json").chat_template);
 
-test("token ids, decoded and streamed text are Python's", () => {
-  const { texts } = readJson("text.json");
-  for (const row of texts) {
-    assert.deepEqual(text.encodePlain(row.text), row.ids, JSON.stringify(row.text));
-    assert.equal(text.decode(row.ids), row.decoded);
-    const stream = text.stream();
-    assert.deepEqual(row.ids.map((id) => stream.step(id)), row.pieces, JSON.stringify(row.text)); // prettier-ignore
-    if (!row.chat) continue;
-    const system = { role: "system", content: "Be brief." };
-    assert.deepEqual(text.encodeChat([system, { role: "user", content: row.text }]), row.chat);
-    assert.deepEqual(text.encodeNextTurn(row.text), row.next_turn);
+for (const name of readJson("suite.json").tokenizers) {
+  test(`tokenizer ${name}: token ids, decoded and streamed text are Python's`, () => {
+    const { rows, texts, streams, conversations, empty } = readJson(`tokenizers/${name}/cases.json`);
+    const content = new Uint8Array(readFileSync(file(`tokenizers/${name}/tokenizer.json`)));
+    const tokenizer = parseTokenizer(content, "tokenizer.json", rows);
+    const text = new TextProcessor(tokenizer, readJson(`tokenizers/${name}/chat_template.json`));
+    for (const row of texts) {
+      const what = JSON.stringify(row.text);
+      assert.deepEqual(text.encodePlain(row.text), row.ids, what);
+      assert.equal(text.decode(row.ids), row.decoded, what);
+      if (!row.question) continue;
+      assert.deepEqual(text.encodeChat([{ role: "user", content: row.text }]), row.question, what);
+      assert.deepEqual(text.encodeNextTurn(row.text), row.next_turn, what);
+    }
+    for (const { ids, pieces } of [...texts, ...streams]) {
+      const stream = text.stream();
+      assert.deepEqual(ids.map((id) => stream.step(id)), pieces, ids.join()); // prettier-ignore
+    }
+    for (const { messages, ids } of conversations) {
+      assert.deepEqual(text.encodeChat(messages.map(([role, content]) => ({ role, content }))), ids, JSON.stringify(messages));
+    }
+    for (const prompt of empty) assert.throws(() => text.encodeNextTurn(prompt), /prompt is empty/);
+    assert.ok(texts.length > 400 && streams.length > 200);
+  });
+}
+
+test("probabilities of the next token are Python's", () => {
+  const { probabilities: cases } = readJson("sampling.json");
+  for (const { logits, temperature, top_p: topP, probabilities: expected, greedy } of cases) {
+    probabilities(Float32Array.from(logits), temperature, topP).forEach((p, i) => assert.ok(Math.abs(p - expected[i]) < 1e-12));
+    assert.equal(sampler(0, 1)(logits), greedy);
   }
-  assert.ok(texts.length > 200);
+  assert.ok(cases.length >= 8);
 });
 
-test("an empty prompt is refused, half a surrogate pair is not", () => {
-  for (const content of ["", " \n", "\u3000\x1c"]) assert.throws(() => text.encodeNextTurn(content), /prompt is empty/);
+test("half a surrogate pair is the replacement character", () => {
   assert.deepEqual(text.encodePlain("a\ud800b"), text.encodePlain("a\ufffdb"));
 });
 

@@ -14,9 +14,17 @@ if [ -z "$CHROMIUM" ]; then
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null
 	CHROMIUM=$(command -v chromium)
 fi
-"$python" web_demo/tests/fixtures.py build/web-tests "$@"
-"$python" conformance/hostile.py "$1" build/web-tests/hostile
-export CHROMIUM PYTHON="$python" WEB_FIXTURES="$PWD/build/web-tests" WEB_BUNDLES=""
+made=$PWD/build/web-tests
+mkdir -p "$made"
+"$python" -m conformance --out "$made/suite" "$@"
+zip() { # FOLDER FILE
+	rm -f "$2"
+	(cd "$(dirname "$1")" && "$python" -m zipfile -c "$2" "$(basename "$1")")
+}
+zip "$1" "$made/good.zip"
+zip "$made/suite/hostile/bundles/flipped-byte" "$made/flipped-byte.zip"
+head -c -1000 "$made/good.zip" > "$made/truncated.zip"
+export CHROMIUM PYTHON="$python" WEB_FIXTURES="$made" WEB_BUNDLES=""
 for bundle in "$@"; do WEB_BUNDLES="$WEB_BUNDLES $PWD/$bundle"; done
 cd web_demo
 node --test --test-concurrency=1 --test-reporter=spec tests/

@@ -24,7 +24,7 @@ final class BenchmarkTests: XCTestCase {
     private static func measure() async throws -> (facts: Data, record: Record) {
         let bundle = try ModelBundle(verifying: Goldens.bundle)
         let session = try SessionTests.open()
-        let items = Goldens.shared.questions[1...2].map { golden in
+        let items = Goldens.answers.questions[1...2].map { golden in
             BenchmarkItem(name: golden.image, prompt: golden.prompt) { try Goldens.image(golden.image) }
         }
         let benchmark = Benchmark(session, bundle: bundle, items: items, warmUp: 1, timed: 4, newTokens: 3)

@@ -15,9 +15,9 @@
 
         func testQuestionsTokenForToken() async throws {
             let opened = try await OpenedModel.open(Goldens.bundle)
-            for golden in Goldens.shared.questions {
+            for golden in Goldens.answers.questions {
                 let tokens = try await Self.answer(opened.session, golden)
-                XCTAssertEqual(tokens, golden.tokens, "\(golden.image): \(golden.prompt)")
+                XCTAssertEqual(tokens, golden.tokenIds, "\(golden.image): \(golden.prompt)")
             }
         }
 

@@ -5,16 +5,17 @@ import XCTest
 
 final class ImageKVTests: XCTestCase {
     func testReadsWhatPythonWrote() throws {
-        let golden = Goldens.shared.imageKv
-        let image = try ImageKV.load(from: Goldens.url("python.kv"))
+        let golden = Goldens.answers.imageKv
+        let image = try ImageKV.load(from: Goldens.url(golden.file))
         XCTAssertEqual(image.key.shape, golden.shape)
         XCTAssertEqual(image.modelId, golden.modelId)
-        XCTAssertEqual(image.nextPosition, 0)
+        XCTAssertEqual(image.nextPosition, golden.nextPosition)
         XCTAssertEqual(sha256(image.key.values.withUnsafeBytes { Data($0) }), golden.keySha256)
+        XCTAssertEqual(sha256(image.value.values.withUnsafeBytes { Data($0) }), golden.valueSha256)
     }
 
     func testPythonReadsWhatIsWrittenHere() async throws {
-        let image = try ImageKV.load(from: Goldens.url("python.kv"))
+        let image = try ImageKV.load(from: Goldens.url("hostile/good.image_kv"))
         let other = ImageKV(key: image.value, value: image.key, modelId: "a \"name\"/ü", nextPosition: 64)
         try other.save(to: Goldens.exchange("swift.kv"))
         let (facts, tensors) = try await Self.ask("read_image_kv", "swift.kv")
@@ -37,7 +38,7 @@ final class ImageKVTests: XCTestCase {
     }
 
     func testDamagedFilesAreRefused() throws {
-        let good = try Data(contentsOf: Goldens.url("python.kv"))
+        let good = try Data(contentsOf: Goldens.url("hostile/good.image_kv"))
         let url = Goldens.exchange("damaged.kv")
         func message(_ data: Data) throws -> String {
             try data.write(to: url)

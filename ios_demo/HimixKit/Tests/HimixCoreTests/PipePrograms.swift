@@ -21,8 +21,8 @@ final class PipePrograms: CoreMLPrograms {
 
     private init() {
         do {
-            requests = try FileHandle(forWritingTo: Goldens.url("requests"))
-            replies = try FileHandle(forReadingFrom: Goldens.url("replies"))
+            requests = try FileHandle(forWritingTo: Goldens.engine.appendingPathComponent("requests"))
+            replies = try FileHandle(forReadingFrom: Goldens.engine.appendingPathComponent("replies"))
         } catch {
             fatalError("no engine behind the pipes: \(error)")
         }

@@ -4,7 +4,7 @@ import XCTest
 
 final class SamplingTests: XCTestCase {
     func testProbabilitiesAndGreedyChoice() throws {
-        for golden in Goldens.shared.probabilities {
+        for golden in Goldens.sampling.probabilities {
             let sampler = try Sampler(temperature: golden.temperature, topP: golden.topP)
             for (found, expected) in zip(sampler.probabilities(golden.logits), golden.probabilities) {
                 XCTAssertEqual(found, expected, accuracy: 1e-12)
@@ -15,7 +15,7 @@ final class SamplingTests: XCTestCase {
     }
 
     func testDrawsFollowTheProbabilitiesAndTheSeed() throws {
-        let golden = Goldens.shared.probabilities[1]
+        let golden = Goldens.sampling.probabilities[1]
         func draw(seed: UInt64) throws -> [Int] {
             var sampler = try Sampler(temperature: golden.temperature, topP: golden.topP, seed: seed)
             return (0..<5000).map { _ in sampler.pick(golden.logits) }
@@ -39,7 +39,7 @@ final class SamplingTests: XCTestCase {
     }
 
     func testStopTextsShowWhatPythonShows() throws {
-        for golden in Goldens.shared.stops {
+        for golden in Goldens.sampling.stops {
             var texts = try StopTexts(golden.stops)
             for (piece, expected) in zip(golden.pieces, golden.shown) {
                 let (shown, stopped) = texts.feed(piece)

@@ -6,14 +6,14 @@ import XCTest
 /// The whole path over the real bundle: resize, template, tokenizer, cache, sampling and text, against Python's session.
 final class SessionTests: XCTestCase {
     func testQuestionsTokenForToken() async throws {
-        let questions = Goldens.shared.questions
+        let questions = Goldens.answers.questions
         XCTAssertEqual(questions.count, 100)
         try await Self.ask(questions)
     }
 
     func testAnswersOfManyTokens() async throws {
-        XCTAssertGreaterThan(Goldens.shared.descriptions.map(\.tokens.count).min() ?? 0, 2)
-        try await Self.ask(Goldens.shared.descriptions)
+        XCTAssertGreaterThan(Goldens.answers.descriptions.map(\.tokenIds.count).min() ?? 0, 2)
+        try await Self.ask(Goldens.answers.descriptions)
     }
 
     @Inference
@@ -25,18 +25,21 @@ final class SessionTests: XCTestCase {
             if let kv = kept[golden.image] {
                 image = .encoded(kv)
             } else {
+                let resized = try Goldens.image(golden.image).resized(to: 64, .bilinear)
+                XCTAssertEqual(resized.digest, golden.pixelsSha256, golden.image)
                 let (kv, stats) = try session.encode([pixels(golden.image)])
                 XCTAssertGreaterThan(stats.visionEncoder, 0)
                 kept[golden.image] = kv
                 image = .encoded(kv)
             }
-            let answer = try session.generate(golden.prompt, images: [image])
+            let options = AnswerOptions(maxNewTokens: Goldens.answers.limit)
+            let answer = try session.generate(golden.prompt, images: [image], options: options)
             let (tokens, text) = try answer.collect()
-            XCTAssertEqual(tokens, golden.tokens, "\(golden.image): \(golden.prompt)")
+            XCTAssertEqual(tokens, golden.tokenIds, "\(golden.image): \(golden.prompt)")
             XCTAssertEqual(text, golden.text)
-            XCTAssertEqual(answer.stats.promptTokens, golden.promptTokens)
-            XCTAssertEqual(answer.stats.finishReason?.rawValue, golden.finish)
-            XCTAssertEqual(answer.stats.newTokens, golden.tokens.count)
+            XCTAssertEqual(answer.stats.promptTokens, golden.promptIds.count)
+            XCTAssertEqual(answer.stats.finishReason?.rawValue, golden.finishReason)
+            XCTAssertEqual(answer.stats.newTokens, golden.tokenIds.count)
             XCTAssertEqual(answer.stats.preprocess, 0, "the image was kept")
         }
     }
@@ -49,14 +52,11 @@ final class SessionTests: XCTestCase {
     private static func converse() throws {
         PipePrograms.shared.forgetCalls()
         let session = try open()
-        let chats = [
-            "both": session.chat(images: [pixels("image0.ppm"), pixels("image3.ppm")], system: "Look well."),
-            "none": session.chat(),
-            "full": session.chat(images: [pixels("image5.ppm")]),
-        ]
-        for turn in Goldens.shared.chat {
+        let golden = Goldens.answers.conversations
+        let chats = golden.chats.mapValues { session.chat(images: $0.images.map(pixels), system: $0.system) }
+        for turn in golden.turns {
             let answer = try chats[turn.chat]!.send(turn.prompt, options: AnswerOptions(maxNewTokens: turn.limit))
-            XCTAssertEqual(try answer.collect().tokens, turn.tokens, turn.prompt)
+            XCTAssertEqual(try answer.collect().tokens, turn.tokenIds, turn.prompt)
         }
         XCTAssertEqual(chats["both"]?.imageKV?.tokens, 128)
         XCTAssertNil(chats["none"]?.imageKV)
@@ -65,7 +65,7 @@ final class SessionTests: XCTestCase {
     }
 
     func testStreamsAsynchronouslyAndEndsAtAStopText() async throws {
-        let golden = Goldens.shared.descriptions[0]
+        let golden = Goldens.answers.descriptions[0]
         let (whole, stats) = try await Self.stream(golden, stop: [])
         XCTAssertEqual(whole.joined(), golden.text)
         XCTAssertGreaterThan(stats.ttft, stats.prefill)
@@ -92,12 +92,12 @@ final class SessionTests: XCTestCase {
     @Inference
     private static func failAndGoOn() throws {
         let session = try open()
-        let golden = Goldens.shared.questions[0]
+        let golden = Goldens.answers.questions[0]
         let chat = session.chat(images: [pixels(golden.image)])
         PipePrograms.shared.fails = true
         XCTAssertEqual(refusal(try chat.send(golden.prompt).collect()), "the engine was told to fail")
         PipePrograms.shared.fails = false
-        XCTAssertEqual(try chat.send(golden.prompt).collect().tokens, golden.tokens)
+        XCTAssertEqual(try chat.send(golden.prompt).collect().tokens, golden.tokenIds)
     }
 
     func testTheSelfTest() async throws {
@@ -107,10 +107,11 @@ final class SessionTests: XCTestCase {
     @Inference
     private static func selfTest() throws {
         let bundle = try ModelBundle(verifying: Goldens.bundle)
-        let passed = try open().selfTest(bundle) { _ in try Goldens.image("selftest.ppm") }
+        let golden = Goldens.answers.selfTest
+        let passed = try open().selfTest(bundle) { _ in try Goldens.image(golden.image) }
         XCTAssertTrue(passed.passed, passed.answer)
         XCTAssertTrue(passed.pixelsEqual)
-        let failed = try open().selfTest(bundle) { _ in try Goldens.image("image1.ppm") }
+        let failed = try open().selfTest(bundle) { _ in try Goldens.image(golden.wrongImage) }
         XCTAssertFalse(failed.passed)
         XCTAssertFalse(failed.pixelsEqual)
         XCTAssertEqual(failed.expected, passed.answer)
@@ -123,7 +124,7 @@ final class SessionTests: XCTestCase {
     @Inference
     private static func refuse() throws {
         let session = try open()
-        let kv = try ImageKV.load(from: Goldens.url("python.kv"))
+        let kv = try ImageKV.load(from: Goldens.url("hostile/good.image_kv"))
         let other = ImageKV(key: kv.key, value: kv.value, modelId: "other", nextPosition: 0)
         let nothing = Tensor(shape: [4, 2, 0, 32], values: [])
         let misshapen = ImageKV(key: nothing, value: nothing, modelId: kv.modelId, nextPosition: 0)

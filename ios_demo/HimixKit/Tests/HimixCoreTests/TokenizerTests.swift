@@ -5,34 +5,38 @@ import XCTest
 
 final class TokenizerTests: XCTestCase {
     func testIdsAndTextsOfEveryKind() throws {
-        for (name, cases) in Goldens.shared.tokenizers {
-            let tokenizer = try Tokenizer(contentsOf: Goldens.url("\(name).json"))
-            XCTAssertGreaterThan(cases.texts.count, 300)
+        for (name, cases) in Goldens.tokenizers {
+            let tokenizer = try Goldens.tokenizer(name)
+            XCTAssertGreaterThan(cases.texts.count, 400)
             for text in cases.texts {
                 XCTAssertEqual(tokenizer.encode(text.text), text.ids, "\(name): \(text.text.debugDescription)")
                 let decoded = tokenizer.decode(text.ids)
                 XCTAssertTrue(decoded.unicodeScalars.elementsEqual(text.decoded.unicodeScalars), "\(name): \(decoded)")
             }
         }
-        XCTAssertEqual(Goldens.shared.tokenizers.keys.sorted(), ["llama-bpe", "nano", "qwen2", "smollm2"])
+        XCTAssertEqual(
+            Goldens.tokenizers.keys.sorted(),
+            [
+                "llama-bpe", "nano", "nano-digits", "nano-llama-bpe", "nano-qwen2", "nano-smollm", "qwen2", "smollm2",
+            ])
     }
 
     func testStreamsOfArbitraryTokensComeInTheSamePieces() throws {
-        for (name, cases) in Goldens.shared.tokenizers {
-            let tokenizer = try Tokenizer(contentsOf: Goldens.url("\(name).json"))
-            for golden in cases.streams {
+        for (name, cases) in Goldens.tokenizers {
+            let tokenizer = try Goldens.tokenizer(name)
+            let streams = cases.streams.map { ($0.ids, $0.pieces) } + cases.texts.map { ($0.ids, $0.pieces) }
+            for (ids, expected) in streams {
                 var stream = TextStream(tokenizer)
-                let pieces = golden.ids.map { stream.step($0) }
-                for (piece, expected) in zip(pieces, golden.pieces) {
-                    XCTAssertTrue(piece.unicodeScalars.elementsEqual(expected.unicodeScalars), "\(name) \(golden.ids)")
-                }
+                let pieces = ids.map { stream.step($0) }
+                let equal = zip(pieces, expected).allSatisfy { $0.unicodeScalars.elementsEqual($1.unicodeScalars) }
+                XCTAssertTrue(equal, "\(name) \(ids)")
             }
         }
     }
 
     /// Python's tokenizers may know a newer Unicode than this system: what is not assigned here is of no kind.
     func testCharactersAreOfTheSameKind() {
-        let runs = Goldens.shared.kinds
+        let runs = Goldens.characters.kinds
         var (different, newer) = ([String](), 0)
         for (run, next) in zip(runs, runs.dropFirst()) {
             for code in run.first..<next.first {
@@ -52,29 +56,34 @@ final class TokenizerTests: XCTestCase {
     func testChatTemplatesAndWhatAUserTypes() throws {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
-        for (name, cases) in Goldens.shared.chats {
-            let file = try Data(contentsOf: Goldens.url("\(name).template.json"))
+        for (name, cases) in Goldens.tokenizers {
+            let file = try Data(contentsOf: Goldens.url("tokenizers/\(name)/chat_template.json"))
             let text = try TextProcessor(
-                tokenizer: Tokenizer(contentsOf: Goldens.url("\(name).json")),
-                template: decoder.decode(ChatTemplate.self, from: file))
-            for golden in cases {
-                let messages = golden.messages?.map { Message(Message.Role(rawValue: $0[0])!, $0[1]) }
-                let ids = try messages.map(text.encodeChat) ?? text.encodeNextTurn(golden.next!)
-                XCTAssertEqual(ids, golden.ids, "\(name): \(golden)")
+                tokenizer: Goldens.tokenizer(name), template: decoder.decode(ChatTemplate.self, from: file))
+            for golden in cases.conversations {
+                let messages = golden.messages.map { Message(Message.Role(rawValue: $0[0])!, $0[1]) }
+                XCTAssertEqual(try text.encodeChat(messages), golden.ids, "\(name): \(golden)")
             }
-            XCTAssertTrue(refusal(try text.encodeNextTurn(" \n")).hasPrefix("the prompt is empty"))
+            for golden in cases.texts where golden.question != nil {
+                let message = Message(.user, golden.text)
+                XCTAssertEqual(try text.encodeChat([message]), golden.question, "\(name): \(golden.text)")
+                XCTAssertEqual(try text.encodeNextTurn(golden.text), golden.nextTurn, "\(name): \(golden.text)")
+            }
+            for prompt in cases.empty {
+                XCTAssertTrue(refusal(try text.encodeNextTurn(prompt)).hasPrefix("the prompt is empty"))
+            }
         }
     }
 
     func testStripping() {
-        for pair in Goldens.shared.stripped {
+        for pair in Goldens.characters.stripped {
             let found = stripped(pair[0])
             XCTAssertTrue(found.unicodeScalars.elementsEqual(pair[1].unicodeScalars), pair[0].debugDescription)
         }
     }
 
     func testUnknownKindsAreRefusedByName() throws {
-        let original = try JSONSerialization.jsonObject(with: Data(contentsOf: Goldens.url("qwen2.json")))
+        let original = try JSONSerialization.jsonObject(with: Data(contentsOf: Goldens.url("tokenizers/qwen2/tokenizer.json")))
         func changed(_ field: String, _ value: Any) throws -> Data {
             var file = original as! [String: Any]
             file[field] = value

@@ -10,6 +10,6 @@ public final class PythonRecord {
     private PythonRecord() {}
 
     public static void check(File file) throws Exception {
-        assertEquals(1, ((List<?>) Fixtures.python("--record", file.getPath())).size());
+        assertEquals(1, ((List<?>) Fixtures.python("record", file.getPath())).size());
     }
 }

@@ -3,30 +3,53 @@ package dev.himix.edge;
 import java.awt.image.BufferedImage;
 import java.io.File;
 import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Arrays;
 import javax.imageio.ImageIO;
 
-/** What the Python session computed (android_demo/fixtures.py), and the bundle that it computed it from. */
+/** The conformance suite (conformance/README.md), and the bundle that it was made with. */
 final class Fixtures {
-    static final File FOLDER = new File(System.getProperty("himix.fixtures"));
+    static final File FOLDER = new File(System.getProperty("himix.suite"));
     static final File BUNDLE = new File(System.getProperty("himix.bundle"));
-    private static Map<String, Object> all;
+    private static final Map<String, Object> READ = new HashMap<>();
     private static Session session;
 
     private Fixtures() {}
 
+    /** One of the suite's JSON files. */
     @SuppressWarnings("unchecked")
-    static <T> T get(String name) {
-        if (all == null) {
-            all = (Map<String, Object>) Files.readJson(new File(FOLDER, "fixtures.json"), 64 << 20);
-        }
-        return (T) all.get(name);
+    static Map<String, Object> json(String file) {
+        return (Map<String, Object>) READ.computeIfAbsent(file, name -> Files.readJson(file(name), 64 << 20));
     }
 
-    static List<Map<String, Object>> cases(String name) {
-        return get(name);
+    /** What the Python session answers with this bundle. */
+    @SuppressWarnings("unchecked")
+    static <T> T answers(String kind) {
+        return (T) json("answers/" + BUNDLE.getName() + ".json").get(kind);
+    }
+
+    /** The questions, and behind them the descriptions. */
+    static List<Map<String, Object>> questions() {
+        List<Map<String, Object>> all = new ArrayList<>(Fixtures.<List<Map<String, Object>>>answers("questions"));
+        all.addAll(Fixtures.<List<Map<String, Object>>>answers("descriptions"));
+        return all;
+    }
+
+    /** What images.json says of an image. */
+    @SuppressWarnings("unchecked")
+    static Map<String, Object> facts(String image) {
+        return (Map<String, Object>) json("images.json").get(image);
+    }
+
+    static int number(Map<?, ?> facts, String name) {
+        return ((Number) facts.get(name)).intValue();
+    }
+
+    static File file(String path) {
+        return new File(FOLDER, path);
     }
 
     /** The bundle's session: one for all tests, as in the app. */
@@ -59,6 +82,45 @@ final class Fixtures {
             floats[i] = ((Number) numbers.get(i)).floatValue();
         }
         return floats;
+    }
+
+    /** An image's stored pixels. */
+    static ImageSource raw(Map<String, Object> facts) {
+        int width = number(facts, "width");
+        int height = number(facts, "height");
+        int channels = number(facts, "channels");
+        byte[] bytes = Files.read(file((String) facts.get("raw")), 1 << 28);
+        return new ImageSource() {
+            @Override
+            public int width() {
+                return width;
+            }
+
+            @Override
+            public int height() {
+                return height;
+            }
+
+            @Override
+            public void row(int y, int[] argb) {
+                for (int x = 0; x < width; x++) {
+                    argb[x] = at(x, y);
+                }
+            }
+
+            @Override
+            public void column(int x, int[] argb) {
+                for (int y = 0; y < height; y++) {
+                    argb[y] = at(x, y);
+                }
+            }
+
+            private int at(int x, int y) {
+                int at = (y * width + x) * channels;
+                int alpha = channels == 4 ? bytes[at + 3] & 255 : 255;
+                return alpha << 24 | (bytes[at] & 255) << 16 | (bytes[at + 1] & 255) << 8 | bytes[at + 2] & 255;
+            }
+        };
     }
 
     static ImageSource image(File file) {
@@ -97,16 +159,25 @@ final class Fixtures {
         return () -> new Upright(image(file), 1);
     }
 
-    /** The himix-edge session in Python on our arguments; its standard output as JSON. */
+    /** One of the suite's images. */
+    static Session.Photo photo(String image) {
+        return photo(file("images/" + image));
+    }
+
+    /** What Python makes of a file that was written here (conformance/read_back.py). */
     static Object python(String... arguments) throws Exception {
-        String[] command = new String[arguments.length + 2];
-        command[0] = System.getProperty("himix.python");
-        command[1] = System.getProperty("himix.script");
-        System.arraycopy(arguments, 0, command, 2, arguments.length);
-        Process process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        List<String> command =
+                new ArrayList<>(
+                        Arrays.asList(System.getProperty("himix.python"), "-m", "conformance.read_back"));
+        command.addAll(Arrays.asList(arguments));
+        Process process =
+                new ProcessBuilder(command)
+                        .directory(new File(System.getProperty("himix.root")))
+                        .redirectError(ProcessBuilder.Redirect.INHERIT)
+                        .start();
         String output = new String(process.getInputStream().readAllBytes(), "UTF-8");
         if (process.waitFor() != 0) {
-            throw new AssertionError("failed: " + Arrays.toString(command));
+            throw new AssertionError("failed: " + command);
         }
         return Json.parse(output);
     }

@@ -156,6 +156,6 @@ public class HostileSessionTest {
     }
 
     private static Session.Photo photo(int number) {
-        return Fixtures.photo(new File(Fixtures.FOLDER, "images/" + number + ".png"));
+        return Fixtures.photo("easy-vqa-" + number + ".png");
     }
 }

@@ -18,12 +18,15 @@ public class ImageKVTest {
 
     @Test
     public void pythonsFileIsReadAndAnswersTheSame() {
-        Map<String, Object> saved = Fixtures.get("image_kv");
-        ImageKV image = ImageKV.load(new File(Fixtures.FOLDER, (String) saved.get("file")));
+        Map<String, Object> saved = Fixtures.answers("image_kv");
+        ImageKV image = ImageKV.load(Fixtures.file((String) saved.get("file")));
+        assertEquals(saved.get("model_id"), image.modelId);
+        assertEquals(saved.get("key_sha256"), Files.sha256(bytes(image.key)));
+        assertEquals(saved.get("value_sha256"), Files.sha256(bytes(image.value)));
         Answer answer = new Answer();
         Fixtures.session().generate((String) saved.get("prompt"), image, Answer.greedy(16), answer);
         assertArrayEquals(Fixtures.ints(saved.get("token_ids")), answer.ids());
-        ImageKV ours = Fixtures.session().encodeImage(Fixtures.photo(new File(Fixtures.FOLDER, (String) saved.get("image"))));
+        ImageKV ours = Fixtures.session().encodeImage(Fixtures.photo((String) saved.get("image")));
         assertEquals(image.modelId, ours.modelId);
         double most = 0;
         for (int i = 0; i < ours.key.length; i++) {
@@ -36,10 +39,10 @@ public class ImageKVTest {
     public void pythonReadsOursAndAnswersTheSame() throws Exception {
         Session session = Fixtures.session();
         File file = folder.newFile("ours.image_kv");
-        ImageKV image = session.encodeImage(Fixtures.photo(new File(Fixtures.FOLDER, "images/5.png")));
+        ImageKV image = session.encodeImage(Fixtures.photo("easy-vqa-5.png"));
         image.save(file);
         Map<?, ?> theirs =
-                (Map<?, ?>) Fixtures.python(Fixtures.BUNDLE.getPath(), "--answer", file.getPath(), "Describe the image.");
+                (Map<?, ?>) Fixtures.python("image-kv", Fixtures.BUNDLE.getPath(), file.getPath(), "Describe the image.");
         Answer answer = new Answer();
         session.generate("Describe the image.", image, Answer.greedy(16), answer);
         assertArrayEquals(Fixtures.ints(theirs.get("token_ids")), answer.ids());
@@ -49,13 +52,19 @@ public class ImageKVTest {
     @Test
     public void savedAndLoadedIsEqual() throws Exception {
         File file = folder.newFile();
-        ImageKV image = Fixtures.session().encodeImage(Fixtures.photo(new File(Fixtures.FOLDER, "images/7.png")));
+        ImageKV image = Fixtures.session().encodeImage(Fixtures.photo("easy-vqa-7.png"));
         image.save(file);
         ImageKV again = ImageKV.load(file);
         assertArrayEquals(image.key, again.key, 0);
         assertArrayEquals(image.value, again.value, 0);
         assertEquals(image.tokens, again.tokens);
         assertEquals(262144 + 8, file.length() - headerLength(file), 0);
+    }
+
+    private static byte[] bytes(float[] values) {
+        java.nio.ByteBuffer buffer = java.nio.ByteBuffer.allocate(4 * values.length).order(java.nio.ByteOrder.LITTLE_ENDIAN);
+        buffer.asFloatBuffer().put(values);
+        return buffer.array();
     }
 
     private static long headerLength(File file) {
@@ -75,7 +84,7 @@ public class ImageKVTest {
 
     @Test
     public void damagedFilesAreRefused() throws Exception {
-        byte[] good = Files.read(new File(Fixtures.FOLDER, "python.image_kv"), 1 << 24);
+        byte[] good = Files.read(Fixtures.file("hostile/good.image_kv"), 1 << 24);
         File file = folder.newFile("bad.image_kv");
         byte[] longHeader = good.clone();
         longHeader[6] = 1;

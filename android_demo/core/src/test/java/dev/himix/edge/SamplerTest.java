@@ -11,15 +11,18 @@ import org.junit.Test;
 
 public class SamplerTest {
     @Test
+    @SuppressWarnings("unchecked")
     public void probabilitiesEqualPythons() {
-        List<Map<String, Object>> cases = Fixtures.cases("probabilities");
-        assertTrue(cases.size() >= 4);
+        List<Map<String, Object>> cases = (List<Map<String, Object>>) Fixtures.json("sampling.json").get("probabilities");
+        assertTrue(cases.size() >= 8);
         for (Map<String, Object> example : cases) {
             double temperature = ((Number) example.get("temperature")).doubleValue();
             Sampler sampler = new Sampler(temperature, ((Number) example.get("top_p")).doubleValue(), 0);
             double[] expected =
-                    ((List<?>) example.get("expected")).stream().mapToDouble(n -> ((Number) n).doubleValue()).toArray();
-            assertArrayEquals(expected, sampler.probabilities(Fixtures.floats(example.get("logits"))), 1e-12);
+                    ((List<?>) example.get("probabilities")).stream().mapToDouble(n -> ((Number) n).doubleValue()).toArray();
+            float[] logits = Fixtures.floats(example.get("logits"));
+            assertArrayEquals(expected, sampler.probabilities(logits), 1e-12);
+            assertEquals(Fixtures.number(example, "greedy"), new Sampler(0, 1, 0).pick(logits));
         }
     }
 

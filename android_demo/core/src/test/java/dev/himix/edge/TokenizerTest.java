@@ -7,6 +7,8 @@ import static org.junit.Assert.assertTrue;
 
 import java.io.File;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import org.junit.Rule;
@@ -17,23 +19,38 @@ import org.junit.rules.TemporaryFolder;
 public class TokenizerTest {
     @Rule public final TemporaryFolder folder = new TemporaryFolder();
 
+    private static final List<String> UNSUPPORTED = Arrays.asList("qwen2", "llama-bpe"); // added tokens that are plain text
+
     @Test
     @SuppressWarnings("unchecked")
     public void idsEqualPythons() {
-        List<Map<String, Object>> tokenizers = Fixtures.cases("tokenizers");
-        assertTrue(tokenizers.size() >= 5);
-        for (Map<String, Object> fixture : tokenizers) {
-            Tokenizer tokenizer = Tokenizer.load(new File((String) fixture.get("file")), Fixtures.rows());
-            TextProcessor text = new TextProcessor(tokenizer, Bundle.read(Fixtures.BUNDLE).template);
-            for (Map<String, Object> example : (List<Map<String, Object>>) fixture.get("cases")) {
+        int tokenizers = 0;
+        for (String name : supported()) {
+            Map<String, Object> cases = Fixtures.json("tokenizers/" + name + "/cases.json");
+            Tokenizer tokenizer = tokenizer(name);
+            TextProcessor text = text(name);
+            for (Map<String, Object> example : (List<Map<String, Object>>) cases.get("texts")) {
                 String input = (String) example.get("text");
                 int[] ids = tokenizer.encode(input).stream().mapToInt(i -> i).toArray();
-                assertArrayEquals(fixture.get("file") + ": " + input, Fixtures.ints(example.get("ids")), ids);
+                assertArrayEquals(name + ": " + input, Fixtures.ints(example.get("ids")), ids);
+                if (example.containsKey("question")) {
+                    int[] question = Fixtures.ints(example.get("question"));
+                    assertArrayEquals(name + ": " + input, question, text.encodeQuestion(input));
+                }
             }
-            for (Map<String, Object> example : (List<Map<String, Object>>) fixture.get("chats")) {
-                String input = (String) example.get("text");
-                assertArrayEquals(input, Fixtures.ints(example.get("ids")), text.encodeQuestion(input));
+            for (Object empty : (List<?>) cases.get("empty")) {
+                assertThrows(InputException.class, () -> text.encodeQuestion((String) empty));
             }
+            tokenizers++;
+        }
+        assertTrue(tokenizers >= 5);
+    }
+
+    @Test
+    public void addedTokensThatAreTextAreRefused() {
+        for (String name : UNSUPPORTED) {
+            InputException error = assertThrows(name, InputException.class, () -> tokenizer(name));
+            assertTrue(error.getMessage(), error.getMessage().contains("is not special; it is not supported"));
         }
     }
 
@@ -46,21 +63,40 @@ public class TokenizerTest {
     }
 
     @Test
+    @SuppressWarnings("unchecked")
     public void streamedTextEqualsPythons() {
-        TextProcessor text =
-                new TextProcessor(
-                        Tokenizer.load(new File(Fixtures.BUNDLE, "tokenizer.json"), Fixtures.rows()),
-                        Bundle.read(Fixtures.BUNDLE).template);
-        List<Map<String, Object>> streams = Fixtures.cases("streams");
-        assertTrue(streams.size() > 100);
-        for (Map<String, Object> example : streams) {
-            TextStream stream = text.stream();
-            int[] ids = Fixtures.ints(example.get("ids"));
-            List<?> pieces = (List<?>) example.get("pieces");
-            for (int i = 0; i < ids.length; i++) {
-                assertEquals(example.get("ids") + " at " + i, pieces.get(i), stream.step(ids[i]));
+        for (String name : supported()) {
+            Map<String, Object> cases = Fixtures.json("tokenizers/" + name + "/cases.json");
+            List<Map<String, Object>> streams = new ArrayList<>((List<Map<String, Object>>) cases.get("streams"));
+            streams.addAll((List<Map<String, Object>>) cases.get("texts"));
+            assertTrue(streams.size() > 500);
+            TextProcessor text = text(name);
+            for (Map<String, Object> example : streams) {
+                TextStream stream = text.stream();
+                int[] ids = Fixtures.ints(example.get("ids"));
+                List<?> pieces = (List<?>) example.get("pieces");
+                for (int i = 0; i < ids.length; i++) {
+                    assertEquals(name + ": " + example.get("ids") + " at " + i, pieces.get(i), stream.step(ids[i]));
+                }
             }
         }
+    }
+
+    @SuppressWarnings("unchecked")
+    private static List<String> supported() {
+        List<String> names = new ArrayList<>((List<String>) Fixtures.json("suite.json").get("tokenizers"));
+        assertTrue(names.removeAll(UNSUPPORTED));
+        return names;
+    }
+
+    private static Tokenizer tokenizer(String name) {
+        int rows = Fixtures.number(Fixtures.json("tokenizers/" + name + "/cases.json"), "rows");
+        return Tokenizer.load(Fixtures.file("tokenizers/" + name + "/tokenizer.json"), rows);
+    }
+
+    private static TextProcessor text(String name) {
+        String template = "tokenizers/" + name + "/chat_template.json";
+        return new TextProcessor(tokenizer(name), new ChatTemplate(Fields.of(Fixtures.json(template), template)));
     }
 
     @Test
