@@ -13,6 +13,7 @@ import click
 import pytest
 
 from himix_edge.cli import himix
+from himix_edge.manifest import Manifest
 from himix_edge.presets import SHIPPED
 from tests.generated_docs import generated
 
@@ -78,6 +79,15 @@ def test_the_readme_is_short() -> None:
 def test_the_reference_and_the_schemas_are_those_of_the_code() -> None:
     for file, content in generated().items():
         assert (ROOT / "docs" / file).read_text(encoding="utf-8") == content, "run python -m tests.generated_docs"
+
+
+def test_the_format_names_every_field() -> None:
+    page = (ROOT / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+    schema = Manifest.model_json_schema()
+    kinds = {name: kind for name, kind in schema["$defs"].items() if name != "ParityResult"}  # for people
+    for name, kind in {"Manifest": schema, **kinds}.items():
+        for field in kind["properties"]:
+            assert re.search(rf"[`\".]{field}[`\"]", page), (name, field)
 
 
 def test_links_between_files_lead_somewhere() -> None:
