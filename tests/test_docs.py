@@ -22,6 +22,8 @@ GUIDES = ("export", "convert", "run", "evaluate", "train", "bench")  # each with
 PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
 LONGEST_README = 130  # lines
+OURS = ("himix_edge", "export", "runtimes", "tests", "benchmarks", "conformance", "examples", "docs", "web_demo",
+        "android_demo", "ios_demo", "config", "checkpoints", "model", "bench", "evaluation", "training")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,22 @@ def test_make_targets_that_are_named_exist() -> None:
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
         named |= set(re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8")))
     assert {"test", "docs", "fuzz", "web", "apk"} <= named <= made
+
+
+def test_files_and_modules_that_are_named_exist() -> None:
+    """Paths in backticks, from the clone or from himix_edge, and what `python -m` starts."""
+    named = set()
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        paths = re.findall(r"`((?:[a-z_]+/)+[A-Za-z0-9_.-]*)`", text)
+        modules = re.findall(r"python -m ([a-z0-9_.]*[a-z0-9_])", text)
+        inside = [name.replace("himix_edge.runtimes", "runtimes").replace(".", "/") for name in modules]
+        named |= {(page.name, path) for path in (*paths, *inside) if path.split("/")[0] in OURS}
+    assert len(named) > 20
+    places = (ROOT, ROOT / "himix_edge")
+    found = {each for each in named if any((place / each[1]).exists() or (place / f"{each[1]}.py").exists()
+                                           for place in places)}  # fmt: skip
+    assert named - found == set()
 
 
 def test_the_readme_is_short() -> None:
