@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Swapped = TypeVar("Swapped", bound=nn.Module)
 
 
 class VisionInjector(nn.Module):
@@ -29,7 +30,7 @@ class VisionInjector(nn.Module):
     Layers whose norms are equal, as `fold_image_norms` makes them, have one.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: VisionLanguageModel):
         super().__init__()
         config = model.config
         self.model = model
@@ -71,7 +72,7 @@ class RotaryTable(nn.Module):
 
 
 def run_layers(
-    stack: Any, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, rotate: Callable[..., Tensor] = rotate
+    stack: DecoderStack, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, rotate: Callable[..., Tensor] = rotate
 ) -> Tensor:
     """Embeddings (B, T, d) through all layers -> states (B, T, d) before the final norm.
 
@@ -87,7 +88,7 @@ def run_layers(
     return x
 
 
-def causal_mask(new: Any, past: Any) -> Tensor:
+def causal_mask(new: int, past: int) -> Tensor:
     """Boolean (T, P+T) from (symbolic) sizes, bottom-right aligned: every query sees all P cached slots."""
     return torch.arange(past + new)[None, :] <= torch.arange(new)[:, None] + past
 
@@ -113,12 +114,12 @@ def decompose_gelu(tower: nn.Module) -> nn.Module:
     return tower
 
 
-def share_weights(model: VisionLanguageModel) -> Any:
+def share_weights(model: VisionLanguageModel) -> VisionLanguageModel:
     """A copy whose modules can be replaced; parameters are shared with the original."""
     return copy.deepcopy(model, {id(p): p for p in [*model.parameters(), *model.buffers()]})
 
 
-def keep_injection(model: Any) -> Any:
+def keep_injection(model: VisionLanguageModel) -> VisionLanguageModel:
     """A model of `share_weights` with only what makes keys and values of features: exporters look at every weight."""
     model.vision_tower = None
     if model.config.architecture == "himix":
@@ -130,7 +131,7 @@ def keep_injection(model: Any) -> Any:
     return model
 
 
-def swap_linears(module: nn.Module, make: Callable[[QuantizedLinear], nn.Module]) -> Any:
+def swap_linears(module: Swapped, make: Callable[[QuantizedLinear], nn.Module]) -> Swapped:
     """Replace every QuantizedLinear below `module` by what `make` makes of it, in place."""
     for name, child in list(module.named_modules()):
         if isinstance(child, QuantizedLinear):

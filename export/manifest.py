@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -26,6 +25,7 @@ from himix_edge.export.traces import Question
 from himix_edge.manifest import METHODS
 from himix_edge.names import MAX_NAME, as_name
 from himix_edge.parts import part_of
+from himix_edge.reading import JsonObject
 from himix_edge.text import TOKENIZER, TextProcessor
 
 
@@ -57,7 +57,7 @@ def make_manifest(
     parity: list[ParityResult],
 ) -> Manifest:
     assert plan.config.vision is not None
-    provenance: dict[str, Any] = {"checkpoint_sha256": weights_hash(plan.source), "export_key": plan.key}
+    provenance: JsonObject = {"checkpoint_sha256": weights_hash(plan.source), "export_key": plan.key}
     if plan.source.provenance:
         provenance["training"] = plan.source.provenance
     kind = f"-{plan.target.name}-{plan.request.precision}"

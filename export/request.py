@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from himix_edge.export.target import ExportOptions, Target
 from himix_edge.export.targets import find_target
 from himix_edge.files import sha256
 from himix_edge.presets import SHIPPED, preset
+from himix_edge.reading import JsonObject
 
 PROBE = SHIPPED / "probe" / "probe.json"
 USUAL_CAPACITY = 2048
@@ -122,7 +122,7 @@ def plan(request: ExportRequest) -> Plan:
     int8_activations = quantized if request.int8_activations is None else request.int8_activations and quantized
     options = ExportOptions(capacity, int8_activations)
     tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
-    what: dict[str, Any] = {
+    what: JsonObject = {
         "weights": weights_hash(source), "config": config.to_dict(), "questions": len(probe),
         "policy": asdict(policy), "rounding": rounding, "calibration": sha256(request.calibration or PROBE),
         "options": asdict(options), "target": target.name,

@@ -7,19 +7,20 @@ memory at a time.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.checkpoints.lazy import Weights
-from himix_edge.config import ModelConfig
+from himix_edge.config import DecoderConfig, ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedTensor, quantize_tensor, representable_scale
 from himix_edge.model.decoder import DecoderLayer, RMSNorm, mixture_mask, rope_tables
 
 DAMPING = 0.01  # of the Hessian's mean diagonal
 SHRINK = torch.linspace(0.5, 1.05, 23)  # scales that are tried, as parts of the one that covers a group's largest
+Loaded = TypeVar("Loaded", bound=nn.Module)
 TABLE_DAMPING = 0.1  # a tied table is looked up as well as multiplied: closer to plain rounding
 
 
@@ -145,14 +146,14 @@ def _search_scale(block: Tensor, importance: Tensor) -> Tensor:
     return chosen
 
 
-def _load(module: nn.Module, weights: Weights, prefix: str) -> Any:
+def _load(module: Loaded, weights: Weights, prefix: str) -> Loaded:
     state = {name: weights[prefix + name].read().float() for name in module.state_dict()}
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
 
 
 def _measure(
-    layer: Any, states: list[Tensor], passages: list[Passage], index: int, config: Any
+    layer: DecoderLayer, states: list[Tensor], passages: list[Passage], index: int, config: DecoderConfig
 ) -> dict[str, Statistics]:
     """Linear name -> statistics of its inputs, over all passages; linears with one input share them."""
     attn, mlp = layer.self_attn, layer.mlp
@@ -173,7 +174,7 @@ def _measure(
     return {**found, "self_attn.k_proj": qkv, "self_attn.v_proj": qkv, "mlp.up_proj": gate}
 
 
-def _run(layer: Any, x: Tensor, passage: Passage, index: int, config: Any) -> Tensor:
+def _run(layer: DecoderLayer, x: Tensor, passage: Passage, index: int, config: DecoderConfig) -> Tensor:
     past = passage.image[index] if passage.image else None
     cos, sin = rope_tables(config, torch.arange(passage.position, passage.position + x.shape[1]))
     mask = mixture_mask(x.shape[1], past[0].shape[2] if past else 0, x.device)

@@ -7,7 +7,6 @@ move by some percent (the second phase of EfficientQAT, Chen et al., arXiv 2407.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,9 +96,7 @@ def _parametrize(module: nn.Module, name: str) -> nn.Parameter:
     delattr(module, name)
     setattr(module, name, nn.Parameter(torch.zeros_like(start)))
     parametrize.register_parametrization(module, name, Tuned(start, name == "scale"))
-    learnt: Any = module.parametrizations
-    change: nn.Parameter = learnt[name].original
-    return change
+    return module.get_submodule(f"parametrizations.{name}").get_parameter("original")
 
 
 def divergence(student: VisionLanguageModel, teacher: VisionLanguageModel, ids: Tensor) -> Tensor:

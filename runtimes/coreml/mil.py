@@ -29,8 +29,8 @@ class Operation(Protocol):
     input: Variable  # of read_state
     state: Variable  # of coreml_update_state
     data: Variable  # of constexpr_blockwise_shift_scale, as the next two
+    scale: Variable
     offset: Variable | None
-    scale: Variable | None
 
 
 class Function(Protocol):

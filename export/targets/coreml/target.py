@@ -9,8 +9,9 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from himix_edge.bundle import Bundle
 from himix_edge.export.graphs import (
     RotaryTable,
+    Swapped,
     VisionInjector,
     decompose_gelu,
     quiet,
@@ -42,7 +44,12 @@ from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
 from himix_edge.runtimes.coreml.engine import CAPACITY_MULTIPLE, PREFILL, CoreMlEngine
 from himix_edge.runtimes.coreml.interpreter import load_program
+from himix_edge.runtimes.coreml.mil import Operation
 from himix_edge.runtimes.engine import Engine
+
+if TYPE_CHECKING:
+    from coremltools import ImageType
+    from coremltools.models import MLModel
 
 
 class MirroredNorm(nn.Module):
@@ -88,7 +95,7 @@ class Decoder(nn.Module):
     key_cache: Tensor
     value_cache: Tensor
 
-    def __init__(self, model: Any, capacity: int):
+    def __init__(self, model: VisionLanguageModel, capacity: int):
         super().__init__()
         config = model.config.decoder
         self.capacity, self.stack = capacity, model.model
@@ -237,7 +244,7 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
     return _files(path)
 
 
-def _weight(module: nn.Module) -> Any:
+def _weight(module: nn.Linear | nn.Embedding | QuantizedModule) -> Tensor:
     return _integers(module.quantized) if isinstance(module, QuantizedModule) else module.weight
 
 
@@ -252,7 +259,7 @@ def _integers(quantized: QuantizedTensor) -> nn.Parameter:
     return nn.Parameter(stored, requires_grad=False)
 
 
-def _swap(module: nn.Module) -> Any:
+def _swap(module: Swapped) -> Swapped:
     def make(linear: QuantizedLinear) -> nn.Module:
         made = nn.Linear(1, 1, device="meta")
         made.weight = _integers(linear.quantized)
@@ -266,9 +273,10 @@ def _swap(module: nn.Module) -> Any:
     return swap_linears(module, make)
 
 
-def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outputs: list[str], half: bool) -> Any:
+def _convert(
+    module: nn.Module, arguments: tuple[Tensor, ...], inputs: "list[ImageType] | None", outputs: list[str], half: bool
+) -> "MLModel":
     import coremltools
-    import numpy as np
 
     register_conversions()
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
@@ -281,7 +289,7 @@ def _convert(module: nn.Module, arguments: tuple[Tensor, ...], inputs: Any, outp
         )  # fmt: skip
 
 
-def _save(package: Any, path: Path) -> list[Path]:
+def _save(package: "MLModel", path: Path) -> list[Path]:
     shutil.rmtree(path, ignore_errors=True)
     package.save(str(path))
     return _files(path)
@@ -295,7 +303,7 @@ def _files(package: Path) -> list[Path]:
     return [package / "Manifest.json", *inner]
 
 
-def _stored(operation: Any) -> QuantizedTensor:
-    data, scale = operation.data.val, operation.scale.val
+def _stored(operation: Operation) -> QuantizedTensor:
+    data, scale = np.asarray(operation.data.val), np.asarray(operation.scale.val)
     bits = 4 if "int4" in str(operation.data.dtype) else 8
     return QuantizedTensor(torch.from_numpy(data.astype("int8")), torch.from_numpy(scale.astype("float32")), bits)

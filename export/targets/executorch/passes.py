@@ -7,9 +7,10 @@ the program is the same, byte for byte.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol
 from unittest import mock
 
+from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 CHANNELS_LAST = ("convolution", "upsample", "mean.dim", "max_pool2d", "amax", "max.dim", "avg_pool2d", "prelu")
@@ -29,22 +30,29 @@ REWRITES = {  # pass -> the operators, by the start of their names; passes that 
 }
 
 
+class _Manager(Protocol):
+    """What is touched of an XNNPACKPassManager."""
+
+    passes: list[type]
+    exported_program: ExportedProgram
+    _exported_program: ExportedProgram
+
+
 @contextlib.contextmanager
 def needed_passes_only() -> Iterator[None]:
     """Lower to XNNPACK inside of this."""
     from executorch.backends.xnnpack._passes import XNNPACKPassManager
 
-    manager: Any = XNNPACKPassManager
-    run = manager.transform
+    run = XNNPACKPassManager.transform
 
-    def run_needed(self: Any) -> Any:
+    def run_needed(self: _Manager) -> ExportedProgram:
         for each in list(self.passes):
             if is_needed(each.__name__, self.exported_program.graph):
                 self.passes = [each]
                 self._exported_program = run(self)
         return self.exported_program
 
-    with mock.patch.object(manager, "transform", run_needed):
+    with mock.patch.object(XNNPACKPassManager, "transform", run_needed):
         yield
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.types import Number
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
@@ -36,6 +38,7 @@ from himix_edge.export.targets.executorch.weights import (
 )
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerance, Tolerances
 from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import DecoderLayer, RMSNorm
 from himix_edge.runtimes.engine import Engine, load_engine
 
 
@@ -69,7 +72,7 @@ class Start(nn.Module):
 class Norm(nn.Module):
     """RMSNorm in what XNNPACK computes: the mean is a linear with one row, whose bias is epsilon."""
 
-    def __init__(self, norm: Any):
+    def __init__(self, norm: RMSNorm):
         super().__init__()
         (size,) = norm.weight.shape
         self.mean = nn.Linear(size, 1)
@@ -84,7 +87,7 @@ class Norm(nn.Module):
 class Injector(VisionInjector):
     """The injection, with one norm in what XNNPACK computes and one rounding to int8."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: VisionLanguageModel):
         super().__init__(model)
         if self.norm is None:
             swap_linears(model, lambda linear: int8_linear(linear, model.config))
@@ -114,13 +117,14 @@ class Rotary(nn.Module):
 class Layer(nn.Module):
     """A decoder layer in operations that XNNPACK has, so that few leave it between two attentions."""
 
-    def __init__(self, layer: Any, config: ModelConfig):
+    def __init__(self, layer: DecoderLayer, config: ModelConfig):
         super().__init__()
         attn, mlp = layer.self_attn, layer.mlp
         self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.qkv = SideBySide([attn.q_proj, attn.k_proj, attn.v_proj])
-        qk_norm = config.decoder.qk_norm
-        self.q_norm, self.k_norm = (Norm(n) if qk_norm else nn.Identity() for n in (attn.q_norm, attn.k_norm))
+        self.q_norm, self.k_norm = (
+            Norm(norm) if isinstance(norm, RMSNorm) else nn.Identity() for norm in (attn.q_norm, attn.k_norm)
+        )
         self.out = int8_if_quantized(attn.o_proj, config)
         self.down = int8_if_quantized(mlp.down_proj, config)
         self.pieces = len(self.down.parts) if isinstance(self.down, Pieces) else 1
@@ -141,7 +145,7 @@ class Decoder(nn.Module):
     `start_pos` slots of the cache are filled; position_ids are rotary positions.
     """
 
-    def __init__(self, model: Any, cache: Cache):
+    def __init__(self, model: VisionLanguageModel, cache: Cache):
         super().__init__()
         config, table = model.config, model.model.embed_tokens
         tied, quantized = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
@@ -175,13 +179,13 @@ class Decoder(nn.Module):
         return logits
 
 
-def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Any) -> Tensor:
+def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Number) -> Tensor:
     """The fused kernel: query (1, T, H, h) behind `filled` slots sees them and, causally, the new ones."""
     attended: Tensor = torch.ops.llama.custom_sdpa(query, keys, values, filled, None, 0, True)
     return attended
 
 
-def int8_if_quantized(linear: Any, config: ModelConfig) -> nn.Module:
+def int8_if_quantized(linear: nn.Module, config: ModelConfig) -> nn.Module:
     """A quantized linear on int8 activations; any other as it is."""
     return int8_linear(linear, config) if isinstance(linear, QuantizedLinear) else linear
 
@@ -259,7 +263,7 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
         fresh.unlink()
 
 
-def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
+def _trace(model: QuantizedModel, capacity: int) -> dict[str, ExportedProgram]:
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers llama::custom_sdpa
 
     config = model.reference.config
@@ -275,7 +279,7 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, Any]:
     slots = {2: torch.export.Dim("slots", min=1, max=capacity - 1)}
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
-    methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], Any]] = {
+    methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], tuple[object, ...] | None]] = {
         "vision_encoder": (decompose_gelu(tower), (image,), None),
         "vision_injector": (Injector(share_weights(model.reference)), (features,), None),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ from himix_edge.export.quantization.tensors import (
     digest,
 )
 from himix_edge.parts import part_of
+
+if TYPE_CHECKING:
+    from executorch.exir._serialize._program import PTEFile
+    from executorch.exir.schema import Program
 
 FILE = "model.pte"
 BLOCK = 32  # XNNPACK's 4-bit groups are multiples of it
@@ -131,7 +135,7 @@ def sum_of(parts: list[Tensor]) -> Tensor:
     return total
 
 
-def cut_rows(linear: Any, count: int) -> list[nn.Module]:
+def cut_rows(linear: nn.Linear | QuantizedLinear, count: int) -> list[nn.Module]:
     """A linear without bias as `count` of them, which make a part of its output each."""
     if count == 1:
         return [linear]
@@ -146,7 +150,7 @@ def int8_linear(linear: QuantizedLinear, config: ModelConfig) -> nn.Module:
     return _cut(linear.quantized, linear.bias, linear.name, config)
 
 
-def tied_head(table: nn.Module, config: ModelConfig) -> nn.Module:
+def tied_head(table: nn.Embedding | QuantizedEmbedding, config: ModelConfig) -> nn.Module:
     """The head that multiplies with the token embedding."""
     if isinstance(table, QuantizedEmbedding):
         return _cut(table.quantized, None, table.name, config)
@@ -158,7 +162,7 @@ def _cut(quantized: QuantizedTensor, bias: Tensor | None, name: str, config: Mod
     return Pieces(quantized, bias, count) if count > 1 else _linear(quantized, bias)
 
 
-def _float_linear(weight: Any) -> nn.Linear:
+def _float_linear(weight: Tensor) -> nn.Linear:
     made = nn.Linear(1, 1, bias=False, device="meta")
     made.weight = weight
     return made
@@ -257,7 +261,7 @@ def _shapes(config: ModelConfig) -> list[tuple[str, tuple[int, int]]]:
     return [(name, shapes[name]) for name in [*names, head]]  # type: ignore[misc]
 
 
-def _read_embedding(program: Any) -> QuantizedTensor | None:
+def _read_embedding(program: "Program") -> QuantizedTensor | None:
     """What a PackedEmbedding holds: integers of every part, then scales of every part, constants of the decoder."""
     from executorch.exir.scalar_type import ScalarType
     from executorch.exir.schema import Tensor as Constant
@@ -272,7 +276,7 @@ def _read_embedding(program: Any) -> QuantizedTensor | None:
     if not integers:
         return None
 
-    def read(constant: Any) -> Tensor:
+    def read(constant: Constant) -> Tensor:
         raw = bytearray(program.constant_buffer[constant.data_buffer_idx].storage)
         rows, columns = constant.sizes
         return torch.frombuffer(raw, dtype=types[constant.scalar_type])[: rows * columns].reshape(rows, columns)
@@ -284,20 +288,55 @@ def _read_embedding(program: Any) -> QuantizedTensor | None:
     return QuantizedTensor(unpack_nibbles(values) if four else values, scale, 4 if four else 8)
 
 
-def _read_matrices(file: Any) -> Iterator[QuantizedTensor]:
+def _read_matrices(file: "PTEFile") -> Iterator[QuantizedTensor]:
     """Every quantized weight that XNNPACK gets, from the program's delegates and the buffers they name."""
     data = {key: file.named_data.buffers[entry.buffer_index] for key, entry in file.named_data.pte_data.items()}
     for delegate in file.program.backend_delegate_data:
         graph = _xnnpack_graph(bytes(delegate.data))
-        buffers = [data.get(constant["named_key"]) for constant in graph["constant_data"]]
+        keys = enumerate(constant["named_key"] for constant in graph["constant_data"])
+        buffers = {i: data[key] for i, key in keys if key in data}
         for value in graph["xvalues"]:
             union = value["xvalue_union"]
-            tensor = union.get("tensor_value", {})
-            if tensor.get("constant_buffer_idx") and union.get("quant_params_type", "").startswith("PerChannel"):
+            tensor = union.get("tensor_value")
+            if not tensor or not tensor.get("constant_buffer_idx"):
+                continue
+            if union.get("quant_params_type", "").startswith("PerChannel"):
                 yield _unpack(tensor, union["quant_params"], buffers)
 
 
-def _xnnpack_graph(delegate: bytes) -> Any:
+class _Stored(TypedDict):
+    """XNNPACK's tensor_value, as far as it is read; so are the others."""
+
+    constant_buffer_idx: int
+    dims: tuple[int, int]
+    datatype: str
+
+
+class _Scales(TypedDict):
+    scale_buffer_idx: int
+    num_scales: int
+
+
+class _Union(TypedDict, total=False):
+    tensor_value: _Stored
+    quant_params: _Scales
+    quant_params_type: str
+
+
+class _Value(TypedDict):
+    xvalue_union: _Union
+
+
+class _Constant(TypedDict):
+    named_key: str
+
+
+class _Graph(TypedDict):
+    constant_data: list[_Constant]
+    xvalues: list[_Value]
+
+
+def _xnnpack_graph(delegate: bytes) -> _Graph:
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader, _get_schema_bytes
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
@@ -307,10 +346,11 @@ def _xnnpack_graph(delegate: bytes) -> Any:
         schema.write_bytes(_get_schema_bytes())
         graph.write_bytes(delegate[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
         _flatc_decompile(scratch, str(schema), str(graph), ["--raw-binary"])
-        return json.loads(graph.with_suffix(".json").read_text())
+        found: _Graph = json.loads(graph.with_suffix(".json").read_text())
+        return found
 
 
-def _unpack(tensor: Any, parameters: Any, buffers: list[Any]) -> QuantizedTensor:
+def _unpack(tensor: _Stored, parameters: _Scales, buffers: dict[int, bytes]) -> QuantizedTensor:
     rows, columns = tensor["dims"]
     raw = torch.frombuffer(bytearray(buffers[tensor["constant_buffer_idx"]]), dtype=torch.uint8)
     scales = bytearray(buffers[parameters["scale_buffer_idx"]])

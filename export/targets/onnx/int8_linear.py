@@ -4,13 +4,18 @@ The graphs call it as a function of their own, whose body ONNX Runtime inlines. 
 and, with the other body, float ones. Each row of activations has a symmetric int8 scale.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
 from himix_edge.export.quantization.tensors import QuantizedTensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 DOMAIN, NAME = "himix_edge", "Int8Linear"
 OFFSET = 128  # activations are stored as uint8: ONNX Runtime has no fast kernel for int8 by int8
@@ -47,18 +52,18 @@ class Int8Linear(nn.Module):
         return out if self.bias is None else out + self.bias
 
 
-def unpack(packed: Any, scale: Any) -> QuantizedTensor:
+def unpack(packed: NDArray[np.int8], scale: NDArray[np.float32]) -> QuantizedTensor:
     """The weights of an `Int8Linear` from its arrays."""
     return QuantizedTensor(torch.from_numpy(packed.T.copy()), torch.from_numpy(scale.copy())[:, None], 8)
 
 
-def function(opset: int, int8_activations: bool) -> Any:
+def function(opset: int, int8_activations: bool) -> "ir.Function":
     """The function's body as an onnx_ir.Function: (x, packed, scale) -> x @ (packed * scale)."""
     import onnx_ir as ir
 
     tape, x, packed, scale = ir.tape.Tape(), ir.Input("x"), ir.Input("packed"), ir.Input("scale")
 
-    def constant(value: Any) -> Any:
+    def constant(value: Tensor) -> ir.Value:
         return tape.op("Constant", [], {"value": ir.tensor(value)})
 
     if int8_activations:

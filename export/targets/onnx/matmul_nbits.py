@@ -1,8 +1,10 @@
 """ONNX Runtime's MatMulNBits: quantized weights in its blocks, and back."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
@@ -59,7 +61,7 @@ def pack_blocks(weight: QuantizedTensor) -> tuple[Tensor, Tensor, int]:
     return packed.contiguous(), scale.contiguous(), block
 
 
-def unpack_blocks(packed: Any, scales: Any, columns: int, bits: int) -> QuantizedTensor:
+def unpack_blocks(packed: NDArray[np.uint8], scales: NDArray[np.floating], columns: int, bits: int) -> QuantizedTensor:
     """The inverse of `pack_blocks`; a scale that was repeated for a whole row stays repeated."""
     integers = torch.from_numpy(packed.copy())
     if bits == 4:
@@ -77,6 +79,8 @@ def row_block(columns: int) -> int:
     return next((block for block in (128, 64, 32, 16) if columns % block == 0), 16)
 
 
-def contrib(op: str, inputs: list[Tensor | None], attributes: dict[str, Any], dtype: Any, shape: Any) -> Tensor:
+def contrib(
+    op: str, inputs: Sequence[Tensor | None], attributes: Mapping[str, int], dtype: torch.dtype, shape: Sequence[int]
+) -> Tensor:
     """An operator of com.microsoft with one output."""
-    return symbolic(f"com.microsoft::{op}", inputs, attributes, dtype=dtype, shape=shape, version=1)
+    return symbolic(f"com.microsoft::{op}", inputs, {**attributes}, dtype=dtype, shape=shape, version=1)

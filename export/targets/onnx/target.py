@@ -8,7 +8,7 @@ HiMix's text counts from 0 behind the N vision slots (it would otherwise rotate 
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
-from himix_edge.export.graphs import VisionInjector, quiet, replace_module, share_weights, swap_linears
+from himix_edge.export.graphs import Swapped, VisionInjector, quiet, replace_module, share_weights, swap_linears
 from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -31,9 +31,12 @@ from himix_edge.export.targets.onnx.joined_linears import join, split_joined
 from himix_edge.export.targets.onnx.matmul_nbits import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
-from himix_edge.model.decoder import DecoderStack, rope_tables
+from himix_edge.model.decoder import Attention, DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
 from himix_edge.runtimes.engine import Engine, load_engine
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 OPSET = 23
 EXTERNAL_DATA_BYTES = 1 << 26  # weights beyond this go to a file of their own, which is mapped and not parsed
@@ -135,7 +138,7 @@ class VanillaInjector(nn.Module):
 class Injector(VisionInjector):
     """The injection; where the layers share a norm, all keys are one matmul, and all values."""
 
-    def __init__(self, model: Any, options: ExportOptions):
+    def __init__(self, model: VisionLanguageModel, options: ExportOptions):
         # ONNX Runtime cannot open a graph that uses the weights of an Int8Linear twice, on a CPU whose sums overflow
         swap = _swap if model.config.injection.sharing == "levels" else _swap_int8
         super().__init__(swap(model, options))
@@ -172,12 +175,13 @@ class Decoder(nn.Module):
         return (self.head(self.stack.norm(x[:, -1])), *present)
 
 
-def normed_heads(config: DecoderConfig, attention: Any, qkv: list[Any]) -> list[Any]:
+def normed_heads(config: DecoderConfig, attention: Attention, qkv: list[Tensor | None]) -> list[Tensor | None]:
     """Query, key and value (1, T, heads * h), the first two normed per head: the operator rotates what it gets.
 
     `qkv` are the three, or all in the first.
     """
     query, key, value = qkv
+    assert query is not None
     if key is None:
         query, key, value = query.split([config.q_size, config.kv_size, config.kv_size], dim=-1)
     query, key = (
@@ -292,7 +296,7 @@ class OnnxTarget:
         else:
             _swap_int8(own, options)
             stack = FusedStack(own.model, options.capacity)
-            injector = VanillaInjector(own.connector, stack, config.vision.num_tokens)
+            injector = VanillaInjector(own.get_submodule("connector"), stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         names = ["vision_key", "vision_value"]
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
@@ -321,11 +325,11 @@ class OnnxTarget:
 TARGET = OnnxTarget()
 
 
-def _swap(module: nn.Module, options: ExportOptions) -> Any:
+def _swap(module: Swapped, options: ExportOptions) -> Swapped:
     return swap_linears(module, lambda linear: _matmul(linear, options))
 
 
-def _swap_int8(module: nn.Module, options: ExportOptions) -> Any:
+def _swap_int8(module: Swapped, options: ExportOptions) -> Swapped:
     """For a graph that always sees many rows; see `targets.onnx.int8_linear`."""
 
     def matmul(linear: QuantizedLinear) -> MatMulNBits | Int8Linear:
@@ -341,7 +345,7 @@ def _matmul(linear: QuantizedModule, options: ExportOptions) -> MatMulNBits:
     return MatMulNBits(linear.name, linear.quantized, bias, 4 if options.int8_activations else 0)
 
 
-def _embedding_and_head(own: Any, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
+def _embedding_and_head(own: VisionLanguageModel, options: ExportOptions) -> tuple[nn.Module, nn.Module]:
     """Token embedding and head; a tied pair shares one stored tensor."""
     config, table = own.config.decoder, own.model.embed_tokens
     if not isinstance(table, QuantizedEmbedding):
@@ -351,11 +355,18 @@ def _embedding_and_head(own: Any, options: ExportOptions) -> tuple[nn.Module, nn
     stored = _matmul(table, options)
     if config.tie_word_embeddings:
         return GatherBlockQuantized(stored), stored
-    return GatherBlockQuantized(stored), _matmul(own.lm_head, options)
+    untied = own.get_submodule("lm_head")
+    assert isinstance(untied, QuantizedModule)
+    return GatherBlockQuantized(stored), _matmul(untied, options)
 
 
 def _export(
-    module: nn.Module, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any, path: Path
+    module: nn.Module,
+    arguments: tuple[object, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple[object, ...] | None,
+    path: Path,
 ) -> list[Path]:
     """Trace and write one graph; returns its files."""
     with quiet(), torch.no_grad():
@@ -369,14 +380,14 @@ def _export(
         if any(node.op_type == int8_linear.NAME for node in program.model.graph):
             function = int8_linear.function(OPSET, int8_activations=True)
             program.model.functions[function.identifier()] = function
-        initializers: Any = program.model.graph.initializers.values()
-        size = sum(value.const_value.nbytes for value in initializers)
+        stored = (value.const_value for value in program.model.graph.initializers.values())
+        size = sum(tensor.nbytes for tensor in stored if tensor is not None)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]
 
 
-def _halve_scales(graph: Any) -> None:
+def _halve_scales(graph: "ir.Graph") -> None:
     """Store the scales of quantized weights in float16, which holds them exactly; ONNX Runtime casts them at load.
 
     It is done behind the exporter, which would fold the cast away.
@@ -384,9 +395,11 @@ def _halve_scales(graph: Any) -> None:
     import onnx_ir as ir
 
     operators = [node for node in graph if node.op_type in ("MatMulNBits", "GatherBlockQuantized")]
-    scales = {node.inputs[2].name: node.inputs[2] for node in operators}
+    scales = {scale.name: scale for node in operators if (scale := node.inputs[2]) is not None}
     first = graph[0]
     for name, scale in scales.items():
+        assert name is not None
+        assert scale.const_value is not None
         half = ir.Value(
             name=name, shape=scale.shape, type=ir.TensorType(ir.DataType.FLOAT16),
             const_value=ir.tensor(scale.const_value.numpy().astype("float16"), name=name),
@@ -400,7 +413,7 @@ def _halve_scales(graph: Any) -> None:
         graph.register_initializer(half)
 
 
-def _name_weights(graph: Any, module: nn.Module) -> None:
+def _name_weights(graph: "ir.Graph", module: nn.Module) -> None:
     """Call integers and scales by their parameter instead of by their place in the traced module."""
     for place, child in module.named_modules(remove_duplicate=False):  # a tied head has two places
         if isinstance(child, MatMulNBits | Int8Linear):

@@ -6,7 +6,7 @@ kernels for them may fuse them by itself.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from himix_edge.export.targets.onnx.target import OPSET, OnnxTarget
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine, load_engine
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 VALUES, SCALE = ".values", ".scale"
 EXTERNAL_DATA_BYTES = 1 << 30  # weights beyond this go to a file of their own (protobuf ends at 2 GiB)
 
@@ -45,13 +48,13 @@ class DequantizedWeight(nn.Module):
         self.name = weight.name
         whole_row = quantized.scale.shape[1] == 1
         self.bits = quantized.bits
-        self.attributes: dict[str, Any] = {"axis": 0} if whole_row else {"axis": 1, "block_size": quantized.group_size}
+        self.attributes: dict[str, int] = {"axis": 0} if whole_row else {"axis": 1, "block_size": quantized.group_size}
         self.register_buffer("values", quantized.values)
         self.register_buffer("scale", quantized.scale[:, 0] if whole_row else quantized.scale)
 
     def forward(self) -> Tensor:
         return torch.onnx.ops.symbolic(
-            "DequantizeLinear", [self.values, self.scale], self.attributes, dtype=torch.float32,
+            "DequantizeLinear", [self.values, self.scale], {**self.attributes}, dtype=torch.float32,
             shape=self.values.shape, version=OPSET,
         )  # fmt: skip
 
@@ -74,7 +77,7 @@ class DequantizedLinear(nn.Module):
 class Decoder(nn.Module):
     """input_ids, position_ids (1, T) int64; past K/V (1, G, P, h) -> logits (1, V) of the last position, grown K/V."""
 
-    def __init__(self, model: Any, capacity: int):
+    def __init__(self, model: VisionLanguageModel, capacity: int):
         super().__init__()
         self.stack, self.config = model.model, model.config.decoder
         self.rotary = RotaryTable(model.model, capacity)
@@ -181,7 +184,12 @@ TARGET = OnnxPortableTarget()
 
 
 def _export(
-    module: nn.Module, arguments: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any, path: Path
+    module: nn.Module,
+    arguments: tuple[object, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple[object, ...] | None,
+    path: Path,
 ) -> list[Path]:
     """Trace and write one graph; 4-bit integers are narrowed behind the exporter, which has no such type."""
     with quiet(), torch.no_grad():
@@ -191,14 +199,14 @@ def _export(
         )  # fmt: skip
         assert program is not None
         _narrow(program.model.graph, module)
-        initializers: Any = program.model.graph.initializers.values()
-        size = sum(value.const_value.nbytes for value in initializers)
+        stored = (value.const_value for value in program.model.graph.initializers.values())
+        size = sum(tensor.nbytes for tensor in stored if tensor is not None)
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]
 
 
-def _narrow(graph: Any, module: nn.Module) -> None:
+def _narrow(graph: "ir.Graph", module: nn.Module) -> None:
     """Name integers and scales by their parameter; store 4-bit ones as int4."""
     import ml_dtypes
     import onnx_ir as ir
@@ -211,7 +219,7 @@ def _narrow(graph: Any, module: nn.Module) -> None:
                 continue
             value = graph.initializers.pop(place + kind)
             value.name = child.name + suffix
-            if kind == ".values" and child.bits == 4:
+            if kind == ".values" and child.bits == 4 and value.const_value is not None:
                 narrow = value.const_value.numpy().astype(ml_dtypes.int4)
                 value.const_value = ir.tensor(narrow, dtype=ir.DataType.INT4, name=value.name)
                 value.type = ir.TensorType(ir.DataType.INT4)

@@ -5,10 +5,10 @@ only the nodes in question are replaced.
 """
 
 from operator import getitem
-from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import Argument
 
 aten = torch.ops.aten
 
@@ -31,14 +31,14 @@ def decompose(module: GraphModule) -> GraphModule:
 
 def _replacement(node: Node, sizes: dict[str, Node]) -> Node | None:
     """What stands for a node; None if it may stay."""
-    call: Any = node.graph.call_function
-    given: Any = node.args
+    call, given = node.graph.call_function, node.args
     if node.target in (aten.flatten.using_ints, aten.unflatten.int):
         return call(aten.view.default, (given[0], _shape(node, sizes)))
     if node.target is aten.to.dtype:
         return call(aten._to_copy.default, given[:1], {"dtype": given[1]})
     if node.target is aten.chunk.default:
         source, count, axis = given
+        assert isinstance(source, Node)
         return call(aten.split.Tensor, (source, -(-source.meta["val"].shape[axis] // count), axis))
     if node.target is aten.conv2d.default:
         *most, groups = _filled(node, None, None, None, [1, 1], [0, 0], [1, 1], 1)
@@ -49,7 +49,7 @@ def _replacement(node: Node, sizes: dict[str, Node]) -> Node | None:
     return None
 
 
-def _filled(node: Node, *defaults: Any) -> list[Any]:
+def _filled(node: Node, *defaults: Argument) -> list[Argument]:
     """A node's arguments, with defaults for those at the end that were not given."""
     return [*node.args, *defaults[len(node.args) :]]
 
@@ -67,6 +67,6 @@ def _sizes(graph: Graph) -> dict[str, Node]:
     return sizes
 
 
-def _shape(node: Node, sizes: dict[str, Node]) -> list[Any]:
+def _shape(node: Node, sizes: dict[str, Node]) -> list[int | Node]:
     """The shape of what a node gives; at most one size that is no symbol by itself, as -1."""
     return [size if isinstance(size, int) else sizes.get(str(size), -1) for size in node.meta["val"].shape]

@@ -7,10 +7,11 @@ are narrowed behind it; scales are float16, which holds them exactly.
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from himix_edge.bundle import Bundle
 from himix_edge.errors import GateRefused
 from himix_edge.export.graphs import (
     RotaryTable,
+    Swapped,
     VisionInjector,
     causal_mask,
     keep_injection,
@@ -33,6 +35,10 @@ from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.openvino.engine import OpenVinoEngine
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
+    from openvino import Tensor as Constants
 
 QUANTIZED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantized weight looks in a graph
 
@@ -89,7 +95,7 @@ class Decoder(nn.Module):
 
     Paged attention has the tokens of all sequences on one axis, hence the logits of one only."""
 
-    def __init__(self, model: Any, capacity: int):
+    def __init__(self, model: VisionLanguageModel, capacity: int):
         super().__init__()
         self.stack = model.model
         self.rotary = RotaryTable(model.model, capacity)
@@ -218,7 +224,7 @@ def _weight(module: nn.Module) -> nn.Module:
     return StoredWeight(module.quantized) if isinstance(module, QuantizedModule) else FloatWeight(module.weight)  # type: ignore[arg-type]
 
 
-def _swap(module: nn.Module) -> Any:
+def _swap(module: Swapped) -> Swapped:
     def make(linear: QuantizedLinear) -> nn.Module:
         return StoredLinear(StoredWeight(linear.quantized), linear.bias)
 
@@ -226,9 +232,13 @@ def _swap(module: nn.Module) -> Any:
 
 
 def _convert(
-    module: nn.Module, arguments: tuple[Any, ...], dynamic: Any, inputs: list[str], outputs: list[str],
+    module: nn.Module,
+    arguments: tuple[object, ...],
+    dynamic: tuple[object, ...] | None,
+    inputs: list[str],
+    outputs: list[str],
     model: QuantizedModel,
-) -> Any:  # fmt: skip
+) -> "Model":
     """Trace and convert; inputs, outputs and quantized weights are named, 4-bit ones narrowed."""
     import openvino
     from openvino.frontend import OpConversionFailure
@@ -248,7 +258,7 @@ def _convert(
     return graph
 
 
-def _name_weights(graph: Any, model: QuantizedModel) -> None:
+def _name_weights(graph: "Model", model: QuantizedModel) -> None:
     """Call each dequantization by its parameter, found by its integers, and narrow 4-bit integers to i4."""
     import openvino
 
@@ -270,10 +280,11 @@ def _name_weights(graph: Any, model: QuantizedModel) -> None:
     _SHARED[id(graph)] = kept
 
 
-_SHARED: dict[int, Any] = {}  # constants use these arrays' memory until their graph is saved
+# constants use these arrays' memory until their graph is saved
+_SHARED: "dict[int, list[tuple[NDArray[np.uint8], Constants]]]" = {}
 
 
-def _dequantizations(graph: Any) -> list[tuple[Any, Any, Any]]:
+def _dequantizations(graph: "Model") -> "list[tuple[Node, Node, Node]]":
     """(multiply, integer constant, scale constant) of every quantized weight in a graph."""
     found = []
     for node in graph.get_ops():
@@ -292,7 +303,7 @@ def _dequantizations(graph: Any) -> list[tuple[Any, Any, Any]]:
     return found
 
 
-def _integers(constant: Any) -> np.ndarray[Any, Any]:
+def _integers(constant: "Node") -> NDArray[np.int8]:
     """An i4 or i8 constant as int8."""
     shape = list(constant.get_output_shape(0))
     if constant.get_output_element_type(0).bitwidth == 8:
@@ -302,13 +313,13 @@ def _integers(constant: Any) -> np.ndarray[Any, Any]:
     return nibbles - 16 * (nibbles > 7).astype(np.int8)
 
 
-def _fingerprint(values: np.ndarray[Any, Any], scale: np.ndarray[Any, Any]) -> bytes:
+def _fingerprint(values: NDArray[np.int8], scale: NDArray[np.floating]) -> bytes:
     """All scales and some of the integers; that every one of them is right is for the gate to say."""
     some = values[:: max(1, len(values) // 64)]
     return hashlib.sha256(repr(values.shape).encode() + some.tobytes() + scale.astype(np.float32).tobytes()).digest()
 
 
-def _start_empty(graph: Any, heads: int, size: int) -> None:
+def _start_empty(graph: "Model", heads: int, size: int) -> None:
     """Give every cache no slots to start with; without an initial value the plugin does not fuse it."""
     from openvino import opset13
 
@@ -322,7 +333,7 @@ def _start_empty(graph: Any, heads: int, size: int) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def _save(graph: Any, path: Path) -> list[Path]:
+def _save(graph: "Model", path: Path) -> list[Path]:
     import openvino
 
     openvino.save_model(graph, path, compress_to_fp16=False)
