@@ -1,5 +1,7 @@
 """Tokenizers of the kinds that bundles have: the shipped one under each pre-tokenizer, and small ones of their own."""
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from himix_edge.checkpoints.packages import fetch
 from himix_edge.checkpoints.tokenizers import PATTERNS
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_checkpoint
-from himix_edge.text import TextProcessor
+from himix_edge.text import TEMPLATE, TOKENIZER, TextProcessor
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -19,7 +21,9 @@ def write(out: Path, smollm2: bool) -> Iterator[str]:
     """Write `out/NAME/tokenizer.json` and `chat_template.json` of each; yields the names."""
     for name, text in _processors(smollm2):
         (out / name).mkdir(parents=True)
-        text.save(out / name)
+        text.tokenizer.save(str(out / name / TOKENIZER))
+        stated = {field: value for field, value in dataclasses.asdict(text.template).items() if value is not None}
+        (out / name / TEMPLATE).write_text(json.dumps(stated))
         yield name
 
 

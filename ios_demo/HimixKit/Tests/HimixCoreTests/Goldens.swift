@@ -176,8 +176,7 @@ enum Goldens {
     static func url(_ name: String) -> URL { folder.appendingPathComponent(name) }
 
     static func tokenizer(_ name: String) throws -> Tokenizer {
-        let data = try Data(contentsOf: url("tokenizers/\(name)/tokenizer.json"))
-        return try Tokenizer(data: data, rows: tokenizers[name]!.rows)
+        try Tokenizer(contentsOf: url("tokenizers/\(name)/tokenizer.json"), rows: tokenizers[name]!.rows)
     }
 
     static func exchange(_ name: String) -> URL { engine.appendingPathComponent("exchange/\(name)") }
