@@ -16,8 +16,7 @@ from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from himix_edge.errors import HimixError
-from himix_edge.runtimes import ImageKV, Session, open_bundle
+import himix_edge as hx
 
 MAX_BODY = 32 << 20  # bytes of a request
 KEPT = 64  # pictures
@@ -26,9 +25,9 @@ KEPT = 64  # pictures
 class Service:
     """A session and the pictures that it has seen."""
 
-    def __init__(self, session: Session):
+    def __init__(self, session: hx.Session):
         self._session, self._lock = session, threading.Lock()
-        self._images: OrderedDict[str, ImageKV] = OrderedDict()
+        self._images: OrderedDict[str, hx.ImageKV] = OrderedDict()
 
     def keep(self, content: bytes) -> dict[str, Any]:
         """Encode a picture unless it is known."""
@@ -66,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.path == "/answers":
                 return self._send(200, self.service.answer(json.loads(body)))
             return self._send(404, {"error": "POST /images or /answers"})
-        except HimixError as error:
+        except hx.HimixError as error:
             return self._send(400, {"error": str(error)})
         except (ValueError, KeyError, TypeError) as error:
             return self._send(400, {"error": f"not a request that this server knows ({error!r})"})
@@ -85,7 +84,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
-    Handler.service = Service(open_bundle(arguments.bundle))
+    Handler.service = Service(hx.open_bundle(arguments.bundle))
     server = ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)
     print(f"http://localhost:{server.server_port}", flush=True)
     server.serve_forever()

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from himix_edge.export.pipeline import ExportRequest, export_all, plan
-from himix_edge.runtimes import open_bundle
+import himix_edge as hx
+from himix_edge.export.pipeline import export_all
 
 REPEATS = 9
 
@@ -24,13 +24,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         plans = [
-            plan(ExportRequest(arguments.model, target, arguments.quant, Path(folder) / target))
+            hx.plan_export(hx.ExportRequest(arguments.model, target, arguments.quant, Path(folder) / target))
             for target in arguments.targets.split(",")
         ]
-        for made in export_all(plans):  # quantised once for all of them
+        for made in export_all(plans):  # quantized once for all of them
             if isinstance(made, Exception):
                 raise made
-            session = open_bundle(made.folder)
+            session = hx.open_bundle(made.folder)
             image = session.encode_image(arguments.image)
             answer = session.answer(arguments.prompt, image)
             times = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from himix_edge.runtimes import open_bundle
+import himix_edge as hx
 
 COLORS = ("red", "blue", "green", "yellow", "purple", "black")
 SHAPES = ("square", "disc")
@@ -65,7 +65,7 @@ def main() -> None:
     himix("export", "--target", "onnx", "--quant", "int8", "--model", out / "run" / "final", "--calibration", data,
           "--out", out / "bundle")  # fmt: skip
     himix("verify", out / "bundle")
-    session = open_bundle(out / "bundle")
+    session = hx.open_bundle(out / "bundle")
     picture = out / "new.png"
     draw(picture, "blue", "disc", random.Random(7))
     for prompt in ("What color is it?", "What shape is it?", "What is it?"):
