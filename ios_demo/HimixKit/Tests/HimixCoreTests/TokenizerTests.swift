@@ -83,7 +83,8 @@ final class TokenizerTests: XCTestCase {
     }
 
     func testUnknownKindsAreRefusedByName() throws {
-        let original = try JSONSerialization.jsonObject(with: Data(contentsOf: Goldens.url("tokenizers/qwen2/tokenizer.json")))
+        let file = try Data(contentsOf: Goldens.url("tokenizers/qwen2/tokenizer.json"))
+        let original = try JSONSerialization.jsonObject(with: file)
         func changed(_ field: String, _ value: Any) throws -> Data {
             var file = original as! [String: Any]
             file[field] = value
