@@ -15,6 +15,7 @@ from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
 from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 
 Floats = NDArray[np.float32]
+Array = NDArray[np.generic]  # of any type of numbers
 
 
 class Engine(Protocol):

@@ -2,15 +2,19 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from himix_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from coremltools.proto.MIL_pb2 import Value
+    from coremltools.proto.Model_pb2 import Model
 
 WEIGHTS = "@model_path/weights/"
 ALIGNMENT = 64  # of a blob's record in the weights' file, which starts with a header of that size
 
 
-def check_program(spec: Any, package: Path, operators: Collection[str]) -> None:
+def check_program(spec: "Model", package: Path, operators: Collection[str]) -> None:
     """Check the MIL program of a parsed Model.proto.
 
     Raises:
@@ -32,7 +36,7 @@ def check_program(spec: Any, package: Path, operators: Collection[str]) -> None:
                         _check_blob(value.blobFileValue, package, sizes)
 
 
-def _check_blob(blob: Any, package: Path, sizes: dict[str, int]) -> None:
+def _check_blob(blob: "Value.BlobFileValue", package: Path, sizes: dict[str, int]) -> None:
     name = blob.fileName.removeprefix(WEIGHTS)
     if not blob.fileName.startswith(WEIGHTS) or "/" in name or name in ("", ".", ".."):
         raise InputError(f"{package}: weights in {blob.fileName[:100]!r}, outside of the package; refused")

@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Array, Floats
+
+if TYPE_CHECKING:
+    from executorch.runtime import Method
 
 METHODS = ("vision_encoder", "vision_injector", "start", "decoder")
 
@@ -32,7 +35,7 @@ class ExecuTorchEngine:
         try:
             with _without_chatter():
                 self._program = Runtime.get().load_program(path)
-                self._methods: dict[str, Any] = {name: self._program.load_method(name) for name in METHODS}
+                self._methods: dict[str, Method] = {name: self._program.load_method(name) for name in METHODS}
         except Exception as error:  # ExecuTorch raises RuntimeError and its own kinds
             raise InputError(f"{path}: ExecuTorch cannot load it: {[*str(error).splitlines(), ''][0]}") from None
         missing = [name for name, method in self._methods.items() if method is None]
@@ -60,7 +63,7 @@ class ExecuTorchEngine:
         self._position += count
         return logits
 
-    def _run(self, method: str, *arrays: NDArray[Any]) -> list[Floats]:
+    def _run(self, method: str, *arrays: Array) -> list[Floats]:
         inputs = [self._torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays]
         with one_blas_thread():
             return [output.numpy().copy() for output in self._methods[method].execute(inputs)]

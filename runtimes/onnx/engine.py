@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 SETTINGS = {
     "session.load_model_format": "ONNX",  # whatever a file looks like
@@ -104,7 +107,7 @@ def load(
     return OnnxEngine(files, config, capacity, threads)
 
 
-def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> Any:
+def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> "InferenceSession":
     """A graph on the CPU; `optimization` is ONNX Runtime's level (1: basic), all of them by default.
 
     Raises InputError if ONNX Runtime refuses the file.

@@ -1,14 +1,13 @@
 """ONNX Runtime on a portable export: every step's cache goes in and comes out grown."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Array, Floats
 from himix_edge.runtimes.onnx.engine import open_graph
 
 
@@ -28,7 +27,7 @@ class OnnxPortableEngine:
         layers = range(config.decoder.num_hidden_layers)
         if self._names != [f"past_key_values.{layer}.{kind}" for layer in layers for kind in ("key", "value")]:
             raise InputError(f"{files['decoder']}: its cache's inputs are not those of the manifest's model")
-        self._cache: list[NDArray[Any]] = []
+        self._cache: list[Array] = []
         self._position = 0
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:

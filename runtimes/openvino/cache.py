@@ -8,14 +8,17 @@ has it on x86-64, and on arm64 with SVE.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Array, Floats
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, InferRequest, Model, Tensor
 
 PLAIN = "plain_past_lens"  # slots filled in layers without the image
 KEY_CACHE, PAST_LENS = 3, 5  # inputs of PagedAttentionExtension
@@ -28,7 +31,7 @@ class Cache(Protocol):
         """Empty the cache and fill its first slots with vision key and value (I, G, n, h)."""
         ...
 
-    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, Array]:
         """What the decoder takes of tokens (T,) behind `filled` slots, the first at rotary position `position`.
 
         HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled.
@@ -36,7 +39,7 @@ class Cache(Protocol):
         ...
 
 
-def paged(graph: Any, plain: Collection[int]) -> Any:
+def paged(graph: "Model", plain: Collection[int]) -> "Model":
     """A stateful decoder, changed in place: its states are inputs key_cache.I and value_cache.I.
 
     Layers in `plain` get a length of their own: without the image their cache is shorter.
@@ -61,7 +64,9 @@ def paged(graph: Any, plain: Collection[int]) -> Any:
 class PagedCache:
     """See `Cache`: the blocks of a decoder whose graph went through `paged`."""
 
-    def __init__(self, compiled: Any, request: Any, config: ModelConfig, capacity: int, where: Path):
+    def __init__(
+        self, compiled: "CompiledModel", request: "InferRequest", config: ModelConfig, capacity: int, where: Path
+    ):
         """Allocate `capacity` slots and hand them to the request.
 
         Raises:
@@ -72,7 +77,7 @@ class PagedCache:
         self._rows, decoder = config.vision_rows, config.decoder
         caches = {name: port for port in compiled.inputs for name in port.names if "_cache." in name}
         self._plain = any(PLAIN in port.names for port in compiled.inputs)
-        self._layers: list[list[Any]] = []  # of each layer keys and values (blocks, G, slots of a block, h)
+        self._layers: list[list[Tensor]] = []  # of each layer keys and values (blocks, G, slots of a block, h)
         for layer in range(decoder.num_hidden_layers):
             self._layers.append([])
             for name in (f"key_cache.{layer}", f"value_cache.{layer}"):
@@ -100,7 +105,7 @@ class PagedCache:
                 if rest:
                     blocks[whole, :, :rest] = new[:, slots - rest :]
 
-    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, Array]:
         new = len(token_ids)
         used = -(-(filled + new) // self._block)
         numbers = {
@@ -117,7 +122,7 @@ class PagedCache:
 class StateCache:
     """See `Cache`: the states of a stateful decoder, which grow by what they are given."""
 
-    def __init__(self, request: Any, config: ModelConfig, where: Path):
+    def __init__(self, request: "InferRequest", config: ModelConfig, where: Path):
         """Raises InputError where the states of the graph, which is at `where`, are not those of `config`."""
         self._rows, self._request = config.vision_rows, request
         states = {state.name.split("present")[0]: state for state in request.query_state()}
@@ -137,7 +142,7 @@ class StateCache:
                 for is_value, tensor in enumerate((key, value)):
                     self._states[layer, bool(is_value)].state = openvino.Tensor(np.ascontiguousarray(tensor[row][None]))
 
-    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, NDArray[Any]]:
+    def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, Array]:
         positions = np.arange(position, position + len(token_ids), dtype=np.int64)
         return {
             "input_ids": token_ids[None], "position_ids": positions[None], "beam_idx": np.zeros(1, np.int32),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats
 from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Model, Node
 
 # the CPU plugin's own defaults are int8 activations, 32 of them with a scale, and bfloat16 where the CPU has it
 GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"
@@ -87,7 +90,7 @@ def load(
     return OpenVinoEngine(files, config, capacity, threads, activations)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> "Model":
     import openvino
 
     try:
@@ -96,7 +99,7 @@ def _read(path: Path) -> Any:
         raise _refused(path, error) from None
 
 
-def _compile(graph: Any, settings: dict[str, str], path: Path) -> Any:
+def _compile(graph: "Model", settings: dict[str, str], path: Path) -> "CompiledModel":
     import openvino
 
     try:
@@ -111,12 +114,12 @@ def _refused(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: OpenVINO cannot load it: {said[-1]}")  # before it stand the places in its source
 
 
-def _group(graph: Any) -> int:
+def _group(graph: "Model") -> int:
     """How many activations of an image's graph get a scale together: more are faster, up to the weights' own groups."""
     stored = [node.shape for node in graph.get_ops() if node.get_type_name() == "Constant" and _is_quantized(node)]
     return next(group for group in (128, 64, 32) if all(size % group == 0 for *_, size in stored) or group == 32)
 
 
-def _is_quantized(constant: Any) -> bool:
+def _is_quantized(constant: "Node") -> bool:
     """Integers (rows, groups, group)."""
     return constant.get_element_type().to_string() in ("i4", "i8") and len(constant.shape) == 3
