@@ -1,4 +1,4 @@
-"""A GGUF file of the llama or qwen2 architecture as this project's configuration and weights."""
+"""A GGUF file of the llama, qwen2 or qwen3 architecture as this project's configuration and weights."""
 
 import math
 import re
@@ -23,6 +23,7 @@ BLOCK = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
 }  # fmt: skip
 IN_BLOCK = re.compile(r"blk\.(0|[1-9][0-9]{0,3})\.([a-z_]+)\.(weight|bias)")
 ROPE_FACTORS = "rope_freqs.weight"
@@ -34,7 +35,7 @@ READ = {
     "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
     "rope.freq_base", "rope.dimension_count", "rope.scaling.type",
 }  # fmt: skip
-# those that change nothing in a Llama or Qwen2 whose rotary embedding is not scaled
+# those that change nothing in a decoder whose rotary embedding is not scaled
 SILENT = {
     "tensor_data_layout", "attention.layer_norm_epsilon", "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
@@ -92,7 +93,7 @@ def gguf_weights(file: GGUF) -> dict[str, LazyTensor]:
     llama.cpp interleaves the rows of the llama architecture's q and k for its own rotary embedding; that is undone.
 
     Raises:
-        InputError: a tensor that a Llama or Qwen2 decoder has no use for.
+        InputError: a tensor that no decoder here has a use for.
     """
     weights = {}
     llama = file.architecture == "llama"
@@ -114,7 +115,7 @@ def _name(file: GGUF, name: str) -> str:
     found = IN_BLOCK.fullmatch(name)
     if found and found[2] in BLOCK:
         return f"model.layers.{found[1]}.{BLOCK[found[2]]}.{found[3]}"
-    raise InputError(f"{file.path}: surplus tensor {name}: not part of a Llama or Qwen2 decoder")
+    raise InputError(f"{file.path}: surplus tensor {name}: not part of a Llama or Qwen decoder")
 
 
 def _read(tensor: GGUFTensor, heads: int) -> Tensor:

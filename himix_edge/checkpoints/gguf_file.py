@@ -20,6 +20,7 @@ from himix_edge import extras
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject, open_regular
 
+ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral is "llama" there
 SUPPORTED = (
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S",
     "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
@@ -85,8 +86,9 @@ def read_gguf(path: Path) -> GGUF:
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise InputError(f"{path}: general.type is {str(kind)[:40]!r}: an addition to a model, not a model")
-    if file.architecture not in ("llama", "qwen2"):
-        raise InputError(f"{path}: architecture {file.architecture[:40]!r} is not supported; llama and qwen2 are")
+    if file.architecture not in ARCHITECTURES:
+        name = repr(file.architecture[:40])
+        raise InputError(f"{path}: architecture {name} is not supported; supported: {', '.join(ARCHITECTURES)}")
     return file
 
 

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from himix_edge import load_checkpoint
 from himix_edge.checkpoints.gguf import BLOCK, ROOT, gguf_config, gguf_weights
@@ -119,6 +119,20 @@ def test_logits_equal_transformers_on_the_dequantized_weights(tmp_path, family, 
     ids = torch.randint(256, (1, 20))
     with torch.no_grad():
         assert torch.allclose(load_checkpoint(tmp_path / "model.gguf")(ids), model(ids).logits, rtol=0, atol=5e-5)
+
+
+def test_qwen3s_heads_have_norms_and_a_size_of_their_own(tmp_path):
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=64)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    keys = {"qwen3.attention.key_length": 64, "qwen3.attention.value_length": 64}
+    model.load_state_dict(write(tmp_path / "model.gguf", model, "qwen3", QUANTIZED.Q8_0, keys=keys), strict=False)
+    ours, ids = load_checkpoint(tmp_path / "model.gguf"), torch.randint(256, (1, 20))
+    assert ours.state_dict().keys() == model.state_dict().keys()
+    with torch.no_grad():
+        assert torch.allclose(ours(ids), model(ids).logits, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("key", [
