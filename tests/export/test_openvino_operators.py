@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.data.llava import load_llava
+from himix_edge.export.pipeline import PROBE, ExportRequest, export, plan
 from himix_edge.export.targets.openvino import operators
 from himix_edge.export.targets.openvino.operators import decompose
+from himix_edge.runtimes import open_bundle
 
 DYNAMIC = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
 
@@ -50,13 +52,27 @@ def test_the_converter_computes_the_same():
                 torch.testing.assert_close(torch.from_numpy(found[number]), expected, rtol=1e-4, atol=1e-4)
 
 
+def assert_nanos_answers(bundle):
+    session = open_bundle(bundle.folder)
+    for sample in load_llava(PROBE).samples[:3]:
+        ((turn,),) = sample.conversations
+        assert session.answer(turn.question, sample.image) == turn.answer
+
+
 def test_nano_is_not_traced_twice(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)
-    export(plan(ExportRequest("nano", "openvino", "int4", tmp_path / "bundle", probe_questions=1, rounding="nearest")))
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)  # calling it is a TypeError
+    made = export(
+        plan(ExportRequest("nano", "openvino", "int4", tmp_path / "bundle", probe_questions=1, rounding="nearest"))
+    )
+    assert_nanos_answers(made)
 
 
 def test_an_operator_of_others_is_left_to_the_converter(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    monkeypatch.setattr(operators, "_replacement", lambda node, sizes: None)
-    export(plan(ExportRequest("nano", "openvino", "none", tmp_path / "bundle", probe_questions=1)))
+    asked = []
+    monkeypatch.setattr(operators, "_replacement", lambda node, sizes: asked.append(node.target))
+    assert_nanos_answers(
+        export(plan(ExportRequest("nano", "openvino", "none", tmp_path / "bundle", probe_questions=1)))
+    )
+    assert torch.ops.aten.layer_norm.default in asked

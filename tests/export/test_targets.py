@@ -21,7 +21,7 @@ from himix_edge.export.stored_weights import compare
 from himix_edge.export.targets import find_target, find_targets, target_names
 from himix_edge.export.targets.executorch import weights as executorch_weights
 from himix_edge.model import build_model
-from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.executorch import engine as executorch_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
@@ -197,13 +197,20 @@ def test_differing_weights_are_found_and_named(four, tmp_path, tiny_checkpoint):
         himix.main(["verify", "--weights", str(four["openvino"]), str(other)], standalone_mode=False)
 
 
-def test_layers_without_the_image(tmp_path, text):
+def test_layers_without_the_image(tmp_path, text, probe_image):
     """A subset of layers is injected: the others' caches hold text alone, at other slots."""
     config = dataclasses.replace(TINY, injection=Injection(layers=(1,)))
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "subset", build_model(config), text)
     for target in ("openvino", "coreml"):
-        export(plan(ExportRequest(str(tmp_path / "subset"), target, "none", tmp_path / target)))
+        made = export(plan(ExportRequest(str(tmp_path / "subset"), target, "none", tmp_path / target)))
+        assert made.config.injected_layers == (1,)
+        session, reference = open_bundle(made.folder), open_checkpoint(str(tmp_path / "subset"))
+        image = session.encode_image(probe_image)
+        session.engine.start(image.key, image.value, image.next_position)
+        reference.engine.start(image.key, image.value, image.next_position)
+        for ids in (np.arange(5), np.arange(5, 6)):
+            np.testing.assert_allclose(session.engine.step(ids), reference.engine.step(ids), rtol=0, atol=2e-3)
 
 
 def test_a_portable_export_has_standard_operators_and_the_same_integers(four, tmp_path, tiny_checkpoint):

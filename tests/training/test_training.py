@@ -255,6 +255,7 @@ def test_processes_and_micro_batches_do_not_change_the_result(tmp_path, recipe_f
     ]
     for result in results:
         assert result.returncode == 0, result.stderr
+    assert rows(one)
     for other in (two, shared, micro):
         for a, b in zip(rows(one), rows(other), strict=True):
             assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-5)
@@ -327,6 +328,8 @@ def test_text_only_samples_train_without_a_vision_segment(tmp_path, recipe, monk
     mixed = dataclasses.replace(data, samples=samples)
     monkeypatch.setattr("himix_edge.training.run.load_dataset", lambda *_: mixed)
     train(Run(tmp_path / "run", recipe), stop_after=2)
+    assert all(0 < float(row["loss"]) < 20 for row in rows(tmp_path / "run"))
+    assert len(rows(tmp_path / "run")) == 2
 
 
 def test_the_images_keys_learn_at_a_rate_of_their_own(tmp_path, recipe, starts):
