@@ -104,6 +104,7 @@ def plan(request: ExportRequest) -> Plan:
     config = source.config
     if config.vision is None:
         raise InputError(f"{source.where}: a decoder without a vision tower; himix convert adds one")
+    config.refuse_pictures_in_text("himix export")
     usual = min(config.decoder.max_position_embeddings, USUAL_CAPACITY)
     capacity = usual if request.capacity is None else request.capacity
     if not config.vision.num_tokens < capacity <= config.decoder.max_position_embeddings:

@@ -78,25 +78,48 @@ def load_image(image: ImageSource, size: int, resample: Resample = "bilinear") -
         InputError: the file is missing, not an image, damaged, or too large: over 100 megapixels, 65,535 pixels a side,
             or 320 MiB decoded.
     """
+    decoded, where = _opened(image)
+    return _resized(decoded, size, resample, where)
+
+
+def open_upright(image: ImageSource) -> tuple[Image.Image, str]:
+    """The whole image in 8-bit RGB, by the method in the module's docstring, and what to call it in messages.
+
+    Raises as `load_image`.
+    """
+    decoded, where = _opened(image)
+    cut, (width, height) = _upright(decoded)
+    with damage_named(where):
+        return cut((0, 0, width, height)), where
+
+
+def resize_to(image: Image.Image, width: int, height: int, method: Image.Resampling) -> Image.Image:
+    """`image` with other sides: the horizontal pass first, in every version of Pillow."""
+    if image.width != width:
+        image = image.resize((width, image.height), method)
+    return image.resize((width, height), method) if image.height != height else image
+
+
+def _opened(image: ImageSource) -> tuple[Decoded, str]:
     if _is_path(image):
         path = Path(image)
         with contextlib.suppress(OSError):  # a folder that may not be read, a name too long: told by reading it
             if not os.path.exists(image):  # noqa: PTH110 (half the time of Path's, which a small model sees)
                 raise InputError(f"{path}: no such image")
-        return _resized(decode_file(read_bytes(path, MAX_FILE_BYTES), str(path)), size, resample, str(path))
+        return decode_file(read_bytes(path, MAX_FILE_BYTES), str(path)), str(path)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _resized(decode_file(bytes(image), "image"), size, resample)
+        return decode_file(bytes(image), "image"), "image"
     if isinstance(image, np.ndarray):
         image = _drawn(image)
     if isinstance(image, Image.Image):
-        return resize(image, size, resample)
+        return decode_picture(image, "image"), "image"
     if _is_open(image):
-        return _resized(decode_file(_content(image), "image"), size, resample)
+        return decode_file(_content(image), "image"), "image"
     if _is_stored(image):
         content, where = image.stored()
-        return _resized(decode_file(content, where), size, resample, where)
+        return decode_file(content, where), where
     if _is_drawing(image):
-        return resize(image.render(), size, resample)
+        return decode_picture(image.render(), "image"), "image"
     raise InputError(
         f"a {type(image).__name__} is no image; give a path, a file's bytes, an open file, a Pillow image or an array "
         "of uint8 (height, width, 3)"

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_serializer
 from tokenizers import AddedToken, Tokenizer
 
 from himix_edge.errors import InputError
+from himix_edge.image_text import ImageText
 from himix_edge.reading import read_json, validated
 from himix_edge.text_stream import TextStream
 from himix_edge.tokenizer_file import library_errors, load_tokenizer
@@ -42,7 +43,8 @@ class ChatTemplate:
     """What stands around a message of each role, and which tokens end an answer.
 
     `system` is None where the model knows no system messages; `said` is white space that stands before an answer in a
-    history, while a model that answers says it itself.
+    history, while a model that answers says it itself. `image` is what a message with pictures holds for them, where
+    they are part of the text.
     """
 
     user: tuple[str, str]
@@ -52,11 +54,18 @@ class ChatTemplate:
     system: tuple[str, str] | None = None
     default_system: str = ""
     said: str = ""
+    image: ImageText | None = None
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
         if self.default_system and self.system is None:
             raise ValueError("default_system stands in a template without system messages")
+
+    @model_serializer
+    def stored(self) -> dict[str, object]:
+        """The content of chat_template.json; without `image` where there is none, as earlier readers know it."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name != "image" or value is not None}
 
     def render(self, messages: Sequence["Message"]) -> list["Part"]:
         """A conversation, up to where the assistant's next answer starts.
@@ -100,6 +109,8 @@ class TextProcessor:
         self.template = _without_swallowed(template, added)
         texts = _texts(template)
         tokens = [token.content for token in added if token.special and any(token.content in text for text in texts)]
+        if template.image is not None and template.image.slot not in tokens:
+            raise InputError(f"{TEMPLATE}: {template.image.slot!r:.40} is not a special token of {TOKENIZER}")
         longest_first = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         self._special_pattern = re.compile(f"({longest_first})") if tokens else None
         self.stop_ids = frozenset(self._special_id(token) for token in template.stop)
@@ -122,7 +133,7 @@ class TextProcessor:
 
     def save_template(self, folder: Path) -> None:
         """Write chat_template.json alone."""
-        (folder / TEMPLATE).write_text(json.dumps(dataclasses.asdict(self.template), indent=2) + "\n")
+        (folder / TEMPLATE).write_text(json.dumps(self.template.stored(), indent=2) + "\n")
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a whole conversation, up to where the assistant's next answer starts.
@@ -131,6 +142,37 @@ class TextProcessor:
             InputError: as in `ChatTemplate.render`; also a text that is too long.
         """
         return self._encode(self.template.render(messages))
+
+    def encode_pictures(self, grids: Sequence[tuple[int, int]], tokens: int, system: str = "") -> list[int]:
+        """Token ids from the start of a conversation to the end of the pictures of its first message.
+
+        Args:
+            grids: rows and columns of each picture's tiles, see `Tiles`.
+            tokens: of a tile.
+            system: the system message; "": none, or the template's own.
+
+        Raises:
+            InputError: as in `ChatTemplate.render`; also a model whose text holds no pictures.
+        """
+        template, images = self.template, self._images()
+        said = system or template.default_system
+        ahead = template.turn(Message("system", said)) if said else []
+        return self._encode([Part(template.bos, True), *ahead, Part(images.pictures(grids, tokens), True)])
+
+    def encode_behind_pictures(self, text: str) -> list[int]:
+        """Token ids of what follows `encode_pictures`: the words of the message, up to where the answer starts.
+
+        Raises:
+            InputError: as in `encode_chat`.
+        """
+        _, content, end = self.template.turn(Message("user", text))
+        after = Part(self._images().after, True)
+        return self._encode([after, content, end, Part(self.template.assistant[0], True)], before="")
+
+    def _images(self) -> ImageText:
+        if self.template.image is None:
+            raise InputError("this model's text holds no pictures")
+        return self.template.image
 
     def encode_next_turn(self, text: str) -> list[int]:
         """Token ids of a further user message behind a finished answer, up to where the next answer starts.
@@ -283,7 +325,8 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _texts(template: ChatTemplate) -> list[str]:
-    return [template.bos, *template.user, *template.assistant, *(template.system or ())]
+    images = template.image.examples() if template.image else []
+    return [template.bos, *template.user, *template.assistant, *(template.system or ()), *images]
 
 
 def _without_swallowed(template: ChatTemplate, added: Iterable[AddedToken]) -> ChatTemplate:

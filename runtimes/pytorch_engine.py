@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from himix_edge.model import KVCache, VisionLanguageModel
+from himix_edge.model import KVCache, VanillaModel, VisionLanguageModel
 from himix_edge.runtimes.engine import Floats
 
 
@@ -24,6 +24,13 @@ class PytorchEngine:
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
         rows = self.model.project_image(torch.from_numpy(features))
         return torch.cat([key for key, _ in rows]).numpy(), torch.cat([value for _, value in rows]).numpy()
+
+    @torch.inference_mode()
+    def read(self, token_ids: NDArray[np.int64], features: Floats) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        assert isinstance(self.model, VanillaModel)
+        cache = self.model.read(torch.from_numpy(token_ids)[None], torch.from_numpy(features))
+        return torch.cat(cache.key).numpy(), torch.cat(cache.value).numpy()
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         rows = [(torch.from_numpy(k)[None], torch.from_numpy(v)[None]) for k, v in zip(key, value, strict=True)]

@@ -19,9 +19,11 @@ from himix_edge.errors import InputError
 from himix_edge.preprocess import ImageSource, is_image, load_image
 from himix_edge.runtimes.engine import Engine, Floats
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
+from himix_edge.runtimes.pictures import picture_model_id, read_pictures
 from himix_edge.runtimes.sampling import Sampler, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
+from himix_edge.tiles import load_tiles
 
 Image = ImageKV | ImageSource
 
@@ -65,9 +67,17 @@ class Stats:
 
 
 class Session:
-    """An open model, which threads may share: one works with it at a time, see this module's docstring.
+    """An open model. It has one KV cache and works on one thing at a time: a token of an answer, or an image.
 
-    For answers at the same time open a session for each thread.
+    Threads may share it, and several conversations: what was written for another one is written anew when a conversation
+    goes on, so answers that are read in turns are right, and slower than one after the other. For answers at the same
+    time open a session for each thread.
+
+    Attributes:
+        stats: times of the last answer.
+        model_id: names the weights that make an image's keys and values; an ImageKV has the same.
+        config: the model's configuration.
+        defaults: what `generate` takes unless told otherwise.
     """
 
     def __init__(
@@ -151,11 +161,16 @@ class Session:
         """The whole greedy answer as one string, without white space at its ends; errors as in `generate`."""
         return "".join(piece.text for piece in self.generate(prompt, image, max_new_tokens, temperature=0)).strip()
 
-    def vision(self, image: Image | Sequence[Image] | None, stats: Stats) -> ImageKV:
-        """The K/V of everything that was given as `image`; with nothing, one of zero slots."""
+    def vision(self, image: Image | Sequence[Image] | None, stats: Stats, system: str | None = None) -> ImageKV:
+        """The K/V of everything that was given as `image`; with nothing, one of zero slots.
+
+        `system` counts where pictures stand in the text behind it.
+        """
         images: list[Image] = [image] if _is_one(image) else list(image) if _are_several(image) else []
         if not images:
             return self.no_image()
+        if self.config.images is not None:
+            return self._read(images, stats, system)
         encoded = [self._checked(i) if isinstance(i, ImageKV) else self._encode(i, stats) for i in images]
         return concat(encoded)
 
@@ -165,17 +180,20 @@ class Session:
         nothing = np.zeros((self.config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)
         return ImageKV(nothing, nothing, self.model_id)
 
-    def _checked(self, image: ImageKV) -> ImageKV:
+    def _checked(self, image: ImageKV, system: str | None = None) -> ImageKV:
+        model_id = picture_model_id(self.model_id, system)
         decoder = self.config.decoder
         fits = (*image.key.shape[:2], image.key.shape[3]) == (
             self.config.num_vision_rows, decoder.num_key_value_heads, decoder.head_dim,
         )  # fmt: skip
-        if fits and image.model_id == self.model_id and image.tokens > self.capacity:
+        if fits and image.model_id == model_id and image.tokens > self.capacity:
             raise InputError(f"this ImageKV fills {image.tokens} cache slots; the model has {self.capacity}")
         position = self.config.first_text_position(image.tokens)
-        if image.model_id != self.model_id or not fits or image.next_position != position:
+        if image.model_id != model_id or not fits or image.next_position != position:
+            same = fits and image.model_id != model_id and image.model_id.partition("+")[0] == self.model_id
+            by = "behind another system message" if same else "by another model"
             raise InputError(
-                f"this ImageKV was made by another model ({image.model_id or 'unknown'}, this one is {self.model_id}); "
+                f"this ImageKV was made {by} ({image.model_id or 'unknown'}, this one is {model_id}); "
                 "encode the image again"
             )
         return image
@@ -192,6 +210,28 @@ class Session:
             key, value = self.engine.inject(features)
             stats.vision_injector += clock.lap()
         return ImageKV(key, value, self.model_id, self.config.first_text_position(key.shape[2]))
+
+    def _read(self, images: Sequence[Image], stats: Stats, system: str | None) -> ImageKV:
+        if len(images) == 1 and isinstance(images[0], ImageKV):
+            return self._checked(images[0], system)
+        sources = [image for image in images if not isinstance(image, ImageKV)]
+        if len(sources) < len(images):
+            raise InputError("this model reads its pictures one behind the other; give all of them as pictures")
+        vision, layout = self.config.vision, self.config.images
+        assert vision is not None
+        assert layout is not None
+        clock = _Clock()
+        pictures = [load_tiles(image, vision.image_size, layout) for image in sources]
+        stats.preprocess += clock.lap()
+        with self.lock:
+            tiles = [self.engine.encode(tile[None]) for picture in pictures for tile in picture.pixels]
+            stats.vision_encoder += clock.lap()
+            self.owner = None  # the cache is used to read the pictures
+            key, value = read_pictures(
+                self.engine, self.text, self.config, pictures, np.concatenate(tiles), system
+            )  # fmt: skip
+            stats.vision_injector += clock.lap()
+        return ImageKV(key, value, picture_model_id(self.model_id, system), key.shape[2])
 
 
 def _is_one(image: Image | Sequence[Image] | None) -> TypeGuard[Image]:
@@ -272,7 +312,7 @@ class Chat:
         with session.lock:  # what follows must be one, as another thread may ask this chat too
             session.stats = stats
             if self._vision is None:
-                self._vision = session.vision(self._image, stats)
+                self._vision = session.vision(self._image, stats, self._system)
             new_ids, room = self._fitting(prompt)
             stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
             pieces = self._stream(new_ids, sampler, min(limit, room), stops, stats, began)
@@ -296,6 +336,8 @@ class Chat:
         text = self.session.text
         if self._history:
             return self._pending + text.encode_next_turn(prompt)
+        if self.session.config.images is not None and self._vision is not None and self._vision.tokens:
+            return text.encode_behind_pictures(prompt)
         system = [Message("system", self._system)] if self._system else []
         return text.encode_chat([*system, Message("user", prompt)])
 

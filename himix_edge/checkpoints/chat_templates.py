@@ -30,29 +30,36 @@ CLASS_DEFAULTS = {  # what transformers' tokenizer classes take where tokenizer_
 }
 
 
-def declarative(template: str, special: Mapping[str, str], tokenizer: Tokenizer, where: str) -> ChatTemplate:
-    """The declarative form of a Jinja template.
+def declarative(jinja: JinjaTemplate, tokenizer: Tokenizer) -> ChatTemplate:
+    """The declarative form of a Jinja template, for the model whose tokenizer this is.
+
+    Raises:
+        InputError: it writes what no declarative template does, takes too much time or memory, or ends no answer.
+    """
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    solved = solve(jinja, jinja.special.get("bos_token", ""), added, jinja.where)
+    eos = jinja.special.get("eos_token", "")
+    stop = dict.fromkeys([*solved.stop, *([eos] if eos and tokenizer.token_to_id(eos) is not None else [])])
+    if not stop:
+        raise InputError(f"{jinja.where}: no token ends an answer; give a template with one by --chat-template FILE")
+    return replace(solved, stop=tuple(stop))
+
+
+def jinja_of(template: str, special: Mapping[str, str], where: str) -> JinjaTemplate:
+    """A Jinja template that is rendered as transformers does.
 
     Args:
         template: the Jinja text.
         special: the tokenizer's special tokens by their names (`bos_token`).
-        tokenizer: the model's.
         where: the file, for messages.
 
     Raises:
-        InputError: it writes what no declarative template does, takes too much time or memory, or ends no answer.
+        InputError: it is too large.
         BackendMissing: jinja2 is not installed.
     """
     if len(template.encode(errors="replace")) > MAX_TEMPLATE_BYTES:
         raise InputError(f"{where}: its chat template is larger than {MAX_TEMPLATE_BYTES >> 10} KiB; refused")
-    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    jinja = JinjaTemplate(template, special, where)
-    solved = solve(jinja, special.get("bos_token", ""), added, where)
-    eos = special.get("eos_token", "")
-    stop = dict.fromkeys([*solved.stop, *([eos] if eos and tokenizer.token_to_id(eos) is not None else [])])
-    if not stop:
-        raise InputError(f"{where}: no token ends an answer; give a template with one by --chat-template FILE")
-    return replace(solved, stop=tuple(stop))
+    return JinjaTemplate(template, special, where)
 
 
 def folder_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
@@ -62,15 +69,22 @@ def folder_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
         InputError: there is none, or as in `declarative`.
         BackendMissing: see `declarative`.
     """
-    settings = _object(folder / "tokenizer_config.json")
-    ours, jinja = folder / TEMPLATE, folder / "chat_template.jinja"
-    path = folder / "tokenizer_config.json"
-    template = settings.get("chat_template")
+    ours = folder / TEMPLATE
     if ours.is_file():
         raw = read_json(ours)
         if not isinstance(raw, dict) or set(raw) != {"chat_template"}:
             return validated(ChatTemplate, raw, str(ours))
-        path, template = ours, raw["chat_template"]  # transformers' own file of this name
+    return declarative(folder_jinja(folder), tokenizer)
+
+
+def folder_jinja(folder: Path) -> JinjaTemplate:
+    """The Jinja template of a Hugging Face folder. Raises InputError if there is none."""
+    settings = _object(folder / "tokenizer_config.json")
+    theirs, jinja = folder / TEMPLATE, folder / "chat_template.jinja"
+    path = folder / "tokenizer_config.json"
+    template = settings.get("chat_template")
+    if theirs.is_file():  # transformers' own file of this name
+        path, template = theirs, _object(theirs).get("chat_template")
     elif jinja.is_file():
         path, template = jinja, read_text(jinja, MAX_TEMPLATE_BYTES)
     if isinstance(template, list):  # several named ones
@@ -80,7 +94,7 @@ def folder_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
         raise InputError(f"{folder}: no chat template; give one with --chat-template NAME_OR_FILE")
     kind = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
     special = CLASS_DEFAULTS.get(kind, {}) | _special(_object(folder / "special_tokens_map.json")) | _special(settings)
-    return declarative(template, special, tokenizer, str(path))
+    return jinja_of(template, special, str(path))
 
 
 def gguf_template(metadata: Mapping[str, object], tokenizer: Tokenizer, where: str) -> ChatTemplate:
@@ -93,7 +107,7 @@ def gguf_template(metadata: Mapping[str, object], tokenizer: Tokenizer, where: s
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if number is not None:
             special[name] = token_text(tokenizer, number, f"{where}: tokenizer.ggml.{key}_token_id")
-    return declarative(template, special, tokenizer, where)
+    return declarative(jinja_of(template, special, where), tokenizer)
 
 
 def folder_ends(folder: Path) -> list[tuple[object, str]]:

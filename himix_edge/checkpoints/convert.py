@@ -1,6 +1,7 @@
 """From a plain language model and a vision tower to a HiMix (or vanilla) model with fresh injection weights."""
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from himix_edge.checkpoints.assemble import check_names, expected_shapes, meta_model
@@ -63,7 +64,11 @@ def convert(request: Conversion) -> Source:
     except ValueError as error:
         raise InputError(str(error)) from None
     expected = expected_shapes(meta_model(config))
-    merged = {name: tensor for name, tensor in base.weights.items() if part_of(name) != "tower"}
+    merged = {
+        n: t
+        for n, t in base.weights.items()
+        if part_of(n) == "decoder" or (part_of(n) == "injection" and n in expected)
+    }
     merged |= {f"{TOWER}.{name}": tensor for name, tensor in weights.items()}
     missing = {n: s for n, s in expected.items() if n not in merged and part_of(n) == "injection"}
     merged |= fresh_weights(missing, request.seed)
@@ -71,7 +76,8 @@ def convert(request: Conversion) -> Source:
     kept = {name: merged[name] for name in expected}
     record = {"source": origin, "tower": Path(tower_name).name, "fresh_tensors": len(missing), "seed": request.seed}
     provenance = {**base.provenance, "converted": {**record, "injection": asdict(request.injection)}}
-    return replace(base, config=config, weights=kept, provenance=provenance)
+    wordless = cache(lambda: replace(base.load_template(), image=None))  # this model's images are not in its text
+    return replace(base, config=config, weights=kept, provenance=provenance, load_template=wordless)
 
 
 def _tower(name: str, request: Conversion) -> tuple[VisionConfig, Weights]:

@@ -28,7 +28,7 @@ class JinjaTemplate:
     def __init__(self, template: str, special: Mapping[str, str], where: str):
         if find_spec("jinja2") is None:
             raise BackendMissing("jinja2", extras.CONVERT)
-        self._template, self._special, self._where = template, dict(special), where
+        self._template, self.special, self.where = template, dict(special), where
         self._in_parts = False  # whether contents are lists of parts, as for models of several kinds of input
 
     def render(self, conversations: Sequence[tuple[Said, bool]]) -> list[str | None]:
@@ -44,12 +44,19 @@ class JinjaTemplate:
             found = self._run(conversations)
         return found
 
+    def render_pictures(self, questions: Sequence[tuple[str, int]]) -> list[str | None]:
+        """The text of each question with so many pictures before its words, an answer to come; see `render`."""
+        return self._texts([
+            ([{"role": "user", "content": [*[{"type": "image"}] * count, {"type": "text", "text": words}]}], True)
+            for words, count in questions
+        ])  # fmt: skip
+
     def _run(self, conversations: Sequence[tuple[Said, bool]]) -> list[str | None]:
-        renders = [
-            {"messages": [self._message(*turn) for turn in said], "add_generation_prompt": to_come}
-            for said, to_come in conversations
-        ]
-        job = {"template": self._template, "special": self._special, "date": DATE, "renders": renders}
+        return self._texts([([self._message(*turn) for turn in said], to_come) for said, to_come in conversations])
+
+    def _texts(self, conversations: Sequence[tuple[list[dict[str, object]], bool]]) -> list[str | None]:
+        renders = [{"messages": messages, "add_generation_prompt": to_come} for messages, to_come in conversations]
+        job = {"template": self._template, "special": self.special, "date": DATE, "renders": renders}
         command = [sys.executable, "-P", str(CHILD)]
         try:
             done = subprocess.run(
@@ -58,7 +65,7 @@ class JinjaTemplate:
             answers = json.loads(done.stdout)
         except (subprocess.SubprocessError, OSError, ValueError):
             raise InputError(
-                f"{self._where}: its chat template takes too much time or memory; give one with --chat-template "
+                f"{self.where}: its chat template takes too much time or memory; give one with --chat-template "
                 "NAME_OR_FILE"
             ) from None
         return [answer.get("text") for answer in answers]

@@ -124,6 +124,9 @@ def base_weights(base: Base) -> dict[str, LazyTensor]:
 def _folder(folder: Path, name: str) -> Source:
     from himix_edge.checkpoints.chat_templates import folder_ends, folder_template
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
+    from himix_edge.checkpoints.vlm_config import is_vlm, vlm_config
+    from himix_edge.checkpoints.vlm_text import vlm_template
+    from himix_edge.checkpoints.vlm_weights import vlm_weights
 
     raw = read_json(folder / "config.json")
     provenance: JsonObject = {}
@@ -132,6 +135,9 @@ def _folder(folder: Path, name: str) -> Source:
     if is_official(raw):
         config = official_config(folder, raw)
         weights = official_weights(folder, config)
+    elif is_vlm(raw):
+        config = vlm_config(folder, raw)
+        weights = vlm_weights(folder, raw, config)
     else:
         config = ModelConfig.from_dict(raw, str(folder / "config.json"))
         weights = folder_weights(folder)
@@ -143,8 +149,14 @@ def _folder(folder: Path, name: str) -> Source:
     check_names(weights, expected_shapes(meta_model(config)), str(folder))
     files = tuple(sorted(folder.rglob("*.safetensors")))
     tokenizer = cache(partial(_folder_tokenizer, folder, base))
+
+    def template() -> ChatTemplate:
+        if is_vlm(raw):
+            return vlm_template(folder, raw, config, tokenizer())
+        return folder_template(folder, tokenizer())
+
     return Source(
-        name, str(folder), config, weights, tokenizer, lambda: folder_template(folder, tokenizer()),
+        name, str(folder), config, weights, tokenizer, template,
         files, provenance, base, trained, lambda: folder_ends(folder),
     )  # fmt: skip
 

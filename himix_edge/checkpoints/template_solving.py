@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from himix_edge.checkpoints.jinja import DATE, JinjaTemplate, Said
 from himix_edge.errors import InputError
+from himix_edge.image_text import ImageText
 from himix_edge.text import ChatTemplate, Message
 
 SYSTEM, ASKED, ANSWER, NEXT = "Qs7stem", "Qu5er", "An5wer", "Ne8t"  # found again in the text
@@ -68,6 +69,34 @@ def solve(jinja: JinjaTemplate, bos: str, tokens: Sequence[str], where: str) -> 
             if all(_rendered(template, said) == text for said, text in zip(proofs, wanted, strict=False)):
                 return replace(template, stop=_turn_end(observed, template, tokens))
     raise unsupported(where, "what it writes around a message depends on more than who says it")
+
+
+def solve_pictures(jinja: JinjaTemplate, template: ChatTemplate, slot: str, where: str) -> ImageText:
+    """What a Jinja template writes around the pictures of a first message, each of them written as `slot`.
+
+    Args:
+        jinja: the template.
+        template: its declarative form.
+        slot: the token that stands for a picture.
+        where: the file, for messages.
+
+    Raises:
+        InputError: it writes no pictures, or not all of them before the words.
+    """
+    asked = [(ASKED, 1), (ASKED, 2), (ASKED, 3), (NEXT, 1)]
+    texts = jinja.render_pictures(asked)
+    whole = _rendered(template, [("user", ASKED)]).partition(ASKED)[0]
+    ahead = whole[: len(whole) - len(template.user[0])]
+    one, two = _parts(texts[0], slot, ASKED), _parts(texts[1] and texts[1].replace(slot, NEXT, 1), NEXT, slot, ASKED)
+    if one is not None and two is not None and one[0].startswith(ahead):
+        images = ImageText(slot, one[0][len(ahead) :], two[1], one[1])
+        behind = images.after, template.user[1] + template.assistant[0]
+        if all(
+            text == ahead + images.pictures([(0, 0)] * count, 1) + words.join(behind)
+            for text, (words, count) in zip(texts, asked, strict=True)
+        ):
+            return images
+    raise unsupported(where, f"it does not write pictures as {slot} before the words of a message")
 
 
 def unsupported(where: str, why: str) -> InputError:

@@ -14,6 +14,7 @@ HALF = (0.5, 0.5, 0.5)
 FAMILY_OF = {
     "siglip": "siglip", "siglip_vision_model": "siglip", "clip": "clip", "clip_vision_model": "clip",
     "dinov2": "dinov2", "vit": "vit", "beit": "beit", "hiera": "hiera",
+    "idefics3_vision": "idefics3", "smolvlm_vision": "idefics3", "internvl_vision": "internvl",
 }  # fmt: skip
 # transformers' defaults, for what a config.json leaves out
 DEFAULTS: dict[str, JsonObject] = {
@@ -23,13 +24,20 @@ DEFAULTS: dict[str, JsonObject] = {
              "image_size": 224, "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
     "dinov2": {"hidden_size": 768, "mlp_ratio": 4, "num_hidden_layers": 12, "num_attention_heads": 12,
                "image_size": 224, "patch_size": 14, "layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+    "idefics3": {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
+                 "image_size": 224, "patch_size": 32, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
+    "internvl": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+                 "image_size": 448, "patch_size": 14, "layer_norm_eps": 1e-6, "hidden_act": "gelu",
+                 "norm_type": "layer_norm", "use_mean_pooling": True},
     "vit": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
             "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-12, "hidden_act": "gelu"},
 }  # fmt: skip
+PLAIN_GRID = ("siglip", "idefics3")  # without a class token
 ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
 NORMALIZATION = {
     "siglip": (HALF, HALF), "clip": (CLIP_MEAN, CLIP_STD), "dinov2": (IMAGENET_MEAN, IMAGENET_STD), "vit": (HALF, HALF),
-    "beit": (HALF, HALF), "hiera": (IMAGENET_MEAN, IMAGENET_STD),
+    "beit": (HALF, HALF), "hiera": (IMAGENET_MEAN, IMAGENET_STD), "idefics3": (HALF, HALF),
+    "internvl": (IMAGENET_MEAN, IMAGENET_STD),
 }  # fmt: skip
 
 
@@ -76,7 +84,7 @@ def tower_config_from(
     family, values = family_settings(raw, where)
     shared = {
         **_preprocessing({} if preprocessor is None else preprocessor, family, where),
-        "drop_first_token": family not in ("siglip", "hiera") if drop_first_token is None else drop_first_token,
+        "drop_first_token": family not in (*PLAIN_GRID, "hiera") if drop_first_token is None else drop_first_token,
     }
     if values.get("quantization_config"):
         raise InputError(f"{where}: quantization_config is not supported; give the tower in float")
@@ -93,6 +101,8 @@ def tower_config_from(
         return transformers_config(draft, where)
     if values.get("use_swiglu_ffn"):
         raise InputError(f"{where}: DINOv2 with use_swiglu_ffn (the giant one) is not supported")
+    if values.get("norm_type", "layer_norm") != "layer_norm" or values.get("use_qk_norm"):
+        raise InputError(f"{where}: InternViT with rms_norm or use_qk_norm (the one of 6 billion) is not supported")
     act = str(values["hidden_act"])
     if act not in ACTS:
         raise InputError(f"{where}: hidden_act {act[:40]!r} is not supported; known: {', '.join(ACTS)}")
@@ -108,8 +118,9 @@ def tower_config_from(
     }  # fmt: skip
     refuse_absurd(sizes, where)
     fields = {
-        **shared, **sizes, "hidden_act": ACTS[act], "class_token": family != "siglip", "pre_norm": family == "clip",
-        "layer_scale": family == "dinov2", "feature_layers": feature_layers,
+        **shared, **sizes, "hidden_act": ACTS[act], "class_token": family not in PLAIN_GRID,
+        "pre_norm": family == "clip", "layer_scale": family in ("dinov2", "internvl"), "feature_layers": feature_layers,
+        "post_norm": feature_layers == (-1,) and (family == "idefics3" or values.get("use_mean_pooling") is False),
     }  # fmt: skip
     return validated(ViTConfig, fields, where)
 

@@ -42,11 +42,18 @@ _VIT_ATTENTION = {
     "self_attn.q_proj": "attention.attention.query", "self_attn.k_proj": "attention.attention.key",
     "self_attn.v_proj": "attention.attention.value", "self_attn.out_proj": "attention.output.dense",
 }  # fmt: skip
+_INPUTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 BLOCKS = {
     "siglip": ("encoder.layers", _CLIP_BLOCK),
     "clip": ("encoder.layers", _CLIP_BLOCK),
     "dinov2": ("encoder.layer", {
         **_VIT_ATTENTION, "layer_norm1": "norm1", "layer_norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2",
+    }),
+    "idefics3": ("encoder.layers", _CLIP_BLOCK),
+    "internvl": ("encoder.layer", {
+        "layer_norm1": "layernorm_before", "layer_norm2": "layernorm_after", "fc1": "mlp.fc1", "fc2": "mlp.fc2",
+        **{f"self_attn.{x}": f"attention.{x}" for x in ("q_proj", "k_proj", "v_proj")},
+        "self_attn.out_proj": "attention.projection_layer",
     }),
     "vit": ("encoder.layer", {
         **_VIT_ATTENTION, "layer_norm1": "layernorm_before", "layer_norm2": "layernorm_after",
@@ -162,7 +169,7 @@ def _vit_weights(
             shape = tuple(change(torch.empty(source.shape)).shape)
         weights[ours] = LazyTensor(shape, lambda: change(source.read()))
 
-    clip_like = family in ("siglip", "clip")
+    clip_like = family in ("siglip", "clip", "idefics3")
     size, patch_size = config.hidden_size, config.patch_size
     patch = "embeddings.patch_embedding" if clip_like else "embeddings.patch_embeddings.projection"
     kernel = (size, 3, patch_size, patch_size)
@@ -184,9 +191,16 @@ def _vit_weights(
     for i in range(config.num_layers_used):
         for ours, theirs in parts.items():
             for part in ("weight", "bias"):
-                take(f"blocks.{i}.{ours}.{part}", f"{root}.{i}.{theirs}.{part}")
+                theirs_whole = f"{root}.{i}.{theirs}.{part}"
+                if part == "bias" and theirs_whole not in tensors and family == "internvl" and ours in _INPUTS:
+                    weights[f"blocks.{i}.{ours}.bias"] = LazyTensor((size,), lambda: torch.zeros(size))
+                else:
+                    take(f"blocks.{i}.{ours}.{part}", theirs_whole)
         for number in (1, 2) if config.layer_scale else ():
-            take(f"blocks.{i}.scale{number}.weight", f"{root}.{i}.layer_scale{number}.lambda1")
+            scale = f"lambda_{number}" if family == "internvl" else f"layer_scale{number}.lambda1"
+            take(f"blocks.{i}.scale{number}.weight", f"{root}.{i}.{scale}")
+    for part in ("weight", "bias") if config.post_norm else ():
+        take(f"post_norm.{part}", f"{'layernorm' if family == 'internvl' else 'post_layernorm'}.{part}")
     return weights, used
 
 

@@ -1,13 +1,17 @@
 """Model configuration: frozen dataclasses, validated once where a config.json enters."""
 
+from himix_edge.config.connector import Connector
 from himix_edge.config.decoder import DecoderConfig
+from himix_edge.config.images import ImageLayout
 from himix_edge.config.model import Injection, ModelConfig
 from himix_edge.config.rope import RopeScaling
 from himix_edge.config.vision import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 
 __all__ = [
     "CNNConfig",
+    "Connector",
     "DecoderConfig",
+    "ImageLayout",
     "Injection",
     "ModelConfig",
     "RopeScaling",

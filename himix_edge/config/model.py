@@ -8,7 +8,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
+from himix_edge.config.connector import Connector
 from himix_edge.config.decoder import DecoderConfig, decoder_fields
+from himix_edge.config.images import ImageLayout
 from himix_edge.config.vision import STRICT, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.reading import refuse_absurd, validated
@@ -34,20 +36,29 @@ class Injection:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A vision-language model: `himix` (mixture attention) or `vanilla` (LLaVA-style prefix) on one decoder."""
+    """A vision-language model: `himix` (mixture attention) or `vanilla` (LLaVA-style prefix) on one decoder.
+
+    Attributes:
+        connector: of a vanilla model.
+        images: of a vanilla model whose pictures stand in the text, in any number of tiles; None: the image's features
+            are the first tokens of all.
+    """
 
     architecture: Literal["himix", "vanilla"]
     decoder: DecoderConfig
     vision_hidden_size: int | None = None  # d_v; None: a plain decoder that takes no image
     vision: VisionConfig | None = None
     injection: Injection = field(default_factory=Injection)
+    connector: Connector = field(default_factory=Connector)
+    images: ImageLayout | None = None
 
     @property
     def parameters(self) -> int:
         """About how many numbers the model holds: those of its matrices."""
         d_v, decoder = self.vision_hidden_size or 0, self.decoder
         if self.architecture == "vanilla":
-            image = decoder.hidden_size * (d_v + decoder.hidden_size)
+            wide = d_v * self.connector.shuffle**2
+            image = decoder.hidden_size * (wide + decoder.hidden_size * (self.connector.layers - 1))
         else:
             image = 2 * d_v * decoder.kv_size * len(self.injected_layers)
         return decoder.parameters + image + (self.vision.parameters if self.vision else 0)
@@ -102,8 +113,33 @@ class ModelConfig:
             raise ValueError(f"injection.layers must be rising numbers in 0..{count - 1}, not {list(layers)}")
         if self.architecture == "vanilla" and self.injection != Injection():
             raise ValueError("injection settings apply to the himix architecture only")
+        if self.architecture == "himix" and (self.connector != Connector() or self.images is not None):
+            raise ValueError("connector and images apply to the vanilla architecture only")
+        if self.images is not None and self.images.slot_id >= self.decoder.vocab_size:
+            raise ValueError(f"images.slot_id ({self.images.slot_id}) has no row in the embedding")
+        grid = getattr(self.vision, "grid", 0)
+        if self.connector.shuffle > 1 and (not grid or grid % self.connector.shuffle or self.features != grid**2):
+            raise ValueError(f"connector.shuffle ({self.connector.shuffle}) must divide the {grid} features of a side")
         if self.levels > len(self.injected_layers) > 0:
             raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
+
+    @property
+    def features(self) -> int:
+        """N, the tower's features of one image or tile."""
+        return self.vision.num_tokens if self.vision else 0
+
+    @property
+    def tile_tokens(self) -> int:
+        """How many of the decoder's tokens come from one image or tile."""
+        return self.connector.tokens(self.features)
+
+    def refuse_pictures_in_text(self, what: str) -> None:
+        """Raises InputError if pictures stand in this model's text, which `what` does not take."""
+        if self.images is not None:
+            raise InputError(
+                f"{what} does not take a model whose pictures are tiles in its text (SmolVLM, LLaVA, InternVL) yet; "
+                "himix run and himix eval do, in PyTorch"
+            )
 
     def first_text_position(self, vision_tokens: int) -> int:
         """Rotary position of the first text token behind `vision_tokens` cache slots: HiMix's have no position."""
@@ -120,6 +156,8 @@ class ModelConfig:
             "vision": raw.get("vision_config"),
             "vision_hidden_size": raw.get("vision_hidden_size"),
             "injection": raw.get("injection") or {},
+            "connector": raw.get("connector") or {},
+            "images": raw.get("images"),
         }
         refuse_absurd({name: model[name] for name in ("decoder", "vision", "vision_hidden_size")}, where)
         config = validated(ModelConfig, model, where)
@@ -135,4 +173,6 @@ class ModelConfig:
             "vision_hidden_size": self.vision_hidden_size,
             "vision_config": dataclasses.asdict(self.vision) if self.vision else None,
             "injection": dataclasses.asdict(self.injection),
+            **({"connector": dataclasses.asdict(self.connector)} if self.connector != Connector() else {}),
+            **({"images": dataclasses.asdict(self.images)} if self.images else {}),
         }

@@ -33,6 +33,7 @@ class ViTConfig:
         feature_layers: indices into the hidden states, as in LLaVA: -2 is the penultimate layer's output. Several
             levels are joined along the channels.
         drop_first_token: LLaVA's "patch" selection: without the class token, or without SigLIP's first patch.
+        post_norm: a LayerNorm behind the last block (SigLIP as SmolVLM and Idefics3 use it).
         pooling: average-pool the token grid by this factor in both directions.
         resample: the filter that an app resizes the image with.
     """
@@ -55,6 +56,7 @@ class ViTConfig:
     drop_first_token: bool = False
     pooling: int = 1
     resample: Resample = "bilinear"
+    post_norm: bool = False
     kind: Literal["vit"] = "vit"
     __pydantic_config__ = STRICT
 
@@ -99,6 +101,8 @@ class ViTConfig:
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
+        if self.post_norm and self.feature_layers != (-1,):
+            raise ValueError(f"post_norm stands behind the last block; feature_layers are {self.feature_layers}")
         if not self.feature_layers or not all(-self.num_hidden_layers <= i <= -1 for i in self.feature_layers):
             raise ValueError(f"feature_layers {self.feature_layers} must be in -{self.num_hidden_layers}..-1")
         if self.pooling < 1 or self.grid % self.pooling:

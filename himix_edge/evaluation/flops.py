@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from himix_edge.checkpoints.assemble import meta_model
-from himix_edge.config import Injection, ModelConfig
+from himix_edge.config import Connector, Injection, ModelConfig
 from himix_edge.model import KVCache, VanillaModel
 from himix_edge.parts import ROLES, part_of
 
@@ -47,7 +47,7 @@ def vanilla_of(config: ModelConfig) -> ModelConfig:
 
 def himix_of(config: ModelConfig) -> ModelConfig:
     """HiMix on the same decoder and tower, `config` itself if it is one; a vanilla model's has every layer injected."""
-    return replace(config, architecture="himix")
+    return replace(config, architecture="himix", connector=Connector(), images=None)
 
 
 @torch.no_grad()

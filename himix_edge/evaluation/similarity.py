@@ -43,6 +43,7 @@ def require_vision_sequence(config: ModelConfig) -> None:
             "only a vanilla model has a vision sequence in its decoder; train one with `himix train --vanilla` or make "
             "one with `himix convert --vanilla`"
         )
+    config.refuse_pictures_in_text("himix analyze")
 
 
 def layer_similarities(model: VanillaModel, features: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:

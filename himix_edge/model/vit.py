@@ -148,6 +148,7 @@ class ViTTower(nn.Module):
         self.position_embed = nn.Parameter(positions)
         self.pre_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList([VisionBlock(config) for _ in range(config.num_layers_used)])
+        self.post_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if config.post_norm else nn.Identity()
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
@@ -164,7 +165,7 @@ class ViTTower(nn.Module):
         for block in self.blocks:
             states.append(block(states[-1]))
         levels = [states[config.num_hidden_layers + 1 + index] for index in config.feature_layers]
-        features = torch.cat(levels, dim=-1) if len(levels) > 1 else levels[0]
+        features = self.post_norm(torch.cat(levels, dim=-1) if len(levels) > 1 else levels[0])
         if config.drop_first_token:
             features = features[:, 1:]
         return pool_grid(features, config.pooling)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
+from himix_edge.model.connector import build_connector
 from himix_edge.model.decoder import DecoderStack, KVCache
 from himix_edge.model.injection import SharedInjection
 from himix_edge.model.tower import build_tower
@@ -106,24 +107,50 @@ class HiMixModel(VisionLanguageModel):
 
 
 class VanillaModel(VisionLanguageModel):
-    """LLaVA-style baseline: a two-layer MLP connector, image tokens in front of the text, all through the decoder.
+    """LLaVA-style: a connector makes tokens of the image's features, and all of them go through the decoder.
 
-    Attention is causal and the image comes first, so its keys and values do not depend on the text: `inject` is
-    the decoder's prefill over the N image tokens.
+    In the baseline they come first, so their keys and values do not depend on the text: `inject` is the decoder's
+    prefill over the N image tokens. With `config.images` they stand in the text: `input_ids` hold `slot_id` once for
+    each of them, `pixel_values` uint8 (n, S, S, 3) are the tiles in their order, and `vision_features` (n, N, d_v).
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
-        hidden = config.decoder.hidden_size
         if config.vision_hidden_size is not None:
-            self.connector = nn.Sequential(
-                nn.Linear(config.vision_hidden_size, hidden), nn.GELU(), nn.Linear(hidden, hidden)
-            )
+            hidden = config.decoder.hidden_size
+            self.connector = build_connector(config.connector, config.vision_hidden_size, hidden)
             self.connector.apply(_initialize)
 
     def project_image(self, vision_features: Tensor) -> VisionRows:
         cache = self.model.run(self.connector(vision_features), None)[1]
         return list(zip(cache.key, cache.value, strict=True))
+
+    def read(self, input_ids: Tensor, vision_features: Tensor | None, past: KVCache | None = None) -> KVCache:
+        """Ids (1, T) with slots, and the features (n, N, d_v) that fill them, behind `past` -> the grown cache.
+
+        Raises:
+            ValueError: there are more or fewer slots than features.
+        """
+        return self.model.run(self._embedded(input_ids, vision_features), past)[1]
+
+    def forward(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, vision_features: Tensor | None = None
+    ) -> Tensor:
+        if self.config.images is None:
+            return super().forward(input_ids, pixel_values, vision_features)
+        if pixel_values is not None:
+            vision_features = self.encode_image(pixel_values)
+        states, _ = self.model.run(self._embedded(input_ids, vision_features), None)
+        return self.project_out(states).float()
+
+    def _embedded(self, input_ids: Tensor, vision_features: Tensor | None) -> Tensor:
+        assert self.config.images is not None
+        x: Tensor = self.model.embed_tokens(input_ids)
+        slots = input_ids == self.config.images.slot_id
+        tokens = x[:0, 0] if vision_features is None else self.connector(vision_features).flatten(0, 1).to(x.dtype)
+        if int(slots.sum()) != len(tokens):
+            raise ValueError(f"{int(slots.sum())} image slots in the ids, {len(tokens)} features for them")
+        return x.masked_scatter(slots[..., None], tokens)
 
 
 def build_model(config: ModelConfig) -> VisionLanguageModel:

@@ -112,6 +112,7 @@ def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
         chat_template=recipe.chat_template, seed=seed,
     )  # fmt: skip
     source = convert(request)
+    source.config.refuse_pictures_in_text("himix train")
     if (source.config.architecture == "vanilla") != variant.vanilla:
         raise InputError(
             f"{recipe.model}: its architecture is {source.config.architecture}, and that cannot be changed"

@@ -14,6 +14,7 @@ from himix_edge.checkpoints.chat_templates import (
     folder_template,
     gguf_ends,
     gguf_template,
+    jinja_of,
     with_ends,
 )
 from himix_edge.checkpoints.gguf_file import read_gguf
@@ -140,7 +141,7 @@ def messages(pairs, in_parts=False):
 
 def solved(template, bos="<s>", eos="</s>", tokenizer=None):
     special = {name: token for name, token in (("bos_token", bos), ("eos_token", eos)) if token}
-    return declarative(template, special, tokenizer or byte_tokenizer(), "x")
+    return declarative(jinja_of(template, special, "x"), tokenizer or byte_tokenizer())
 
 
 @pytest.mark.parametrize("system", [None, "Answer in rhymes."])

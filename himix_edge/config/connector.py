@@ -1,0 +1,31 @@
+"""What leads from a tower's features into a vanilla model's decoder."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from himix_edge.config.vision import STRICT
+
+
+@dataclass(frozen=True)
+class Connector:
+    """LLaVA's two-layer MLP and its relatives.
+
+    Attributes:
+        shuffle: squares of so many tokens a side become one, their channels side by side: rows first (SmolVLM,
+            Idefics3; InternVL calls it pixel unshuffle).
+        norm: a LayerNorm in front (InternVL).
+        layers: linear layers, a GELU between two.
+        bias: of the linear layers.
+    """
+
+    shuffle: Annotated[int, Field(ge=1, le=16)] = 1
+    norm: bool = False
+    layers: Annotated[int, Field(ge=1, le=2)] = 2
+    bias: bool = True
+    __pydantic_config__ = STRICT
+
+    def tokens(self, features: int) -> int:
+        """How many tokens of the decoder come from so many of the tower."""
+        return features // self.shuffle**2

@@ -1,0 +1,47 @@
+"""How a picture of any shape becomes square tiles for the tower, and which token stands for their features."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from himix_edge.config.vision import STRICT, Side
+
+Filter = Literal["bilinear", "bicubic", "lanczos"]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """A vanilla model's pictures, as its processor in transformers cuts them. Tiles are as large as the tower's image.
+
+    Attributes:
+        slot_id: the token that stands for one feature in the ids.
+        strategy: "squash": one tile, each side scaled by its own factor. "pad": one tile, the picture in the middle of
+            a square of `color`. "crop": the shorter side scaled to the tile's, its middle taken (CLIP). "rows": the
+            longer side scaled to `longest`, both to whole tiles (Idefics3, SmolVLM). "grid": of all grids of
+            `least_tiles` to `most_tiles` the one nearest in shape (InternVL).
+        filter: of every resizing.
+        longest: pixels, for "rows".
+        split: whether "rows" gives tiles at all, or the whole picture alone.
+        least_tiles: for "grid".
+        most_tiles: for "grid".
+        thumbnail: for "grid": whether the whole picture comes behind its tiles, if there are several. "rows" has it
+            always.
+        color: for "pad".
+    """
+
+    slot_id: Annotated[int, Field(ge=0)]
+    strategy: Literal["squash", "pad", "crop", "rows", "grid"] = "squash"
+    filter: Filter = "bicubic"
+    longest: Side = 2048
+    split: bool = True
+    least_tiles: Annotated[int, Field(ge=1, le=64)] = 1
+    most_tiles: Annotated[int, Field(ge=1, le=64)] = 12
+    thumbnail: bool = True
+    color: tuple[Byte, Byte, Byte] = (0, 0, 0)
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.least_tiles > self.most_tiles:
+            raise ValueError(f"least_tiles ({self.least_tiles}) is above most_tiles ({self.most_tiles})")

@@ -1,0 +1,57 @@
+"""What a vanilla model's text holds in place of pictures: the tags around each tile, and a token for each feature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+MOST_ROWS = 16  # of tags that are looked for in a tokenizer
+Texts = Annotated[str, Field(max_length=400)]
+
+
+@dataclass(frozen=True)
+class ImageText:
+    """The texts of a message with pictures; pictures stand before its words.
+
+    Attributes:
+        slot: the token that stands for one feature.
+        before: in front of the first picture, in place of `ChatTemplate.user[0]`.
+        between: of two pictures.
+        after: the last picture, in front of the words.
+        alone: a picture of one tile; {slots} are its tokens.
+        start: in front of a picture of several tiles.
+        tile: one of them; {row} and {column} count from 1.
+        row_end: behind the last tile of a row.
+        whole: the whole picture behind them.
+    """
+
+    slot: Annotated[str, Field(min_length=1, max_length=200)]
+    before: Texts
+    between: Texts
+    after: Texts
+    alone: Texts = "{slots}"
+    start: Texts = ""
+    tile: Texts = "{slots}"
+    row_end: Texts = ""
+    whole: Texts = "{slots}"
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def picture(self, rows: int, columns: int, tokens: int) -> str:
+        """The text of a picture cut into `rows` x `columns` tiles of `tokens` each; 0 x 0: the whole picture alone."""
+        slots = self.slot * tokens
+        if not rows:
+            return self.alone.replace("{slots}", slots)
+        lines = []
+        for row in range(1, rows + 1):
+            tiles = [self.tile.replace("{row}", str(row)).replace("{column}", str(c)) for c in range(1, columns + 1)]
+            lines.append("".join(tiles) + self.row_end)
+        return (self.start + "".join(lines) + self.whole).replace("{slots}", slots)
+
+    def pictures(self, grids: Sequence[tuple[int, int]], tokens: int) -> str:
+        """Several pictures' text, with what stands before and between them."""
+        return self.before + self.between.join(self.picture(*grid, tokens) for grid in grids)
+
+    def examples(self) -> list[str]:
+        """Texts that hold every tag there is."""
+        return [self.picture(0, 0, 1), self.picture(MOST_ROWS, MOST_ROWS, 1), self.before, self.between, self.after]

@@ -1,0 +1,32 @@
+"""From the tower's features to embeddings of the decoder, see `config.Connector`."""
+
+from math import isqrt
+
+from torch import Tensor, nn
+
+from himix_edge.config import Connector
+
+
+class PixelShuffle(nn.Module):
+    """Features (B, N, d) of a square grid -> (B, N / f^2, d f^2): f x f neighbours side by side, rows first."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        side, f = isqrt(x.shape[1]), self.factor
+        cells = x.unflatten(1, (side // f, f, side // f, f))
+        return cells.transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequential:
+    """Features (B, N, `features`) -> embeddings (B, N / shuffle^2, `hidden`)."""
+    width = features * config.shuffle**2
+    parts: list[nn.Module] = [PixelShuffle(config.shuffle)] if config.shuffle > 1 else []
+    if config.norm:
+        parts.append(nn.LayerNorm(width))
+    parts.append(nn.Linear(width, hidden, bias=config.bias))
+    if config.layers == 2:
+        parts += [nn.GELU(), nn.Linear(hidden, hidden, bias=config.bias)]
+    return nn.Sequential(*parts)

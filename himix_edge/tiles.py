@@ -1,0 +1,153 @@
+"""From an image file to the square tiles of a model whose pictures keep their shape, see `config.ImageLayout`.
+
+The pixels are those of transformers' own processors (Idefics3, SmolVLM, CLIP and LLaVA, GOT-OCR2 and InternVL) on
+Pillow before version 13: the image made RGB as `himix_edge.preprocess` says, each resizing rounded to 8 bits, the
+horizontal pass first.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from himix_edge.config import ImageLayout
+from himix_edge.errors import InputError
+from himix_edge.preprocess import ImageSource, open_upright, resize_to
+
+Scale = Callable[[Image.Image, int, int], Image.Image]
+MAX_SIDE = 4096  # Idefics3's processor goes no further
+MAX_SCALED_PIXELS = 64 << 20
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A picture's tiles: uint8 (n, S, S, 3) RGB, row by row, the whole picture last where it comes beside tiles.
+
+    `rows` and `columns` are those of the grid; 0 where there is the whole picture alone.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: int = 0
+    columns: int = 0
+
+
+def load_tiles(image: ImageSource, size: int, layout: ImageLayout) -> Tiles:
+    """Read an image and cut it as `layout` says.
+
+    Args:
+        image: as `load_image` takes it.
+        size: S, the side of a tile in pixels.
+        layout: the model's.
+
+    Raises:
+        InputError: as `load_image`; also a picture so long and thin that no grid of tiles holds it.
+    """
+    picture, where = open_upright(image)
+    return cut_tiles(picture, size, layout, where)
+
+
+def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str = "image") -> Tiles:
+    """An upright RGB picture as `load_tiles` cuts it; errors as there, naming `where`."""
+    method = FILTERS[layout.filter]
+
+    def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+        if max(width * image.height, width * height) > MAX_SCALED_PIXELS:
+            raise InputError(f"{where}: {picture.width} x {picture.height} pixels are too long and thin for this model")
+        return resize_to(image, width, height, method)
+
+    if layout.strategy == "rows":
+        return _rows(picture, size, layout, scaled)
+    if layout.strategy == "grid":
+        return _grid(picture, size, layout, scaled)
+    if layout.strategy == "pad":
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), layout.color)
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        picture = square
+    elif layout.strategy == "crop":
+        short = min(picture.size)
+        longer = int(size * max(picture.size) / short)
+        width, height = (size, longer) if picture.width == short else (longer, size)
+        picture = _center(scaled(picture, width, height), size)
+    return Tiles(np.asarray(scaled(picture, size, size), np.uint8)[None])
+
+
+def _center(picture: Image.Image, size: int) -> Image.Image:
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _rows(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -> Tiles:
+    """Idefics3's: see `Idefics3ImageProcessor.resize`, `resize_for_vision_encoder` and `split_image`."""
+    width, height = _longest(picture.width, picture.height, layout.longest)
+    picture = scaled(picture, width, height)
+    if not layout.split:
+        return Tiles(np.asarray(scaled(picture, size, size), np.uint8)[None])
+    ratio = width / height
+    if width >= height:
+        width = math.ceil(width / size) * size
+        height = math.ceil(int(width / ratio) / size) * size
+    else:
+        height = math.ceil(height / size) * size
+        width = math.ceil(int(height * ratio) / size) * size
+    picture = scaled(picture, width, height)
+    if width == height == size:
+        return Tiles(np.asarray(picture, np.uint8)[None])
+    tiles = _cut(picture, size)
+    whole = scaled(picture, size, size)
+    return Tiles(np.stack([*tiles, np.asarray(whole, np.uint8)]), height // size, width // size)
+
+
+def _longest(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Sides with the longer one `longest` pixels, the other even; no longer than the processor's own limit."""
+    ratio = width / height
+    if width >= height:
+        width, height = longest, _even(int(longest / ratio))
+    else:
+        width, height = _even(int(longest * ratio)), longest
+    width, height = max(width, 1), max(height, 1)
+    return min(width, MAX_SIDE), min(height, MAX_SIDE)
+
+
+def _even(side: int) -> int:
+    return side + side % 2
+
+
+def _grid(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -> Tiles:
+    """InternVL's: see `GotOcr2ImageProcessor.crop_image_to_patches`."""
+    columns, rows = best_grid(picture.width, picture.height, size, layout.least_tiles, layout.most_tiles)
+    tiles = _cut(scaled(picture, columns * size, rows * size), size)
+    if len(tiles) == 1:
+        return Tiles(np.stack(tiles))
+    if layout.thumbnail:
+        tiles.append(np.asarray(scaled(picture, size, size), np.uint8))
+    return Tiles(np.stack(tiles), rows, columns)
+
+
+def best_grid(width: int, height: int, size: int, least: int, most: int) -> tuple[int, int]:
+    """Columns and rows of `least` to `most` tiles, nearest in shape; of equally near ones the larger that is filled."""
+    grids = [(x, y) for x in range(1, most + 1) for y in range(1, most + 1) if least <= x * y <= most]
+    best, nearest = (1, 1), math.inf
+    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        difference = abs(width / height - columns / rows)
+        filled = width * height > 0.5 * size * size * columns * rows
+        if difference < nearest or (difference == nearest and filled):
+            best, nearest = (columns, rows), difference
+    return best
+
+
+def _cut(picture: Image.Image, size: int) -> list[NDArray[np.uint8]]:
+    pixels = np.asarray(picture, np.uint8)
+    return [
+        pixels[top : top + size, left : left + size]
+        for top in range(0, picture.height, size)
+        for left in range(0, picture.width, size)
+    ]

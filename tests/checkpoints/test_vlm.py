@@ -1,0 +1,371 @@
+"""Vision-language models of other people's, beside transformers' own classes and processors.
+
+Two things of theirs are set right for it. Pillow 13 begins some resizings with the vertical pass, earlier versions and
+this project never do. And transformers from 4.55.1 on places a float32 tower's patches one row and column too far up
+and left for SmolVLM and Idefics3 (its issue 41190; in bfloat16, in which these models are used, it does not).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.convert import Conversion, convert
+from himix_edge.checkpoints.folder import save_source
+from himix_edge.errors import InputError
+from himix_edge.evaluation.similarity import require_vision_sequence
+from himix_edge.export.pipeline import ExportRequest, plan
+from himix_edge.presets import resolve_model
+from himix_edge.runtimes import open_checkpoint
+from himix_edge.tiles import best_grid, load_tiles
+
+transformers = pytest.importorskip("transformers")
+
+TEXT = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIDE = 32
+TAGS = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+SHAPES = [(40, 30), (32, 32), (150, 33), (33, 150), (7, 9), (130, 128)]
+END = "<|im_end|>"
+IDEFICS3 = (
+    "<|im_start|>{% for m in messages %}{{ m.role | capitalize }}{{ ':' if m.content[0].type == 'image' else ': ' }}"
+    "{% for part in m.content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+LLAVA = (
+    "{% for m in messages %}{{ m.role | upper }}: {% for part in m.content if part.type == 'image' %}<image>\n"
+    "{% endfor %}{% for part in m.content if part.type == 'text' %}{{ part.text }}{% endfor %}<|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+INTERNVL = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
+    "{{ '<IMG_CONTEXT>\n' if part.type == 'image' else part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass
+class Theirs:
+    """A tiny model in a Hugging Face folder, its class and its processor."""
+
+    folder: Path
+    model: "transformers.PreTrainedModel"
+    processor: "transformers.ProcessorMixin"
+
+    def inputs(self, messages: list, pictures: list[Image.Image]) -> dict:
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        found = dict(self.processor(text=text, images=pictures or None, return_tensors="pt"))
+        return {name: found[name] for name in ("input_ids", "pixel_values") if name in found}
+
+    def greedy(self, ids: torch.Tensor, pixels: torch.Tensor, count: int) -> list[int]:
+        settings = {"max_new_tokens": count, "do_sample": False, "eos_token_id": None}
+        said = self.model.generate(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), **settings)
+        return said[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture(autouse=True)
+def set_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    resize, bucketize = Image.Image.resize, torch.bucketize
+
+    def horizontal_first(image: Image.Image, size: tuple[int, int], *rest: object, **more: object) -> Image.Image:
+        return resize(resize(image, (size[0], image.height), *rest, **more), size, *rest, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", horizontal_first)
+    monkeypatch.setattr(torch, "bucketize", lambda x, edges, right: bucketize(x.bfloat16().float(), edges, right=right))
+
+
+def idefics3(tokenizer, name: str = "Idefics3"):
+    from transformers.models.idefics3.image_processing_idefics3 import Idefics3ImageProcessor
+    from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+
+    config = getattr(transformers, f"{name}Config")(
+        text_config={**TEXT, "model_type": "llama", "vocab_size": len(tokenizer) + 8},
+        vision_config={**TOWER, "image_size": SIDE, "patch_size": 8}, scale_factor=2,
+        tie_word_embeddings=name == "SmolVLM",
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    pixels = Idefics3ImageProcessor(size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE})
+    return config, Idefics3Processor(pixels, tokenizer, image_seq_len=4, chat_template=IDEFICS3)
+
+
+def smolvlm(tokenizer):
+    return idefics3(tokenizer, "SmolVLM")
+
+
+def llava(tokenizer, **pixels):
+    settings = pixels or {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**TEXT, vocab_size=len(tokenizer) + 8),
+        vision_config=transformers.CLIPVisionConfig(**TOWER, image_size=SIDE, patch_size=8),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(**settings), tokenizer, patch_size=8, chat_template=LLAVA,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+    return config, processor
+
+
+def internvl(tokenizer, decoder: str = "qwen2"):
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
+
+    class Processor:
+        """InternVLProcessor's own text around GOT-OCR2's pixels; the class itself wants torchvision for videos."""
+
+        image_processor = GotOcr2ImageProcessor(
+            size={"height": SIDE, "width": SIDE}, crop_to_patches=True, min_patches=1, max_patches=6
+        )
+
+        def save_pretrained(self, folder: Path) -> None:
+            tokenizer.save_pretrained(folder)
+            self.image_processor.save_pretrained(folder)
+            (folder / "chat_template.jinja").write_text(INTERNVL)
+
+        def apply_chat_template(self, messages, add_generation_prompt, tokenize):
+            return tokenizer.apply_chat_template(
+                messages, chat_template=INTERNVL, add_generation_prompt=True, tokenize=False
+            )
+
+        def __call__(self, text, images, return_tensors):
+            found = self.image_processor(images, return_tensors="pt") if images else {"num_patches": ()}
+            for count in found.pop("num_patches"):
+                text = text.replace("<IMG_CONTEXT>", f"<img>{'<context>' * 4 * count}</img>", 1)
+            return {**tokenizer(text.replace("<context>", "<IMG_CONTEXT>"), return_tensors="pt"), **found}
+
+    sizes = {**TEXT, "vocab_size": len(tokenizer) + 8}
+    text = transformers.Qwen2Config(**sizes) if decoder == "qwen2" else transformers.Qwen3Config(**sizes, head_dim=16)
+    config = transformers.InternVLConfig(
+        text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4,
+        vision_config=transformers.InternVLVisionConfig(**TOWER, image_size=[SIDE] * 2, patch_size=[8] * 2),
+    )  # fmt: skip
+    return config, Processor()
+
+
+def internvl3(tokenizer):
+    return internvl(tokenizer, "qwen3")
+
+
+FAMILIES = [smolvlm, idefics3, llava, internvl, internvl3]
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.__name__)
+def theirs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Theirs:
+    return made(request.param, tmp_path_factory.mktemp(request.param.__name__))
+
+
+def made(family, folder: Path) -> Theirs:
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token=END, pad_token=END, bos_token=None,
+        additional_special_tokens=[
+            "<image>", "<fake_token_around_image>", "<global-img>", "<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>",
+            *TAGS,
+        ],
+    )  # fmt: skip
+    config, processor = family(tokenizer)
+    torch.manual_seed(0)
+    model = getattr(transformers, type(config).__name__.replace("Config", "ForConditionalGeneration"))(config).eval()
+    for parameter in model.parameters():
+        noise = torch.randn_like(parameter)
+        parameter.data = noise * 0.08 if parameter.ndim > 1 else parameter.data + noise * 0.05
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return Theirs(folder, model, processor)
+
+
+def picture(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def asked(pictures: list[Image.Image], words: str, system: str = "") -> list:
+    first = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    content = [*[{"type": "image"}] * len(pictures), {"type": "text", "text": words}]
+    return [*first, {"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pixels_are_those_of_their_processor(theirs, shape):
+    config = open_source(theirs.folder).config
+    ours = load_tiles(picture(*shape), SIDE, config.images).pixels
+    expected = theirs.inputs(asked([picture(*shape)], "What?"), [picture(*shape)])["pixel_values"].reshape(
+        -1, 3, SIDE, SIDE
+    )
+    mean, std = np.array(config.vision.image_mean), np.array(config.vision.image_std)
+    normed = ((ours / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(normed, expected.numpy(), atol=1e-5)
+
+
+CASES: list[tuple[list[tuple[int, int]], str]] = [
+    ([(40, 30)], ""), ([(150, 33)], "Be brief."), ([(33, 150), (7, 9)], ""), ([], ""), ([], "Say it."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shapes", "system"), CASES, ids=str)
+def test_ids_and_logits_are_theirs(theirs, shapes, system):
+    session = open_checkpoint(theirs.folder)
+    pictures = [picture(*shape) for shape in shapes]
+    inputs = theirs.inputs(asked(pictures, "What is this?", system), pictures)
+    grids = [load_tiles(p, SIDE, session.config.images) for p in pictures]
+    text = session.text
+    if pictures:
+        ahead = text.encode_pictures([(g.rows, g.columns) for g in grids], session.config.tile_tokens, system)
+        ids = ahead + text.encode_behind_pictures("What is this?")
+    else:
+        from himix_edge.text import Message
+
+        ids = text.encode_chat([*([Message("system", system)] if system else []), Message("user", "What is this?")])
+    assert ids == inputs["input_ids"][0].tolist()
+    with torch.no_grad():
+        expected = theirs.model(**inputs).logits[0]
+        tiles = torch.from_numpy(np.concatenate([g.pixels for g in grids])) if grids else None
+        ours = session.engine.model(torch.tensor([ids]), tiles)[0]
+    assert (ours - expected).abs().max() < 2e-5
+
+
+def test_greedy_answers_are_theirs_and_a_kept_picture_gives_the_same(theirs):
+    session = open_checkpoint(theirs.folder)
+    pictures = [picture(150, 33)]
+    for words in ("What is this?", "And why?"):
+        inputs = theirs.inputs(asked(pictures, words), pictures)
+        expected = theirs.greedy(inputs["input_ids"], inputs["pixel_values"], 32)
+        ends = [i for i, token in enumerate(expected) if token in session.text.stop_ids]
+        expected = expected[: ends[0]] if ends else expected
+        kept = session.encode_images(pictures)
+        for given in (pictures, kept):
+            pieces = session.generate(words, given, max_new_tokens=32, temperature=0)
+            assert [piece.token_id for piece in pieces if piece.token_id is not None] == expected
+
+
+def test_a_second_turn_is_theirs(theirs):
+    session = open_checkpoint(theirs.folder)
+    pictures, system = [picture(150, 33)], "Be brief."
+    chat = session.chat(pictures, system)
+    first = [piece.token_id for piece in chat.send("What is this?", max_new_tokens=5, temperature=0)]
+    second = [piece.token_id for piece in chat.send("Why?", max_new_tokens=8, temperature=0)]
+    inputs = theirs.inputs(asked(pictures, "What is this?", system), pictures)
+    followed = session.text.encode_next_turn("Why?")
+    ids = torch.tensor([[*inputs["input_ids"][0].tolist(), *first, *followed]])
+    assert theirs.greedy(ids, inputs["pixel_values"], len(second)) == second
+    messages = [
+        *asked(pictures, "What is this?", system),
+        {"role": "assistant", "content": [{"type": "text", "text": "A circle."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+    ]
+    whole = theirs.inputs(messages, pictures)["input_ids"][0].tolist()
+    assert whole[-len(followed) :] == followed
+    assert whole[: inputs["input_ids"].shape[1]] == inputs["input_ids"][0].tolist()
+
+
+def test_a_picture_that_was_read_behind_another_system_message_is_refused(theirs):
+    session = open_checkpoint(theirs.folder)
+    kept = session.encode_image(picture(40, 30))
+    with pytest.raises(InputError, match="behind another system message"):
+        session.chat(kept, system="Be brief.").send("What?")
+    with pytest.raises(InputError, match="one behind the other"):
+        session.answer("What?", [kept, kept])
+
+
+def test_too_many_tiles_are_told_apart_from_a_long_prompt(theirs):
+    session = open_checkpoint(theirs.folder)
+    session.engine.capacity = 60
+    with pytest.raises(InputError, match="tiles fit"):
+        session.answer("What?", [picture(150, 33)] * 9)
+
+
+def test_a_saved_checkpoint_is_the_same_model(theirs, tmp_path):
+    source = open_source(theirs.folder)
+    save_source(tmp_path / "ours", source)
+    assert open_source(tmp_path / "ours").config == source.config
+    one, other = open_checkpoint(theirs.folder), open_checkpoint(tmp_path / "ours")
+    assert one.text.template == other.text.template
+    assert one.answer("What?", picture(150, 33), 12) == other.answer("What?", picture(150, 33), 12)
+
+
+def change(folder: Path, name: str, **values: object) -> None:
+    settings = json.loads((folder / name).read_text())
+    for path, value in values.items():
+        *parts, last = path.split("__")
+        inner = settings
+        for part in parts:
+            inner = inner[part]
+        inner[last] = value
+    (folder / name).write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "changes", "says"),
+    [
+        (llava, "config.json", {"model_type": "bunny"}, "supported: idefics3, smolvlm, llava, internvl"),
+        (llava, "config.json", {"projector_hidden_act": "relu"}, "projector_hidden_act 'relu'"),
+        (llava, "config.json", {"vision_feature_layer": 3}, "vision_feature_layer 3"),
+        (llava, "config.json", {"text_config__model_type": "gemma"}, "gemma"),
+        (llava, "config.json", {"vision_config__model_type": "pixtral"}, "pixtral"),
+        (llava, "config.json", {"image_token_index": 10**6}, "no row in the embedding"),
+        (llava, "preprocessor_config.json", {"do_pad": True}, "do_pad"),
+        (llava, "preprocessor_config.json", {"do_center_crop": False}, "size"),
+        (llava, "preprocessor_config.json", {"resample": 5}, "resample 5"),
+        (llava, "preprocessor_config.json", {"do_resize": False}, "does not resize"),
+        (smolvlm, "preprocessor_config.json", {"max_image_size": {"longest_edge": 48}}, "tiles of 48 pixels"),
+        (smolvlm, "config.json", {"scale_factor": 3}, "shuffle"),
+        (internvl, "config.json", {"downsample_ratio": 0.3}, "downsample_ratio"),
+        (internvl, "config.json", {"vision_config__norm_type": "rms_norm"}, "rms_norm"),
+        (internvl, "preprocessor_config.json", {"max_patches": 10**6}, "most_tiles"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(family, file, changes, says, tmp_path):
+    folder = made(family, tmp_path).folder
+    change(folder, file, **changes)
+    with pytest.raises(InputError, match=says) as caught:
+        open_source(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["multi_modal_projector.linear_1.bias", "vision_tower.vision_model.pre_layrnorm.weight"]
+)
+def test_a_missing_and_a_surplus_tensor_are_named(name, tmp_path):
+    folder = made(llava, tmp_path).folder
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors | {"one.too.many": torch.ones(1)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"missing .*"):
+        open_source(folder)
+
+
+def test_the_tokens_of_pictures_cannot_be_typed(theirs):
+    session = open_checkpoint(theirs.folder)
+    typed = session.text.encode_behind_pictures(f"Is {session.text.template.image.slot} a token?")
+    assert session.config.images.slot_id not in typed
+
+
+def test_the_best_grid_is_the_nearest_in_shape():
+    assert best_grid(800, 400, 448, 1, 12) == (2, 1)
+    assert best_grid(4000, 2000, 448, 1, 12) == (4, 2)  # as near as 2 x 1, and filled
+    assert best_grid(10, 1000, 448, 1, 12) == (1, 12)
+
+
+def test_what_does_not_take_tiles_yet_says_so(tmp_path):
+    folder = made(llava, tmp_path).folder
+    with pytest.raises(InputError, match="himix export does not take a model whose pictures are tiles"):
+        plan(ExportRequest(str(folder), "onnx", "int8", tmp_path / "out"))
+    with pytest.raises(InputError, match="himix analyze does not"):
+        require_vision_sequence(open_source(folder).config)
+
+
+def test_another_tower_makes_it_a_himix_model(tmp_path):
+    folder = made(llava, tmp_path / "vlm").folder
+    tower = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**TOWER, image_size=SIDE, patch_size=8))
+    tower.save_pretrained(tmp_path / "tower")
+    source = convert(Conversion(str(folder), tower=str(tmp_path / "tower")))
+    assert source.config.architecture == "himix"
+    assert source.config.images is None
+    assert source.load_text().template.image is None
