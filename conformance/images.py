@@ -64,7 +64,7 @@ class Images:
         chosen = [(name, size) for name in FILTERS for size in SIZES] if pixels < LARGE and lossless else large
         for resample, size in chosen:
             values = load_image(self.path(name), size, resample)
-            case = {"method": f"pillow-{resample}-squash", "size": size, "sha256": digest(values)}
+            case: dict[str, Any] = {"method": f"pillow-{resample}-squash", "size": size, "sha256": digest(values)}
             if not lossless:
                 case["pixels"] = f"pixels/{name}-{size}"
                 (self.out / case["pixels"]).write_bytes(values.tobytes())
