@@ -9,7 +9,7 @@ overhead is the measuring thread's processor time outside of the questions, plus
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from himix_edge.bench.digest import token_digest
 from himix_edge.bench.job import Item, Job, Question
@@ -55,7 +55,7 @@ class Run:
     text: str
     later: list[tuple[list[int], bool]] = field(default_factory=list)  # tokens, whether the answer was cut short
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, object]:
         """The record's entry; the reference is a run, too."""
         equal = sum(tokens == (self.reference[: len(tokens)] if cut else self.reference) for tokens, cut in self.later)
         return {
@@ -68,6 +68,25 @@ class Run:
         }
 
 
+class Measured(TypedDict):
+    """What a measurement gives, under the record's names."""
+
+    samples: dict[str, list[float]]
+    readings: list[dict[str, object]]
+    energy_j: float | None
+    harness_overhead: float
+    answers: list[dict[str, object]]
+    vision_tokens: int
+    throttled: bool
+
+
+class Loaded(TypedDict):
+    """What opening a bundle gives: milliseconds, and the process's memory before."""
+
+    load: float
+    baseline_bytes: int | None
+
+
 class Measurement:
     """One run of a job."""
 
@@ -76,13 +95,13 @@ class Measurement:
         self._runs: dict[tuple[int, int], Run] = {}
         self._kept: dict[int, object] = {}
         self._samples: dict[str, list[float]] = {}
-        self._readings: list[dict[str, Any]] = []
+        self._readings: list[dict[str, object]] = []
         self._read_at = 0.0
         self._answering = self._waiting = 0.0  # seconds: of this thread's processor time, and of the wall clock
         self._clock_reads = 0
         self._vision_tokens = 0
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Measured:
         """Samples, readings, answers, energy and overhead, under the record's names."""
         job = self._job
         self._read()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from himix_edge.bench.job import Question
 from himix_edge.bench.measuring import IMAGE_STAGES, Asked
 from himix_edge.errors import InputError
 from himix_edge.runtimes.image_kv import ImageKV, concat
-from himix_edge.runtimes.session import Chat, Session
+from himix_edge.runtimes.session import Chat, Image, Session
 
 
 class SessionSubject:
@@ -35,7 +34,11 @@ class SessionSubject:
         session = self._session
         if kept is None and self._vision_tokens is not None:
             kept = exactly(session.encode_images(list(images)), self._vision_tokens) if images else session.no_image()
-        chat = _MeasuredChat(session, [Path(image) for image in images] if kept is None else kept, question.ids)
+        if kept is None:
+            chat = _MeasuredChat(session, [Path(image) for image in images], question.ids)
+        else:
+            assert isinstance(kept, ImageKV)
+            chat = _MeasuredChat(session, kept, question.ids)
         if self._depth_ids:
             chat.lengthen(self._depth_ids)
         began = time.perf_counter()
@@ -58,7 +61,7 @@ class SessionSubject:
 class _MeasuredChat(Chat):
     """A chat whose prompt may be given as tokens and whose cache may be filled beforehand."""
 
-    def __init__(self, session: Session, image: Any, ids: list[int] | None):
+    def __init__(self, session: Session, image: "Image | Sequence[Image] | None", ids: list[int] | None):
         super().__init__(session, image)
         self._ids = ids
 

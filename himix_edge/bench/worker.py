@@ -10,11 +10,10 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from himix_edge.bench.host import installed_version
 from himix_edge.bench.job import Job
-from himix_edge.bench.measuring import Measurement
+from himix_edge.bench.measuring import Loaded, Measurement
 from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
 from himix_edge.bench.session_subject import SessionSubject
 from himix_edge.bundle import read_manifest
@@ -38,7 +37,7 @@ def main() -> None:
     say({"outcome": outcome})
 
 
-def load(job: Job) -> tuple[Session, dict[str, Any]]:
+def load(job: Job) -> tuple[Session, Loaded]:
     """Open the bundle in this fresh process; milliseconds of it, and the memory before."""
     runtime = find_runtime(read_manifest(Path(job.bundle)).target)
     for module in runtime.modules:  # the time is the bundle's, not that of the Python packages
@@ -51,7 +50,7 @@ def load(job: Job) -> tuple[Session, dict[str, Any]]:
     return session, {"load": (time.perf_counter() - began) * 1000, "baseline_bytes": baseline}
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(job: Job) -> dict[str, object]:
     """Open, self-test, measure."""
     session, loaded = load(job)
     passed = bool(self_test(Path(job.bundle), session)["passed"])
@@ -72,7 +71,7 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def say(message: dict[str, Any]) -> None:
+def say(message: dict[str, object]) -> None:
     """One line to whoever started this process."""
     print(json.dumps(message), flush=True)
 

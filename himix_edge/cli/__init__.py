@@ -1,8 +1,11 @@
 """The `himix` command. All it does is in `commands`, read only when `main` can say what goes wrong with that."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from himix_edge.cli.last_net import call
+
+if TYPE_CHECKING:
+    import click
 
 
 def main() -> None:
@@ -15,13 +18,14 @@ def export_main() -> None:
     call(lambda: _command("export"), "himix-export")
 
 
-def _command(name: str) -> Any:
+def _command(name: str) -> "click.Command":
     from himix_edge.cli import commands
 
-    return getattr(commands, name)
+    found: click.Command = getattr(commands, name)
+    return found
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "click.Command":
     if name == "himix":  # the group of all commands
         return _command(name)
     raise AttributeError(name)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import click
 
@@ -14,6 +14,19 @@ from himix_edge.cli.options import examples
 from himix_edge.folders import Replacing, staged_folder
 
 FILE, PLOT = "similarity.json", "similarity.png"
+
+
+class Result(TypedDict):
+    """similarity.json."""
+
+    model: str
+    images: int
+    prompts: int
+    vision_tokens: int
+    text_tokens: int
+    data: str
+    tools: dict[str, str]
+    layers: list[dict[str, float]]
 
 
 @click.command(
@@ -54,7 +67,7 @@ def analyze(
         click.echo(f"{out / FILE}, {out / PLOT}")
 
 
-def _measure(model: str, data: Path | None, image_folder: Path | None, limit: int | None) -> dict[str, Any]:
+def _measure(model: str, data: Path | None, image_folder: Path | None, limit: int | None) -> Result:
     import torch
 
     from himix_edge.checkpoints import open_source
@@ -82,7 +95,7 @@ def _require_matplotlib() -> None:
         import matplotlib  # noqa: F401
 
 
-def _plot(result: dict[str, Any], path: Path) -> None:
+def _plot(result: Result, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

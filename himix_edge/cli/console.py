@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import click
 from rich import progress
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.status import Status
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -30,13 +31,32 @@ for _name in ("COLUMNS", "LINES"):  # a terminal's size that is none would be be
 class _Status(Status):
     """A line that says what is going on; brackets in it mean nothing."""
 
-    def update(self, status: Any = None, **more: Any) -> None:
-        super().update(escape(printable(status)) if isinstance(status, str) else status, **more)
+    def update(
+        self,
+        status: RenderableType | None = None,
+        *,
+        spinner: str | None = None,
+        spinner_style: StyleType | None = None,
+        speed: float | None = None,
+    ) -> None:
+        shown = escape(printable(status)) if isinstance(status, str) else status
+        super().update(shown, spinner=spinner, spinner_style=spinner_style, speed=speed)
 
 
 class _ProgressConsole(Console):
-    def status(self, status: Any, **more: Any) -> Status:
-        return _Status(escape(printable(status)) if isinstance(status, str) else status, console=self, **more)
+    def status(
+        self,
+        status: RenderableType,
+        *,
+        spinner: str = "dots",
+        spinner_style: StyleType = "status.spinner",
+        speed: float = 1.0,
+        refresh_per_second: float = 12.5,
+    ) -> Status:
+        return _Status(
+            escape(printable(status)) if isinstance(status, str) else status, console=self, spinner=spinner,
+            spinner_style=spinner_style, speed=speed, refresh_per_second=refresh_per_second,
+        )  # fmt: skip
 
 
 progress_console = _ProgressConsole(stderr=True, markup=False, emoji=False)

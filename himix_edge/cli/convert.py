@@ -1,7 +1,7 @@
 """himix convert: a language model and a vision tower become a HiMix checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
@@ -42,7 +42,7 @@ def convert(
     tower: str | None,
     vanilla: bool,
     injection_layers: str | None,
-    sharing: Any,
+    sharing: Literal["none", "uniform", "levels"],
     feature_layers: str,
     pooling: int,
     image_size: int | None,

@@ -1,7 +1,5 @@
 """himix devices: where bundles can be measured from here."""
 
-from typing import Any
-
 import click
 
 from himix_edge.bench.devices import open_device
@@ -29,7 +27,7 @@ def devices(names: tuple[str, ...], as_json: bool) -> None:
             _show(status)
     bad = [status for status in found if "error" in status]
     if bad and names:
-        raise InputError(f"{len(bad)} of {len(found)} cannot be used: {', '.join(s['device'] for s in bad)}")
+        raise InputError(f"{len(bad)} of {len(found)} cannot be used: {', '.join(str(s['device']) for s in bad)}")
 
 
 def _known() -> list[str]:
@@ -39,7 +37,7 @@ def _known() -> list[str]:
         return ["local"]  # no adb here, so no phones
 
 
-def _look(name: str) -> dict[str, Any]:
+def _look(name: str) -> dict[str, object]:
     try:
         with open_device(name) as device:
             return device.status()
@@ -47,26 +45,32 @@ def _look(name: str) -> dict[str, Any]:
         return {"device": name, "error": str(error)}
 
 
-def _show(status: dict[str, Any]) -> None:
+def _show(status: dict[str, object]) -> None:
     if "error" in status:
         click.echo(f"{status['device']}\n    {status['error']}")
         return
     facts = [status.get("name"), status.get("os"), status.get("cpu")]
     sizes = [
-        f"{word} {status[name] / 1e9:.1f} GB"
+        f"{word} {value / 1e9:.1f} GB"
         for word, name in (("memory", "memory_bytes"), ("free", "free_bytes"))
-        if status.get(name) is not None
+        if (value := _number(status, name)) is not None
     ]
     readings = [
-        f"{word} {status[name]:.0f}{unit}"
+        f"{word} {value:.0f}{unit}"
         for word, name, unit in (
             ("processor", "cpu_temperature_c", " C"),
             ("battery", "battery_temperature_c", " C"),
             ("battery", "battery_percent", "%"),
         )
-        if status.get(name) is not None
+        if (value := _number(status, name)) is not None
     ]
-    runs = [f"{name} {version}" for name, version in status.get("runtimes", {}).items()]
+    found = status.get("runtimes")
+    runs = [f"{name} {version}" for name, version in found.items()] if isinstance(found, dict) else []
     click.echo(click.style(status["device"], bold=True))
     for line in (facts, [*sizes, *readings], [f"runs {', '.join(runs)}" if runs else "no runtime for bundles there"]):
-        click.echo(f"    {', '.join(fact for fact in line if fact)}")
+        click.echo(f"    {', '.join(str(fact) for fact in line if fact)}")
+
+
+def _number(status: dict[str, object], name: str) -> float | None:
+    found = status.get(name)
+    return found if isinstance(found, int | float) else None

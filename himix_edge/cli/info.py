@@ -1,7 +1,6 @@
 """himix info: what a preset, a checkpoint or a bundle is, and what it costs."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -90,8 +89,8 @@ def _model_facts(what: str, tower: str | None) -> dict[str, object]:
     return facts
 
 
-def _config_facts(config: ModelConfig) -> dict[str, Any]:
-    facts = {
+def _config_facts(config: ModelConfig) -> dict[str, object]:
+    facts: dict[str, object] = {
         "architecture": config.architecture,
         "decoder": _decoder_words(config),
         "vision tower": _tower_words(config.vision) if config.vision else "none",
@@ -149,8 +148,8 @@ def _parameters(config: ModelConfig, role: str) -> int | None:
         return None
 
 
-def _millions(count: Any) -> str:
-    return "unknown" if count is None else f"{count / 1e6:.1f} M"
+def _millions(count: object) -> str:
+    return f"{count / 1e6:.1f} M" if isinstance(count, int) else "unknown"
 
 
 def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Never
+from typing import Never
 
 import click
 from click.shell_completion import shell_complete
@@ -127,7 +127,7 @@ def _watch(name: str, failed: list[int]) -> None:
         if found.exc_value is not None and not isinstance(found.exc_value, SystemExit):
             failed.append(_ended(found.exc_value, name))
 
-    def ignored(found: Any) -> None:
+    def ignored(found: "sys.UnraisableHookArgs") -> None:
         """Nobody can act on what fails while objects are taken apart, except if it was meant to end everything."""
         if isinstance(found.exc_value, Terminated | KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import click
 
@@ -15,6 +15,16 @@ from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkpoint
 from himix_edge.runtimes.image_kv import is_image_kv
 from himix_edge.runtimes.stopping import StopTexts
+
+
+class Settings(TypedDict):
+    """How an answer is made, see `Session.generate`."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: tuple[str, ...]
 
 
 @click.command(
@@ -52,7 +62,7 @@ def run(
     model: str,
     threads: int | None,
     as_json: bool,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> None:
     """Ask questions about images; answers are streamed, the time of each stage follows."""
     if not prompts and not chat:
@@ -111,7 +121,7 @@ def _vision(
     return vision, (session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector)
 
 
-def _ask(chat: Chat, question: str, show: bool, settings: dict[str, Any]) -> str:
+def _ask(chat: Chat, question: str, show: bool, settings: Settings) -> str:
     """Stream one answer to standard output and return it."""
     answer = ""
     for piece in chat.send(question, **settings):

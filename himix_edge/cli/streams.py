@@ -4,7 +4,10 @@ import io
 import os
 import select
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class OutputLost(BaseException):
@@ -25,14 +28,14 @@ class _Output(io.FileIO):
         super().__init__(descriptor, "w", closefd=False)
         self.dispensable = dispensable
 
-    def write(self, data: Any) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         try:
             while (written := super().write(data)) is None:  # it does not block, and takes nothing now
                 select.select([], [self], [])
             return written
         except OSError as error:
             if self.dispensable:
-                return len(data)
+                return memoryview(data).nbytes
             raise OutputLost(error) from None
 
 
@@ -70,7 +73,7 @@ def _fill(descriptor: int) -> None:
             os.close(opened)
 
 
-def _stream(descriptor: int, usual: Any, dispensable: bool) -> Any:
+def _stream(descriptor: int, usual: TextIO | None, dispensable: bool) -> TextIO:
     if usual is not None and not _is_on(usual, descriptor):
         return usual  # a program that calls this one in its own process put it there
     raw = _Output(descriptor, dispensable)
@@ -80,7 +83,7 @@ def _stream(descriptor: int, usual: Any, dispensable: bool) -> Any:
     )  # fmt: skip
 
 
-def _is_on(stream: Any, descriptor: int) -> bool:
+def _is_on(stream: TextIO, descriptor: int) -> bool:
     try:
         return bool(stream.fileno() == descriptor)
     except (AttributeError, OSError, ValueError):  # io.UnsupportedOperation is both of the last two

@@ -1,7 +1,7 @@
 """himix train: a model by its recipe."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
@@ -51,7 +51,7 @@ def train(
     recipe_name: str,
     vanilla: bool,
     injection_layers: str | None,
-    sharing: Any,
+    sharing: Literal["none", "uniform", "levels"],
     feature_layers: str | None,
     pooling: int,
     data: str | None,
@@ -108,5 +108,6 @@ def train(
         return
     weights = sum(path.stat().st_size for path in (folder / "final").glob("*.safetensors"))
     click.echo(f"{folder / 'final'}: {result['trained_parameters']:,} trained parameters, {size(weights)}")
-    for name, test in result.get("tests", {}).items():
+    tests = result.get("tests")
+    for name, test in tests.items() if isinstance(tests, dict) else ():
         click.echo(f"{name}: {test['accuracy']:.2%} of {test['asked']} questions answered exactly")

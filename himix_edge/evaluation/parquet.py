@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from himix_edge import extras
 from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
-from himix_edge.reading import first_problem
+from himix_edge.reading import JsonObject, first_problem
+
+if TYPE_CHECKING:
+    from pyarrow import ChunkedArray, Table
 
 MAX_BYTES = 1 << 30
 MAX_UNPACKED = 4 << 30
@@ -58,12 +61,12 @@ def parquet_records(path: Path, columns: list[str], form: TypeAdapter[T], image:
 
 
 @lru_cache(maxsize=1)
-def _images(path: Path, column: str) -> Any:
+def _images(path: Path, column: str) -> "ChunkedArray":
     """One file's images, still encoded; the last file's are kept, as its questions are asked one after the other."""
     return _table(path, [column])[column]
 
 
-def _table(path: Path, columns: list[str], other: str = "") -> Any:
+def _table(path: Path, columns: list[str], other: str = "") -> "Table":
     """These columns; `other` must be there too."""
     with extras.needed("pyarrow", extras.MMMU):
         from pyarrow import ArrowException
@@ -87,10 +90,10 @@ def _table(path: Path, columns: list[str], other: str = "") -> Any:
         raise InputError(f"{path}: not a parquet file that can be read ({_first_line(error)})") from None
 
 
-def _rows(found: Any, path: Path) -> list[Any]:
+def _rows(found: "Table", path: Path) -> list[JsonObject]:
     """As Python's own values."""
     try:
-        rows: list[Any] = found.to_pylist()
+        rows: list[JsonObject] = found.to_pylist()
     except (ValueError, OverflowError, TypeError, ArithmeticError) as error:  # no UTF-8; a date beyond Python's
         raise InputError(f"{path}: a value that cannot be read ({_first_line(error)})") from None
     return rows

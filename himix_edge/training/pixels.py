@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -59,9 +58,9 @@ def _kept(image: Path | Picture, vision: VisionConfig, folder: Path) -> NDArray[
     path = folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npy"
     shape = (1, vision.image_size, vision.image_size, 3)
     try:
-        kept: NDArray[Any] = np.load(path, allow_pickle=False) if is_file(path) else np.zeros(0)
+        kept: NDArray[np.uint8] = np.load(path, allow_pickle=False) if is_file(path) else np.zeros(0, np.uint8)
     except (OSError, ValueError, EOFError, MemoryError):  # damaged
-        kept = np.zeros(0)
+        kept = np.zeros(0, np.uint8)
     if kept.shape == shape and kept.dtype == np.uint8:
         return kept
     pixels = load_image(image, vision.image_size, vision.resample)

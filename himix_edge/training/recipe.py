@@ -8,12 +8,12 @@ the paper's two (section 4.1: injection alone, then decoder and injection; a mid
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
 from himix_edge.errors import InputError
-from himix_edge.reading import parse_yaml, read_yaml, validated
+from himix_edge.reading import JsonObject, parse_yaml, read_yaml, validated
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "recipes"
 MAX_RECIPE_BYTES = 1 << 16
@@ -215,10 +215,12 @@ def read_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
     return recipe
 
 
-def _changed(values: dict[str, Any], setting: str) -> dict[str, Any]:
+def _changed(values: JsonObject, setting: str) -> JsonObject:
     name, separator, text = setting.partition("=")
     stage, _, field = name.rpartition(".")
-    chosen = [s for s in values["stages"] if not stage or s["name"] == stage]
+    stages = values["stages"]
+    assert isinstance(stages, list | tuple)
+    chosen = [s for s in stages if not stage or s["name"] == stage]
     if not separator or not chosen:
         raise InputError(f"--set {setting}: give NAME=VALUE or STAGE.NAME=VALUE")
     if not stage and field in values:
@@ -226,7 +228,7 @@ def _changed(values: dict[str, Any], setting: str) -> dict[str, Any]:
     elif all(field in s for s in chosen):
         places = chosen
     else:
-        known = sorted({*values, *values["stages"][0]})
+        known = sorted({*values, *stages[0]})
         raise InputError(f"--set {setting}: {field!r} is not a setting; known: {', '.join(known)}")
     value = parse_yaml(text, f"--set {setting}")
     for place in places:

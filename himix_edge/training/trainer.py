@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +52,7 @@ FLOPS_EVERY = 500  # steps between those whose FLOPs are counted
 WORD_IMAGES = 512  # of a stage, that an injection which starts from words is fitted on
 
 
-def train(run: Run, resume: bool = False, stop_after: int | None = None, force: bool = False) -> dict[str, Any]:
+def train(run: Run, resume: bool = False, stop_after: int | None = None, force: bool = False) -> dict[str, object]:
     """Train through all stages, evaluate on the recipe's tests, and write `final/`.
 
     Args:

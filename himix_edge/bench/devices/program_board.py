@@ -9,7 +9,7 @@ image, raw uint8 (S, S, 3); IDS are numbers with commas.
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -151,7 +151,7 @@ def _program(runtime: Runtime, link: Link, plan: Plan) -> str:
     return program
 
 
-def _answer(text: TextProcessor, image: str, prompt: str, runs: list[list[int]]) -> dict[str, Any]:
+def _answer(text: TextProcessor, image: str, prompt: str, runs: list[list[int]]) -> dict[str, object]:
     return {
         "prompt": prompt, "images": [Path(image).name], "text": text.decode(runs[0]),
         "token_ids_sha256": token_digest(runs[0]), "runs": len(runs), "equal_runs": sum(r == runs[0] for r in runs),

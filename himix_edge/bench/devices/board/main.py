@@ -13,34 +13,40 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from himix_edge.bench.bandwidth import read_bandwidth
 from himix_edge.bench.host import device_facts, installed_version
 from himix_edge.bench.job import Job, Question
-from himix_edge.bench.measuring import Asked, Measurement
+from himix_edge.bench.measuring import Asked, Loaded, Measurement
 from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from himix_edge.runtimes.engine import Engine, Floats
 
 
 class BoardSubject:
     """See `Subject`. `kept` is (key, value, rotary position of the first text token)."""
 
-    def __init__(self, engine: Any, job: Job, board: dict[str, Any]):
+    def __init__(self, engine: "Engine", job: Job, board: dict[str, Any]):
         self._engine, self._job = engine, job
         self._stop = set() if job.ignore_stop else set(board["stop_ids"])
         self._vanilla, self._no_image = board["vanilla"], board["no_image"]
 
-    def ask(self, images: Sequence[str], kept: Any, question: Question, first_only: bool) -> Asked:
+    def ask(self, images: Sequence[str], kept: object, question: Question, first_only: bool) -> Asked:
         assert question.ids is not None
         pixels = [np.load(image) for image in images] if kept is None else []
         times: dict[str, float] = {}
         began = time.perf_counter()
         if kept is None:
             kept = self._look(pixels, times)
+        assert isinstance(kept, tuple)
         key, value, position = kept
         used = key.shape[2]
         if self._job.depth_ids:
@@ -69,7 +75,7 @@ class BoardSubject:
         text = " ".join(map(str, tokens))  # the host has the tokenizer
         return Asked(times, inter_token, tokens, text, kept, len(question.ids), used)
 
-    def _look(self, pixels: list[Any], times: dict[str, float]) -> tuple[Any, Any, int]:
+    def _look(self, pixels: "list[NDArray[np.uint8]]", times: dict[str, float]) -> "tuple[Floats, Floats, int]":
         keys, values = [], []
         for image in pixels:
             then = time.perf_counter()
@@ -107,7 +113,7 @@ def main() -> None:
         say({"error": str(error), "exit_code": error.exit_code})
 
 
-def load(job: Job, board: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def load(job: Job, board: dict[str, Any]) -> "tuple[Engine, Loaded]":
     """Open the bundle in this fresh process, its files forgotten by the kernel first and every hash checked."""
     for name in board["modules"]:
         importlib.import_module(name)
@@ -127,7 +133,7 @@ def load(job: Job, board: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return engine, {"load": (time.perf_counter() - began) * 1000, "baseline_bytes": baseline}
 
 
-def measure(job: Job, board: dict[str, Any]) -> dict[str, Any]:
+def measure(job: Job, board: dict[str, Any]) -> dict[str, object]:
     """Self-test and measure; what `bench.worker` reports, and this board's facts."""
     engine, loaded = load(job, board)
     passed = self_test(engine, job, board)
@@ -143,7 +149,7 @@ def measure(job: Job, board: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def self_test(engine: Any, job: Job, board: dict[str, Any]) -> bool:
+def self_test(engine: "Engine", job: Job, board: dict[str, Any]) -> bool:
     """The bundle's self-test on pixels that the host resized."""
     test = board["selftest"]
     key, value = engine.inject(engine.encode(np.load(test["pixels"])))
@@ -168,7 +174,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def say(message: dict[str, Any]) -> None:
+def say(message: dict[str, object]) -> None:
     """One line to the host."""
     print(json.dumps(message), flush=True)
 
