@@ -55,7 +55,7 @@ def _wrong_choices(good: dict[str, Any]) -> Iterator[Case]:
         yield _changed(good, "schema_version", value, word="schema" if isinstance(value, int) else "")
     for value in ("pytorch", "", "ONNX", "\u202eonnx", "tflite\n"):
         yield _changed(good, "target", value, word="")
-    for target in set(runtime_names()) - {good["target"]}:
+    for target in sorted(set(runtime_names()) - {good["target"]}):
         yield _changed(good, "target", target, word=target)
     for value in ("nearest", "", 5, None):
         yield _changed(good, "preprocessing.method", value, word="method")
