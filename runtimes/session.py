@@ -69,9 +69,9 @@ class Stats:
 class Session:
     """An open model. It has one KV cache and works on one thing at a time: a token of an answer, or an image.
 
-    Threads may share it, and several conversations: what was written for another one is written anew when a conversation
-    goes on, so answers that are read in turns are right, and slower than one after the other. For answers at the same
-    time open a session for each thread.
+    Threads may share it, and several conversations: what was written for another one is written anew when a
+    conversation goes on, so answers that are read in turns are right, and slower than one after the other. For answers
+    at the same time open a session for each thread.
 
     Attributes:
         stats: times of the last answer.

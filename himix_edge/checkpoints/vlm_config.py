@@ -10,9 +10,9 @@ from himix_edge.config import ModelConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject, read_json, refuse_absurd, validated
+from himix_edge.tower_presets import CLIP_MEAN
 
 FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-CLIP_PIXELS = {"size": {"shortest_edge": 336}, "do_center_crop": True}
 # transformers' defaults, for what a text_config leaves out
 DECODERS: dict[str, JsonObject] = {
     "llama": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -156,16 +156,28 @@ def _layout(raw: dict[str, object], pixels: JsonObject, side: int, where: str) -
     if kind == "internvl":
         least, most = pixels.get("min_patches", 1), pixels.get("max_patches", 12)
         return {**layout, "strategy": "grid", "least_tiles": least, "most_tiles": most}
-    size = pixels.get("size", CLIP_PIXELS["size"])
-    if pixels.get("do_pad"):
-        raise InputError(f"{where}: preprocessor_config.json: do_pad is not supported")
-    if isinstance(size, dict) and set(size) == {"height", "width"}:
-        strategy = "squash"
-    elif pixels.get("do_center_crop", True) and _side(size, "shortest_edge") == side:
-        strategy = "crop"
-    else:
-        raise InputError(f"{where}: preprocessor_config.json: size {size!r:.60} is not supported")
-    return {**layout, "strategy": strategy}
+    return {**layout, **_one_tile(pixels, side, where)}
+
+
+def _one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
+    """The strategy of CLIP's and LLaVA's processors."""
+    size = pixels.get("size", {"shortest_edge": 224})
+    crop = pixels.get("crop_size", {"height": 224, "width": 224}) if pixels.get("do_center_crop", True) else None
+    both = isinstance(size, dict) and {"height", "width"} <= size.keys()
+    wanted = (_side(size, "height"), _side(size, "width")) if both else (_side(size, "shortest_edge"),)
+    cropped = (side, side) if crop is None else (_side(crop, "height"), _side(crop, "width"))
+    padded = bool(pixels.get("do_pad"))
+    if any(number != side for number in (*wanted, *cropped)) or (crop is None and not both and not padded):
+        raise InputError(
+            f"{where}: preprocessor_config.json: size {size!r:.60} and crop_size {crop!r:.60} do not give the "
+            f"{side} x {side} pixels of the tower"
+        )
+    if padded:
+        mean = pixels.get("image_mean") or CLIP_MEAN
+        if not isinstance(mean, list | tuple) or not all(isinstance(value, float) for value in mean):
+            raise InputError(f"{where}: preprocessor_config.json: image_mean {mean!r:.60} is no color")
+        return {"strategy": "pad", "color": [int(value * 255) for value in mean]}
+    return {"strategy": "squash" if both else "crop"}
 
 
 def _processor(folder: Path) -> JsonObject:

@@ -115,6 +115,22 @@ def llava(tokenizer, **pixels):
     return config, processor
 
 
+def llava_squashed(tokenizer):
+    return llava(tokenizer, size={"height": SIDE, "width": SIDE}, do_center_crop=False)
+
+
+def llava_padded(tokenizer):
+    from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+    config, processor = llava(tokenizer)
+    square = {"height": SIDE, "width": SIDE}
+    mean = transformers.CLIPImageProcessor().image_mean
+    processor.image_processor = LlavaImageProcessor(
+        do_pad=True, size={"shortest_edge": SIDE}, crop_size=square, image_mean=mean
+    )
+    return config, processor
+
+
 def internvl(tokenizer, decoder: str = "qwen2"):
     from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
@@ -154,7 +170,7 @@ def internvl3(tokenizer):
     return internvl(tokenizer, "qwen3")
 
 
-FAMILIES = [smolvlm, idefics3, llava, internvl, internvl3]
+FAMILIES = [smolvlm, idefics3, llava, llava_squashed, llava_padded, internvl, internvl3]
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.__name__)
@@ -310,7 +326,8 @@ def change(folder: Path, name: str, **values: object) -> None:
         (llava, "config.json", {"text_config__model_type": "gemma"}, "gemma"),
         (llava, "config.json", {"vision_config__model_type": "pixtral"}, "pixtral"),
         (llava, "config.json", {"image_token_index": 10**6}, "no row in the embedding"),
-        (llava, "preprocessor_config.json", {"do_pad": True}, "do_pad"),
+        (llava, "preprocessor_config.json", {"do_pad": True, "image_mean": "grey"}, "image_mean"),
+        (llava, "preprocessor_config.json", {"crop_size": {"height": 24, "width": 24}}, "crop_size"),
         (llava, "preprocessor_config.json", {"do_center_crop": False}, "size"),
         (llava, "preprocessor_config.json", {"resample": 5}, "resample 5"),
         (llava, "preprocessor_config.json", {"do_resize": False}, "does not resize"),
