@@ -16,7 +16,7 @@ from himix_edge.data import Sample, Turn
 from himix_edge.model import VisionLanguageModel
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import IGNORED, Batch, Row, collate
-from himix_edge.training.pixels import ImageLoader, Load
+from himix_edge.training.pixels import Load
 
 
 def answer_logits(model: VisionLanguageModel, batch: Batch, features: Tensor) -> Tensor:
@@ -91,10 +91,3 @@ def exact_answers(
         batch = made.to(device)
         right = answered(answer_logits(model, batch, encode(model, batch)), batch)
         yield from zip(turns, right.tolist(), strict=True)
-
-
-def exact_match(model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample]) -> tuple[int, int]:
-    """(right, asked): over every conversation of `samples`, how many would be answered exactly."""
-    assert model.config.vision is not None, "evaluation on images needs a tower"
-    right = [exact for _, exact in exact_answers(model, text, samples, ImageLoader(model.config.vision))]
-    return sum(right), len(right)

@@ -10,7 +10,7 @@ from himix_edge.export.pipeline import PROBE
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.text import TextProcessor
-from himix_edge.training.teacher_forced import exact_match
+from tests.asking import exact_match
 
 
 def test_at_least_98_percent_of_the_whole_test_split():

@@ -12,7 +12,7 @@ from himix_edge.data import load_dataset
 from himix_edge.evaluation.perplexity import perplexity
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes import open_checkpoint
-from himix_edge.training.teacher_forced import exact_match
+from tests.asking import exact_match
 
 TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()
 

@@ -32,8 +32,8 @@ from himix_edge.training.rates import learning_rate
 from himix_edge.training.recipe import DataPart, Recipe, Stage
 from himix_edge.training.run import Run
 from himix_edge.training.start import Variant
-from himix_edge.training.teacher_forced import exact_match
 from himix_edge.training.trainer import Trainer, train
+from tests.asking import exact_match
 from tests.conftest import TINY
 from tests.training.tiny_recipe import RECIPE, STAGE
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from openvino import Model, Node
     from openvino import Tensor as Constants
 
-QUANTIZED = ("Multiply", "Convert", "Constant")  # scale * convert(integers): how a quantized weight looks in a graph
-
 
 class StoredWeight(nn.Module):
     """Integers (rows, groups, group) and scales, dequantized in the graph; OpenVINO fuses that into its matmul."""
