@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path}: a link; a bundle holds the files themselves; refused")
     raw = read_json(path, MAX_MANIFEST_BYTES)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InputError(f"{path}: schema version {version!r:.40}; this himix-edge reads version {SCHEMA_VERSION}")
     manifest = validated(Manifest, raw, str(path))
     _check_files(path, manifest)

@@ -176,7 +176,7 @@ def as_records(raw: object, where: str) -> list[Record]:
     items = raw if isinstance(raw, list) else [raw]
     for item in items:
         version = item.get("schema_version") if isinstance(item, dict) else None
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, bool):
             raise InputError(
                 f"{where}: not a benchmark record of schema version {SCHEMA_VERSION} "
                 f"(schema_version is {one_line(repr(version))})"
