@@ -70,7 +70,7 @@ def open_source(source: str | Path) -> Source:
     """Open a model by path or name.
 
     Args:
-        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face Llama / Qwen2 one), a .gguf file, the
+        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face language model, or a vision-language model), a .gguf file, the
             name of a model that ships with the package ("nano"), or a hub id OWNER/NAME.
 
     Raises:

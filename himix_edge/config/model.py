@@ -1,7 +1,7 @@
 """A whole model's configuration: decoder, tower, and how the image enters the decoder.
 
-The decoder's fields sit at the top level of config.json, so that the authors' released configs and plain Llama / Qwen2
-configs are read as they are. A plain one (no vision width anywhere) is a decoder without any injection.
+The decoder's fields sit at the top level of config.json, so that the authors' released configs and those of plain
+decoders are read as they are. A plain one (no vision width anywhere) is a decoder without any injection.
 """
 
 import dataclasses
