@@ -19,6 +19,7 @@ DECODERS = {
     "smollm2-135m": DecoderConfig("llama", 49152, 576, 1536, 30, 9, 3, 64, 1e-5, 100000.0, None, True, 8192),
     "smollm2-360m": DecoderConfig("llama", 49152, 960, 2560, 32, 15, 5, 64, 1e-5, 100000.0, None, True, 8192),
     "qwen2-0.5b": DecoderConfig("qwen2", 151936, 896, 4864, 24, 14, 2, 64, 1e-6, 1000000.0, None, True, 32768),
+    "qwen3-0.6b": DecoderConfig("qwen3", 151936, 1024, 3072, 28, 16, 8, 128, 1e-6, 1000000.0, None, True, 40960),
     "tinyllama-1.1b": DecoderConfig("llama", 32000, 2048, 5632, 22, 32, 4, 64, 1e-5, 10000.0, None, False, 2048),
     "llama-3.2-1b": DecoderConfig(
         "llama", 128256, 2048, 8192, 16, 32, 8, 64, 1e-5, 500000.0, LLAMA3_SCALING, True, 131072
@@ -27,6 +28,7 @@ DECODERS = {
         "llama", 128256, 3072, 8192, 28, 24, 8, 128, 1e-5, 500000.0, LLAMA3_SCALING, True, 131072
     ),
     "vicuna-7b": DecoderConfig("llama", 32000, 4096, 11008, 32, 32, 32, 128, 1e-5, 10000.0, None, False, 4096),
+    "mistral-7b": DecoderConfig("mistral", 32768, 4096, 14336, 32, 32, 8, 128, 1e-5, 1000000.0, None, False, 32768),
 }
 # the paper's tower for its decoders, small ones for the small
 DEFAULT_TOWERS = {"nano": "nano", "smollm2-135m": "efficientnet-lite0", "smollm2-360m": "siglip-base-256"}

@@ -7,7 +7,10 @@ from himix_edge.checkpoints.saving import save_weights
 from himix_edge.checkpoints.source import random_source
 from himix_edge.presets import preset
 
-FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+FAMILIES = {
+    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}  # fmt: skip
 
 
 def write_model(name: str, folder: Path) -> Path:
@@ -21,6 +24,7 @@ def write_model(name: str, folder: Path) -> Path:
     for field in ("architecture", "vision_config", "vision_hidden_size", "injection"):
         del config[field]
     config |= {"architectures": [FAMILIES[config["model_type"]]], "torch_dtype": "bfloat16", "hidden_act": "silu"}
+    config |= {"sliding_window": None}
     config |= {"eos_token_id": 0, "bos_token_id": 0}
     (folder / "config.json").write_text(json.dumps(config))
     source.load_tokenizer().save(str(folder / "tokenizer.json"))

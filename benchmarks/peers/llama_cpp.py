@@ -17,6 +17,7 @@ NAMES = {  # ours -> llama.cpp's, below a layer
     "input_layernorm.weight": "attn_norm.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
     **{f"self_attn.{x}_proj.{part}": f"attn_{x}.{part}" for x in "qkv" for part in ("weight", "bias")},
+    **{f"self_attn.{x}_norm.weight": f"attn_{x}_norm.weight" for x in "qk"},
     "self_attn.o_proj.weight": "attn_output.weight",
     **{f"mlp.{x}_proj.weight": f"ffn_{x}.weight" for x in ("gate", "up", "down")},
 }
@@ -31,7 +32,7 @@ def write_gguf(name: str, kind: str, path: Path) -> None:
     """A preset's decoder, every matrix in Q4_0 or Q8_0 (the embedding and head too), without a vocabulary."""
     source = random_source(preset(name), name)
     config = source.config.decoder
-    writer = gguf.GGUFWriter(path, config.model_type)
+    writer = gguf.GGUFWriter(path, "llama" if config.model_type == "mistral" else config.model_type)
     writer.add_context_length(4096)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

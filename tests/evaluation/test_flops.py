@@ -64,7 +64,7 @@ def test_tower_and_token(counted):
 @pytest.mark.parametrize(("name", "published"), [
     ("smollm2-135m", 134_515_008), ("smollm2-360m", 361_821_120), ("qwen2-0.5b", 494_032_768),
     ("tinyllama-1.1b", 1_100_048_384), ("llama-3.2-1b", 1_235_814_400), ("llama-3.2-3b", 3_212_749_824),
-    ("vicuna-7b", 6_738_415_616),
+    ("vicuna-7b", 6_738_415_616), ("qwen3-0.6b", 596_049_920), ("mistral-7b", 7_248_023_552),
 ])  # fmt: skip
 def test_decoders_have_the_published_number_of_parameters(name, published):
     assert parameters(preset(name, "nano"))["decoder"] == published
