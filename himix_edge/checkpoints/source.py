@@ -70,8 +70,9 @@ def open_source(source: str | Path) -> Source:
     """Open a model by path or name.
 
     Args:
-        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face language model, or a vision-language model), a .gguf file, the
-            name of a model that ships with the package ("nano"), or a hub id OWNER/NAME.
+        source: a checkpoint folder (ours, the HiMix authors', or a Hugging Face language model or
+            vision-language model), a .gguf file, the name of a model that ships with the package ("nano"), or a hub id
+            OWNER/NAME.
 
     Raises:
         InputError: nothing there, a config that is not understood or contradicts the weights (tensors are named),

@@ -142,7 +142,7 @@ def _layout(raw: dict[str, object], pixels: JsonObject, side: int, where: str) -
     kind = raw["model_type"]
     slot = raw.get("image_token_id", raw.get("image_token_index"))
     known = pixels.get("resample", {"idefics3": 1, "smolvlm": 1}.get(str(kind), 3))
-    if known not in FILTERS:
+    if not isinstance(known, int) or known not in FILTERS:
         raise InputError(f"{where}: preprocessor_config.json: resample {known!r:.40} is not supported")
     layout: dict[str, object] = {"slot_id": slot, "filter": FILTERS[known]}
     if pixels.get("do_resize") is False:
@@ -154,6 +154,9 @@ def _layout(raw: dict[str, object], pixels: JsonObject, side: int, where: str) -
         longest = _side(pixels.get("size", {"longest_edge": 4 * 364}), "longest_edge")
         return {**layout, "strategy": "rows", "longest": longest, "split": pixels.get("do_image_splitting", True)}
     if kind == "internvl":
+        size = pixels.get("size", {"height": side, "width": side})
+        if (_side(size, "height"), _side(size, "width")) != (side, side):
+            raise InputError(f"{where}: tiles of {size!r:.60} for a tower of {side}; only equal sides are supported")
         least, most = pixels.get("min_patches", 1), pixels.get("max_patches", 12)
         return {**layout, "strategy": "grid", "least_tiles": least, "most_tiles": most}
     return {**layout, **_one_tile(pixels, side, where)}

@@ -335,6 +335,8 @@ def change(folder: Path, name: str, **values: object) -> None:
         (smolvlm, "config.json", {"scale_factor": 3}, "shuffle"),
         (internvl, "config.json", {"downsample_ratio": 0.3}, "downsample_ratio"),
         (internvl, "config.json", {"vision_config__norm_type": "rms_norm"}, "rms_norm"),
+        (internvl, "preprocessor_config.json", {"size": {"height": 64, "width": 64}}, "a tower of 32"),
+        (internvl, "preprocessor_config.json", {"resample": [3]}, "resample"),
         (internvl, "preprocessor_config.json", {"max_patches": 10**6}, "most_tiles"),
     ],
 )
