@@ -21,6 +21,8 @@ def join(linears: Sequence[nn.Module]) -> MatMulNBits | Int8Linear | None:
     kinds = {(type(m), m.quantized.bits, m.quantized.scale.shape[1], m.bias is None) for m in matmuls}
     if len(matmuls) < len(linears) or len(kinds) != 1:
         return None
+    if len(matmuls) == 1:
+        return matmuls[0]
     weights, biases = [m.quantized for m in matmuls], [m.bias for m in matmuls if m.bias is not None]
     values, scale = torch.cat([w.values for w in weights]), torch.cat([w.scale for w in weights])
     name = JOINT.join(f"{m.name}:{len(m.quantized.values)}" for m in matmuls)
