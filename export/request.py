@@ -20,7 +20,7 @@ from himix_edge.export.quantization.rounding import Rounding, choose_rounding
 from himix_edge.export.quantization.tensors import check_policy
 from himix_edge.export.target import ExportOptions, Target
 from himix_edge.export.targets import find_target
-from himix_edge.files import sha256
+from himix_edge.files import as_path, sha256
 from himix_edge.presets import SHIPPED, preset
 from himix_edge.reading import JsonObject
 
@@ -66,6 +66,13 @@ class ExportRequest:
     random_weights: bool = False
     tower: str | None = None
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Paths may be given as text. Raises InputError for what is neither."""
+        for name in ("out", "policy", "calibration", "probe"):
+            value = getattr(self, name)
+            if value is not None or name in ("out", "probe"):
+                object.__setattr__(self, name, as_path(value))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,3 +61,10 @@ def _refuse(target: Path, place: Staging, ours: Ours | None) -> None:
     refuse_foreign_file(place.target, ours)
     if place.target.exists() and not place.is_mine(place.target.lstat()):
         raise InputError(f"{target}: belongs to another user; choose another name")
+
+
+def as_path(value: object) -> Path:
+    """A path as people give it. Raises InputError for what is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{value!r:.60} is no path; give a str or a Path")
+    return Path(value)

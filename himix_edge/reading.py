@@ -96,7 +96,9 @@ def parse_json(text: str, where: str) -> object:
     except UnicodeEncodeError as error:
         before = error.object[max(0, error.start - 40) : error.start]
         raise InputError(f"{where}: half a character, {error.object[error.start]!r} alone, behind {before!r}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(f"{where}: not valid JSON (nested too deeply)") from None
+    except ValueError as error:
         raise InputError(f"{where}: not valid JSON ({error})") from None
     refuse_deep(value, where)
     return value

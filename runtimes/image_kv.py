@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from himix_edge.errors import InputError
-from himix_edge.files import staged_file
+from himix_edge.files import as_path, staged_file
 from himix_edge.reading import open_regular
 from himix_edge.runtimes.engine import Floats
 
@@ -60,7 +60,7 @@ class ImageKV:
             InputError: the file holds something else, or cannot be written.
         """
         metadata = {"model_id": self.model_id, "next_position": str(self.next_position), "format": FORMAT}
-        with staged_file(Path(path), is_image_kv) as staged:
+        with staged_file(as_path(path), is_image_kv) as staged:
             # safetensors writes an array's memory as it lies, whatever its strides say
             tensors = {"key": np.ascontiguousarray(self.key), "value": np.ascontiguousarray(self.value)}
             save_file(tensors, staged, metadata)
@@ -73,7 +73,7 @@ class ImageKV:
             InputError: it is missing, damaged, something else, or larger than `max_bytes`, which a session knows
                 (`Session.max_image_kv_bytes`).
         """
-        path = Path(path)
+        path = as_path(path)
         try:
             _refuse_large(path, max_bytes)
             with safe_open(path, framework="numpy") as file:

@@ -5,10 +5,14 @@ from pathlib import Path
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.errors import InputError
+from himix_edge.files import as_path
 from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.sampling import whole_number
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+
+MOST_THREADS = 1024
 
 
 def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
@@ -24,7 +28,9 @@ def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
         GateRefused: a file that is not what the manifest says.
         BackendMissing: the runtime's package is not installed (the text has the pip line).
     """
-    return open_session(open_verified(folder), threads)
+    if threads is not None and not 1 <= whole_number("threads", threads, least=1) <= MOST_THREADS:
+        raise InputError(f"threads is {threads}; {MOST_THREADS} are the most")
+    return open_session(open_verified(as_path(folder)), threads)
 
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Session:

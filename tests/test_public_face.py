@@ -58,3 +58,23 @@ def test_the_documentation_names_all_of_it():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'opne_bundle'"):
         _ = hx.opne_bundle
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"x", ["nano"]])
+def test_what_is_no_path_is_one_line(wrong, tmp_path):
+    calls = [
+        lambda: hx.open_bundle(wrong),
+        lambda: hx.load_checkpoint(wrong),
+        lambda: hx.ImageKV.load(wrong),
+        lambda: hx.ExportRequest("nano", "onnx", "int8", out=wrong),
+    ]
+    for call in calls:
+        with pytest.raises(hx.InputError, match="is no path"):
+            call()
+    assert hx.ExportRequest("nano", "onnx", "int8", str(tmp_path)).out == tmp_path
+
+
+@pytest.mark.parametrize("threads", [-1, 0, "2", 1.5, True, 5000])
+def test_threads_are_a_number(threads, tmp_path):
+    with pytest.raises(hx.InputError, match="threads is"):
+        hx.open_bundle(tmp_path, threads=threads)

@@ -21,6 +21,7 @@ from himix_edge.checkpoints.tower_weights import efficientnet_lite0_weights
 from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.files import as_path
 from himix_edge.names import as_name
 from himix_edge.parts import TOWER
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
@@ -78,6 +79,7 @@ def open_source(source: str | Path) -> Source:
         InputError: nothing there, a config that is not understood or contradicts the weights (tensors are named),
             damaged files, weights in a pickle format (never opened), or no way to the hub.
     """
+    as_path(source)
     if str(source).endswith(".gguf"):
         return _gguf(Path(source))
     from himix_edge.checkpoints.hub import download, is_hub_id

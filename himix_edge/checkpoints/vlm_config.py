@@ -63,7 +63,9 @@ FAMILIES = {
 
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:
     """Whether a config.json is that of a vision-language model, of a known family or not."""
-    return isinstance(raw, dict) and isinstance(raw.get("text_config"), dict) and "vision_config" in raw
+    return isinstance(raw, dict) and (
+        raw.get("model_type") in FAMILIES or ("text_config" in raw and "vision_config" in raw)
+    )
 
 
 def family_of_vlm(raw: dict[str, object], where: str) -> Family:
@@ -81,13 +83,13 @@ def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     """The configuration of a vision-language model in a Hugging Face folder.
 
     Args:
-        folder: with preprocessor_config.json (and processor_config.json) beside the config.json.
+        folder: with preprocessor_config.json beside the config.json.
         raw: config.json's content.
 
     Raises:
         InputError: a family, connector or setting that is not supported; named.
     """
-    where = str(folder / "config.json")
+    where, there = str(folder / "config.json"), str(folder / "preprocessor_config.json")
     family = family_of_vlm(raw, where)
     text = _part(raw, "text_config", where)
     kind = str(text.get("model_type", family.decoder))
@@ -97,14 +99,16 @@ def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     pixels = _processor(folder)
     unfiltered = {name: value for name, value in pixels.items() if name != "resample"}  # the layout has it
     tower = tower_config_from(vision, where, unfiltered, **_tower_options(raw, where))
-    side = tower.image_size
     fields = {
         "architecture": "vanilla",
         "decoder": decoder_fields(text, where),
         "vision": dataclasses.asdict(tower),
         "vision_hidden_size": tower.feature_size,
         "connector": _connector(raw, where),
-        "images": _layout(raw, pixels, side, where),
+        "images": {
+            "slot_id": _slot(raw, text, where),
+            **_layout(str(raw["model_type"]), pixels, tower.image_size, there),
+        },
     }
     refuse_absurd({"decoder": fields["decoder"]}, where)
     return validated(ModelConfig, fields, where)
@@ -127,7 +131,8 @@ def _tower_options(raw: dict[str, object], where: str) -> TowerOptions:
 def _connector(raw: dict[str, object], where: str) -> dict[str, object]:
     kind = raw["model_type"]
     if kind in ("idefics3", "smolvlm"):
-        return {"shuffle": raw.get("scale_factor", 2), "layers": 1, "bias": False}
+        factor = _whole(raw.get("scale_factor", 2), "scale_factor", 16, where)
+        return {"shuffle": factor, "layers": 1, "bias": False}
     if raw.get("projector_hidden_act", "gelu") != "gelu":
         raise InputError(f"{where}: projector_hidden_act {raw['projector_hidden_act']!r:.40} is not supported; gelu is")
     if kind == "llava":
@@ -138,28 +143,47 @@ def _connector(raw: dict[str, object], where: str) -> dict[str, object]:
     return {"shuffle": int(1 / ratio), "norm": True}
 
 
-def _layout(raw: dict[str, object], pixels: JsonObject, side: int, where: str) -> dict[str, object]:
-    kind = raw["model_type"]
-    slot = raw.get("image_token_id", raw.get("image_token_index"))
-    known = pixels.get("resample", {"idefics3": 1, "smolvlm": 1}.get(str(kind), 3))
+def _slot(raw: dict[str, object], text: dict[str, object], where: str) -> int:
+    """The token that stands for a feature."""
+    name = "image_token_id" if "image_token_id" in raw else "image_token_index"
+    rows = text.get("vocab_size")
+    most = rows - 1 if isinstance(rows, int) else 0
+    return _whole(raw.get(name), name, most, where, least=0)
+
+
+def _layout(kind: str, pixels: JsonObject, side: int, where: str) -> dict[str, object]:
+    known = pixels.get("resample", {"idefics3": 1, "smolvlm": 1}.get(kind, 3))
     if not isinstance(known, int) or known not in FILTERS:
-        raise InputError(f"{where}: preprocessor_config.json: resample {known!r:.40} is not supported")
-    layout: dict[str, object] = {"slot_id": slot, "filter": FILTERS[known]}
+        raise InputError(
+            f"{where}: resample {known!r:.40} is not supported; 1 (lanczos), 2 (bilinear), 3 (bicubic) are"
+        )
+    layout: dict[str, object] = {"filter": FILTERS[known]}
     if pixels.get("do_resize") is False:
-        raise InputError(f"{where}: preprocessor_config.json does not resize; not supported")
+        raise InputError(f"{where}: do_resize is false; not supported")
     if kind in ("idefics3", "smolvlm"):
         tile = _side(pixels.get("max_image_size", {"longest_edge": 364}), "longest_edge")
         if tile != side:
-            raise InputError(f"{where}: tiles of {tile} pixels for a tower of {side}; only equal sides are supported")
+            raise InputError(
+                f"{where}: max_image_size gives tiles of {tile!r:.40} pixels for a tower of {side}; only equal sides "
+                "are supported"
+            )
         longest = _side(pixels.get("size", {"longest_edge": 4 * 364}), "longest_edge")
+        longest = _whole(longest, "size.longest_edge", 4096, where)
         return {**layout, "strategy": "rows", "longest": longest, "split": pixels.get("do_image_splitting", True)}
     if kind == "internvl":
         size = pixels.get("size", {"height": side, "width": side})
         if (_side(size, "height"), _side(size, "width")) != (side, side):
             raise InputError(f"{where}: tiles of {size!r:.60} for a tower of {side}; only equal sides are supported")
-        least, most = pixels.get("min_patches", 1), pixels.get("max_patches", 12)
+        most = _whole(pixels.get("max_patches", 12), "max_patches", 64, where)
+        least = _whole(pixels.get("min_patches", 1), "min_patches", most, where)
         return {**layout, "strategy": "grid", "least_tiles": least, "most_tiles": most}
     return {**layout, **_one_tile(pixels, side, where)}
+
+
+def _whole(value: object, name: str, most: int, where: str, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise InputError(f"{where}: {name} {value!r:.40} is no whole number from {least} to {most}")
+    return value
 
 
 def _one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
@@ -172,22 +196,26 @@ def _one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
     padded = bool(pixels.get("do_pad"))
     if any(number != side for number in (*wanted, *cropped)) or (crop is None and not both and not padded):
         raise InputError(
-            f"{where}: preprocessor_config.json: size {size!r:.60} and crop_size {crop!r:.60} do not give the "
-            f"{side} x {side} pixels of the tower"
+            f"{where}: size {size!r:.60} and crop_size {crop!r:.60} do not give the {side} x {side} pixels of the tower"
         )
     if padded:
         mean = pixels.get("image_mean") or CLIP_MEAN
         if not isinstance(mean, list | tuple) or not all(isinstance(value, float) for value in mean):
-            raise InputError(f"{where}: preprocessor_config.json: image_mean {mean!r:.60} is no color")
+            raise InputError(f"{where}: image_mean {mean!r:.60} is no color")
         return {"strategy": "pad", "color": [int(value * 255) for value in mean]}
     return {"strategy": "squash" if both else "crop"}
 
 
 def _processor(folder: Path) -> JsonObject:
+    """preprocessor_config.json, without what it leaves open. Raises InputError if it is missing."""
     path = folder / "preprocessor_config.json"
-    settings = read_json(path) if path.is_file() else {}
+    settings = read_json(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(settings).__name__}")
+    settings = {name: value for name, value in settings.items() if value is not None}
+    for name, value in settings.items():
+        if name.startswith("do_") and not isinstance(value, bool):
+            raise InputError(f"{path}: {name[:40]} {value!r:.40} is neither true nor false")
     return settings
 
 

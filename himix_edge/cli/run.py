@@ -44,7 +44,7 @@ class Settings(TypedDict):
 )
 @click.option("--chat", is_flag=True, help="Treat the prompts as turns of one conversation; without any, read them.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="An exported bundle. [default: --model in PyTorch]")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A shipped model or a checkpoint folder.")
+@click.option("--model", help=f"A shipped model or a checkpoint folder. [default: {DEFAULT_MODEL}]")
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
@@ -59,7 +59,7 @@ def run(
     prompts: tuple[str, ...],
     chat: bool,
     bundle: Path | None,
-    model: str,
+    model: str | None,
     threads: int | None,
     as_json: bool,
     **settings: Unpack[Settings],
@@ -73,8 +73,12 @@ def run(
         if not images and not image_kv:
             raise InputError("--save-image-kv: there is no image; add --image")
         refuse_foreign_file(save_image_kv, is_image_kv)
+    if bundle and model is not None:
+        raise InputError("--bundle and --model exclude each other")
+    if threads and not bundle:
+        raise InputError("--threads is of an exported bundle; with --model, OMP_NUM_THREADS is PyTorch's")
     StopTexts(settings["stop"])  # refused before the model is opened
-    session = open_bundle(bundle, threads) if bundle else open_checkpoint(model)
+    session = open_bundle(bundle, threads) if bundle else open_checkpoint(model or DEFAULT_MODEL)
     vision, encoding = _vision(session, images, image_kv)
     if save_image_kv and vision is not None:
         vision.save(save_image_kv)
@@ -93,7 +97,7 @@ def run(
         else:
             click.echo(click.style(f"  [{session.stats}]", dim=True))
     if as_json:
-        print_json({"model": str(bundle or model), "answers": answers})
+        print_json({"model": str(bundle or model or DEFAULT_MODEL), "answers": answers})
 
 
 def _typed() -> Iterator[str]:

@@ -325,19 +325,29 @@ def change(folder: Path, name: str, **values: object) -> None:
         (llava, "config.json", {"vision_feature_layer": 3}, "vision_feature_layer 3"),
         (llava, "config.json", {"text_config__model_type": "gemma"}, "gemma"),
         (llava, "config.json", {"vision_config__model_type": "pixtral"}, "pixtral"),
-        (llava, "config.json", {"image_token_index": 10**6}, "no row in the embedding"),
+        (llava, "config.json", {"image_token_index": 10**6}, "image_token_index 1000000 is no whole number"),
         (llava, "preprocessor_config.json", {"do_pad": True, "image_mean": "grey"}, "image_mean"),
         (llava, "preprocessor_config.json", {"crop_size": {"height": 24, "width": 24}}, "crop_size"),
         (llava, "preprocessor_config.json", {"do_center_crop": False}, "size"),
         (llava, "preprocessor_config.json", {"resample": 5}, "resample 5"),
-        (llava, "preprocessor_config.json", {"do_resize": False}, "does not resize"),
+        (llava, "preprocessor_config.json", {"do_resize": False}, "do_resize is false"),
+        (llava, "preprocessor_config.json", {"do_normalize": 0}, "do_normalize 0 is neither"),
+        (smolvlm, "config.json", {"text_config": None}, "text_config is not a JSON object"),
+        (smolvlm, "config.json", {"scale_factor": 10**6}, "scale_factor 1000000"),
+        (
+            smolvlm,
+            "preprocessor_config.json",
+            {"size": {"longest_edge": 10**15}},
+            r"preprocessor_config.json: size.longest",
+        ),
+        (smolvlm, "preprocessor_config.json", {"max_image_size": {"longest_edge": "x" * 5000}}, "gives tiles of 'xxx"),
         (smolvlm, "preprocessor_config.json", {"max_image_size": {"longest_edge": 48}}, "tiles of 48 pixels"),
-        (smolvlm, "config.json", {"scale_factor": 3}, "shuffle"),
+        (smolvlm, "config.json", {"scale_factor": 3}, "must divide"),
         (internvl, "config.json", {"downsample_ratio": 0.3}, "downsample_ratio"),
         (internvl, "config.json", {"vision_config__norm_type": "rms_norm"}, "rms_norm"),
         (internvl, "preprocessor_config.json", {"size": {"height": 64, "width": 64}}, "a tower of 32"),
         (internvl, "preprocessor_config.json", {"resample": [3]}, "resample"),
-        (internvl, "preprocessor_config.json", {"max_patches": 10**6}, "most_tiles"),
+        (internvl, "preprocessor_config.json", {"max_patches": 10**6}, "max_patches 1000000"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(family, file, changes, says, tmp_path):
@@ -357,6 +367,13 @@ def test_a_missing_and_a_surplus_tensor_are_named(name, tmp_path):
     del tensors[name]
     save_file(tensors | {"one.too.many": torch.ones(1)}, folder / "model.safetensors")
     with pytest.raises(InputError, match=r"missing .*"):
+        open_source(folder)
+
+
+def test_a_folder_without_its_processor_is_refused(tmp_path):
+    folder = made(llava, tmp_path).folder
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(InputError, match=r"preprocessor_config\.json: no such file"):
         open_source(folder)
 
 
