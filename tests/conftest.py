@@ -14,6 +14,7 @@ from himix_edge.model import build_model
 from himix_edge.text import TextProcessor
 from himix_edge.training.tokenizer import train_tokenizer
 
+QUICK = ("onnx", "onnx_portable", "openvino")  # targets that export a tiny model in seconds
 TINY = ModelConfig(
     architecture="himix",
     decoder=DecoderConfig(

@@ -212,8 +212,11 @@ def test_every_tower_exports(folders, family, tmp_path):
         assert np.abs(features - tower(pixels).numpy()).max() < 1e-4
 
 
-@pytest.mark.parametrize("family", [*CASES, "cnn"])
+@pytest.mark.parametrize("family", [
+    name if name in ("siglip", "clip", "cnn") else pytest.param(name, marks=pytest.mark.slow) for name in (*CASES, "cnn")
+])  # fmt: skip
 def test_every_tower_goes_through_the_gate_quantized(folders, family, tmp_path):
+    """Slow: adds the towers that are built like the others, or run as transformers' module."""
     vision = CNNConfig("efficientnet_lite0", image_size=64) if family == "cnn" else tower_config(folders[family][0])
     config = dataclasses.replace(TINY, vision=vision, vision_hidden_size=vision.feature_size)
     save_source(tmp_path / "model", random_source(config, "tiny"))

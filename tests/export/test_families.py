@@ -13,7 +13,7 @@ from himix_edge.export.quantization.smoothing import largest_inputs, smooth
 from himix_edge.export.targets import target_names
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_bundle
-from tests.conftest import TINY
+from tests.conftest import QUICK, TINY
 
 LAYERS = 1
 HEAD = 32  # not hidden_size / heads; ONNX Runtime's attention takes multiples of 16
@@ -41,12 +41,15 @@ def checkpoints(tmp_path_factory, text):
 
 def exported(checkpoint, target, precision, out, rounding="nearest"):
     """A bundle that passed the gate."""
-    return export(plan(ExportRequest(str(checkpoint), target, precision, out, rounding=rounding)))
+    request = ExportRequest(str(checkpoint), target, precision, out, rounding=rounding, probe_questions=8)
+    return export(plan(request))
 
 
-@pytest.mark.parametrize("target", target_names())
+@pytest.mark.parametrize("target", [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in target_names()
+])  # fmt: skip
 def test_qwen3_in_every_target(target, checkpoints, tmp_path):
-    """The gate judges logits and reads the integers back."""
+    """The gate judges logits and reads the integers back. Slow: adds the targets that take long to export."""
     exported(checkpoints / "qwen3-himix", target, "int4", tmp_path / "bundle")
 
 

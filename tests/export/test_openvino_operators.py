@@ -59,7 +59,9 @@ def assert_nanos_answers(bundle):
         assert session.answer(turn.question, sample.image) == turn.answer
 
 
+@pytest.mark.slow
 def test_nano_is_not_traced_twice(tmp_path, monkeypatch):
+    """Slow: adds to the single operators that all of nano's are known."""
     pytest.importorskip("openvino")
     monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)  # calling it is a TypeError
     made = export(
@@ -68,7 +70,9 @@ def test_nano_is_not_traced_twice(tmp_path, monkeypatch):
     assert_nanos_answers(made)
 
 
+@pytest.mark.slow
 def test_an_operator_of_others_is_left_to_the_converter(tmp_path, monkeypatch):
+    """Slow: adds the converter's own way for whatever is not known here."""
     pytest.importorskip("openvino")
     asked = []
     monkeypatch.setattr(operators, "_replacement", lambda node, sizes: asked.append(node.target))

@@ -61,8 +61,12 @@ def test_the_gguf_file_itself_is_a_model_without_eyes(converted):
         plan(ExportRequest(str(fetch("smollm2-135m")), "onnx", "int8", Path("never")))
 
 
+@pytest.mark.slow
 def test_chat_and_perplexity_from_the_onnx_bundle(converted, tmp_path, transformers_perplexity):
-    """int8 weights with float activations: the bundle answers the same and loses next to nothing."""
+    """int8 weights with float activations: the bundle answers the same and loses next to nothing.
+
+    Slow: adds real weights to what the small models show of an export.
+    """
     request = ExportRequest(
         str(converted), "onnx", "int8", tmp_path / "out", capacity=512, probe_questions=1, int8_activations=None
     )

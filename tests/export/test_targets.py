@@ -27,7 +27,7 @@ from himix_edge.runtimes.executorch import engine as executorch_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
 from himix_edge.runtimes.registry import all_runtimes, find_runtime
 from himix_edge.runtimes.verifying import open_verified
-from tests.conftest import TINY
+from tests.conftest import QUICK, TINY
 
 TARGETS = tuple(runtime.name for runtime in all_runtimes() if runtime.in_all)
 
@@ -68,9 +68,11 @@ def test_the_same_integers_are_in_every_file(four):
     assert {comparison.tensors for comparison in found} == {len(open_verified(four["onnx"]).manifest.weights)}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TARGETS
+])  # fmt: skip
 def test_a_head_of_its_own(target, tmp_path, text):
-    """The gate reads the embedding back, which no matmul uses then."""
+    """The gate reads the embedding back, which no matmul uses then. Slow: adds the targets that take long to export."""
     torch.manual_seed(0)
     decoder = dataclasses.replace(TINY.decoder, model_type="llama", tie_word_embeddings=False)
     model = build_model(dataclasses.replace(TINY, decoder=decoder)).requires_grad_(False)
@@ -197,8 +199,12 @@ def test_differing_weights_are_found_and_named(four, tmp_path, tiny_checkpoint):
         himix.main(["verify", "--weights", str(four["openvino"]), str(other)], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_layers_without_the_image(tmp_path, text, probe_image):
-    """A subset of layers is injected: the others' caches hold text alone, at other slots."""
+    """A subset of layers is injected: the others' caches hold text alone, at other slots.
+
+    Slow: adds the other targets to what tests/model/test_variants.py shows in ONNX.
+    """
     config = dataclasses.replace(TINY, injection=Injection(layers=(1,)))
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "subset", build_model(config), text)
