@@ -12,18 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
+from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Engine, Floats
 from himix_edge.text import TextProcessor
 from himix_edge.tiles import Tiles
 
+AT_ONCE = 512  # ids that are read together: attention's scores of thousands would take gigabytes
+
 
 @runtime_checkable
 class PictureEngine(Engine, Protocol):
-    """An engine whose decoder takes features in place of tokens. More shapes: n tiles, T ids."""
+    """An engine whose decoder takes embeddings in place of tokens. More shapes: T ids, M tokens of a tile, d wide."""
 
-    def read(self, token_ids: NDArray[np.int64], features: Floats) -> tuple[Floats, Floats]:
-        """Ids (T,) with slots, filled by features (n, N, d_v), from an empty cache -> key and value (L, G, T, h)."""
+    def connect(self, features: Floats) -> Floats:
+        """A tile's features (1, N, d_v) -> embeddings (1, M, d)."""
+        ...
+
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
+        """As `Engine.step`; an id (T,) that is SLOT stands for its row of `embeddings` (T, d)."""
+        ...
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """Copies of the cache's filled slots: key and value (L, G, n, h)."""
         ...
 
 
@@ -32,36 +43,56 @@ def picture_model_id(model_id: str, system: str | None) -> str:
     return f"{model_id}+{hashlib.sha256(system.encode()).hexdigest()[:16]}" if system else model_id
 
 
-def read_pictures(
-    engine: Engine,
-    text: TextProcessor,
-    config: ModelConfig,
-    pictures: Sequence[Tiles],
-    features: Floats,
-    system: str | None,
-) -> tuple[Floats, Floats]:
-    """Key and value (L, G, T, h) of a conversation up to the end of its pictures.
-
-    Args:
-        engine: the model's.
-        text: the model's.
-        config: the model's.
-        pictures: the pictures' tiles.
-        features: of all tiles, (n, N, d_v).
-        system: the system message.
-
-    Raises:
-        InputError: they do not fit into the cache, or the runtime takes no pictures in the text.
-    """
+def as_picture_engine(engine: Engine) -> PictureEngine:
+    """Raises InputError for a runtime that takes no pictures in the text."""
     if not isinstance(engine, PictureEngine):
         raise InputError("this runtime does not take a model whose pictures stand in the text; open its checkpoint")
+    return engine
+
+
+def picture_ids(
+    text: TextProcessor, config: ModelConfig, pictures: Sequence[Tiles], system: str | None, capacity: int
+) -> NDArray[np.int64]:
+    """Ids (T,) of a conversation up to the end of its pictures, SLOT for each token of a tile.
+
+    Raises:
+        InputError: they do not fit into `capacity` cache slots.
+    """
+    assert config.images is not None
     grids = [(tiles.rows, tiles.columns) for tiles in pictures]
-    ids = text.encode_pictures(grids, config.tile_tokens, system or "")
-    if len(ids) >= engine.capacity:
+    ids = np.array(text.encode_pictures(grids, config.tile_tokens, system or ""), np.int64)
+    if len(ids) >= capacity:
         count = sum(len(tiles.pixels) for tiles in pictures)
-        most = (engine.capacity - 1) * count // len(ids)
+        most = (capacity - 1) * count // len(ids)
         raise InputError(
-            f"{count} tiles take {len(ids)} cache slots, this model's context capacity is {engine.capacity}: about "
+            f"{count} tiles take {len(ids)} cache slots, this model's context capacity is {capacity}: about "
             f"{most} tiles fit; give fewer or smaller pictures"
         )
-    return engine.read(np.array(ids, np.int64), features)
+    ids[ids == config.images.slot_id] = SLOT
+    return ids
+
+
+def read_pictures(
+    engine: PictureEngine, config: ModelConfig, ids: NDArray[np.int64], embeddings: Floats
+) -> tuple[Floats, Floats]:
+    """Key and value (L, G, T, h) of what is read from an empty cache.
+
+    Args:
+        engine: the model's; afterwards its cache holds the same.
+        config: the model's.
+        ids: (T,), see `picture_ids`.
+        embeddings: for each SLOT in turn, (slots, d).
+
+    Raises:
+        InputError: more or fewer slots than embeddings: somebody wrote the model's own token for them.
+    """
+    slots, decoder = ids == SLOT, config.decoder
+    if int(slots.sum()) != len(embeddings):
+        raise InputError("the system message holds the token that stands for a picture; leave it out")
+    rows = np.zeros((len(ids), embeddings.shape[1]), np.float32)
+    rows[slots] = embeddings
+    nothing = np.zeros((config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)
+    engine.start(nothing, nothing, 0)
+    for first in range(0, len(ids), AT_ONCE):
+        engine.step(ids[first : first + AT_ONCE], rows[first : first + AT_ONCE])
+    return engine.kept()

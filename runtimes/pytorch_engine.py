@@ -26,11 +26,14 @@ class PytorchEngine:
         return torch.cat([key for key, _ in rows]).numpy(), torch.cat([value for _, value in rows]).numpy()
 
     @torch.inference_mode()
-    def read(self, token_ids: NDArray[np.int64], features: Floats) -> tuple[Floats, Floats]:
+    def connect(self, features: Floats) -> Floats:
         """See `PictureEngine`."""
         assert isinstance(self.model, VanillaModel)
-        cache = self.model.read(torch.from_numpy(token_ids)[None], torch.from_numpy(features))
-        return torch.cat(cache.key).numpy(), torch.cat(cache.value).numpy()
+        return self.model.connect(torch.from_numpy(features)).numpy()
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        return torch.cat(self._cache.key).numpy(), torch.cat(self._cache.value).numpy()
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         rows = [(torch.from_numpy(k)[None], torch.from_numpy(v)[None]) for k, v in zip(key, value, strict=True)]
@@ -38,6 +41,11 @@ class PytorchEngine:
         self._cache.position = position
 
     @torch.inference_mode()
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
-        logits, self._cache = self.model.decode(torch.from_numpy(token_ids)[None], self._cache)
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
+        ids = torch.from_numpy(token_ids)[None]
+        if embeddings is None:
+            logits, self._cache = self.model.decode(ids, self._cache)
+        else:
+            assert isinstance(self.model, VanillaModel)
+            logits, self._cache = self.model.read(ids, torch.from_numpy(embeddings)[None], self._cache)
         return logits[0, -1].numpy()

@@ -19,7 +19,7 @@ from himix_edge.errors import InputError
 from himix_edge.preprocess import ImageSource, is_image, load_image
 from himix_edge.runtimes.engine import Engine, Floats
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
-from himix_edge.runtimes.pictures import picture_model_id, read_pictures
+from himix_edge.runtimes.pictures import as_picture_engine, picture_ids, picture_model_id, read_pictures
 from himix_edge.runtimes.sampling import Sampler, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
@@ -223,13 +223,14 @@ class Session:
         clock = _Clock()
         pictures = [load_tiles(image, vision.image_size, layout) for image in sources]
         stats.preprocess += clock.lap()
+        engine = as_picture_engine(self.engine)
+        ids = picture_ids(self.text, self.config, pictures, system, self.capacity)
         with self.lock:
-            tiles = [self.engine.encode(tile[None]) for picture in pictures for tile in picture.pixels]
+            features = [engine.encode(tile[None]) for picture in pictures for tile in picture.pixels]
             stats.vision_encoder += clock.lap()
+            tokens = np.concatenate([engine.connect(tile)[0] for tile in features])
             self.owner = None  # the cache is used to read the pictures
-            key, value = read_pictures(
-                self.engine, self.text, self.config, pictures, np.concatenate(tiles), system
-            )  # fmt: skip
+            key, value = read_pictures(engine, self.config, ids, tokens)
             stats.vision_injector += clock.lap()
         return ImageKV(key, value, picture_model_id(self.model_id, system), key.shape[2])
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from himix_edge.config.vision import STRICT, Side
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
+SLOT = -1  # in the ids that a decoder reads: an embedding that is given stands here
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 

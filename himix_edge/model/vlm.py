@@ -7,6 +7,7 @@ depend on the image alone, so both keep them for the next question.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
@@ -112,6 +113,7 @@ class VanillaModel(VisionLanguageModel):
     In the baseline they come first, so their keys and values do not depend on the text: `inject` is the decoder's
     prefill over the N image tokens. With `config.images` they stand in the text: `input_ids` hold `slot_id` once for
     each of them, `pixel_values` uint8 (n, S, S, 3) are the tiles in their order, and `vision_features` (n, N, d_v).
+    In `read` and `decode` SLOT stands for them, so that a `slot_id` that somebody says is a word like another.
     """
 
     def __init__(self, config: ModelConfig):
@@ -122,16 +124,20 @@ class VanillaModel(VisionLanguageModel):
             self.connector.apply(_initialize)
 
     def project_image(self, vision_features: Tensor) -> VisionRows:
-        cache = self.model.run(self.connector(vision_features), None)[1]
+        cache = self.model.run(self.connect(vision_features), None)[1]
         return list(zip(cache.key, cache.value, strict=True))
 
-    def read(self, input_ids: Tensor, vision_features: Tensor | None, past: KVCache | None = None) -> KVCache:
-        """Ids (1, T) with slots, and the features (n, N, d_v) that fill them, behind `past` -> the grown cache.
+    def connect(self, vision_features: Tensor) -> Tensor:
+        """Features (n, N, d_v) of n tiles -> embeddings (n, M, d) for the decoder."""
+        embeddings: Tensor = self.connector(vision_features)
+        return embeddings
 
-        Raises:
-            ValueError: there are more or fewer slots than features.
-        """
-        return self.model.run(self._embedded(input_ids, vision_features), past)[1]
+    def read(self, input_ids: Tensor, embeddings: Tensor, past: KVCache | None = None) -> tuple[Tensor, KVCache]:
+        """Ids (1, T) behind `past`, those that are `config.images.SLOT` with the row of `embeddings` (1, T, d) in their place ->
+        logits (1, T, V) float32 and the grown cache."""
+        x = torch.where(input_ids[..., None] < 0, embeddings, self.model.embed_tokens(input_ids.clamp(min=0)))
+        states, cache = self.model.run(x, past)
+        return self.project_out(states).float(), cache
 
     def forward(
         self, input_ids: Tensor, pixel_values: Tensor | None = None, vision_features: Tensor | None = None
@@ -140,17 +146,13 @@ class VanillaModel(VisionLanguageModel):
             return super().forward(input_ids, pixel_values, vision_features)
         if pixel_values is not None:
             vision_features = self.encode_image(pixel_values)
-        states, _ = self.model.run(self._embedded(input_ids, vision_features), None)
-        return self.project_out(states).float()
-
-    def _embedded(self, input_ids: Tensor, vision_features: Tensor | None) -> Tensor:
-        assert self.config.images is not None
         x: Tensor = self.model.embed_tokens(input_ids)
         slots = input_ids == self.config.images.slot_id
-        tokens = x[:0, 0] if vision_features is None else self.connector(vision_features).flatten(0, 1).to(x.dtype)
+        tokens = x[:0, 0] if vision_features is None else self.connect(vision_features).flatten(0, 1).to(x.dtype)
         if int(slots.sum()) != len(tokens):
             raise ValueError(f"{int(slots.sum())} image slots in the ids, {len(tokens)} features for them")
-        return x.masked_scatter(slots[..., None], tokens)
+        states, _ = self.model.run(x.masked_scatter(slots[..., None], tokens), None)
+        return self.project_out(states).float()
 
 
 def build_model(config: ModelConfig) -> VisionLanguageModel:
