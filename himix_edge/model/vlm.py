@@ -133,8 +133,10 @@ class VanillaModel(VisionLanguageModel):
         return embeddings
 
     def read(self, input_ids: Tensor, embeddings: Tensor, past: KVCache | None = None) -> tuple[Tensor, KVCache]:
-        """Ids (1, T) behind `past`, those that are `config.images.SLOT` with the row of `embeddings` (1, T, d) in their place ->
-        logits (1, T, V) float32 and the grown cache."""
+        """Ids (1, T) behind `past` -> logits (1, T, V) float32 and the grown cache.
+
+        Where an id is SLOT (`config.images`), the row of `embeddings` (1, T, d) stands in its place.
+        """
         x = torch.where(input_ids[..., None] < 0, embeddings, self.model.embed_tokens(input_ids.clamp(min=0)))
         states, cache = self.model.run(x, past)
         return self.project_out(states).float(), cache
