@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.timing import DECODED, TEXT, VISION, Timings, milliseconds, report
 from himix_edge.bundle import Bundle
-from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.verifying import open_verified
 
 

@@ -33,7 +33,8 @@ from himix_edge.export.pipeline import ExportRequest, Plan, export_all, plan, qu
 from himix_edge.export.targets import find_targets
 from himix_edge.model import VisionLanguageModel
 from himix_edge.runtimes import Session, open_bundle
-from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.verifying import open_verified
 
 TEXT = Path(__file__).parents[1] / "LICENSE"

@@ -15,8 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from himix_edge.config import ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedLinear
-from himix_edge.model import VisionLanguageModel
+from himix_edge.model import VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 
@@ -24,8 +25,15 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Swapped = TypeVar("Swapped", bound=nn.Module)
 
 
+def injector_outputs(config: ModelConfig) -> list[str]:
+    """Names of what the injector's graph gives: keys and values, or embeddings of pictures that stand in the text."""
+    return ["vision_key", "vision_value"] if config.images is None else ["vision_embeds"]
+
+
 class VisionInjector(nn.Module):
     """vision_features (1, N, d_v) -> vision_key, vision_value (I, G, N, h), see `ModelConfig.vision_rows`.
+
+    Where pictures stand in the text: -> vision_embeds (1, M, d).
 
     Layers whose norms are equal, as `fold_image_norms` makes them, have one.
     """
@@ -44,13 +52,28 @@ class VisionInjector(nn.Module):
         """Key and value (1, N, G*h) of each layer in turn."""
         return [project(normed) for a in self.attentions for project in (a.k_proj_img, a.v_proj_img)]
 
-    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vision_features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if isinstance(self.model, VanillaModel) and self.model.config.images is not None:
+            return self.model.connect(vision_features)
         if self.norm is None:
             rows = [new for row in self.model.project_image(vision_features) for new in row]
         else:
             attention = self.attentions[0]
             rows = [attention.split(new, attention.kv_heads) for new in self.projections(self.norm(vision_features))]
         return torch.cat(rows[::2]), torch.cat(rows[1::2])
+
+
+class Embedding(nn.Module):
+    """What the decoder reads: ids (1, T) looked up, or where they are SLOT the row of `vision_embeds` (1, T, d)."""
+
+    def __init__(self, table: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.table = table
+
+    def forward(self, input_ids: Tensor, vision_embeds: Tensor | None) -> Tensor:
+        if vision_embeds is None:
+            return self.table(input_ids)
+        return torch.where(input_ids[..., None] < 0, vision_embeds, self.table(input_ids.clamp(min=0)))
 
 
 class RotaryTable(nn.Module):
@@ -122,8 +145,11 @@ def share_weights(model: VisionLanguageModel) -> VisionLanguageModel:
 def keep_injection(model: VisionLanguageModel) -> VisionLanguageModel:
     """A model of `share_weights` with only what makes keys and values of features: exporters look at every weight."""
     model.vision_tower = None
-    if model.config.architecture == "himix":
+    if model.config.images is not None:
+        model.get_submodule("model").layers = nn.ModuleList()
+    if model.config.architecture == "himix" or model.config.images is not None:
         model.model.embed_tokens = None
+    if model.config.architecture == "himix":
         for layer in model.model.layers:
             layer.mlp = None
             for name in ("q_proj", "k_proj", "v_proj", "o_proj"):

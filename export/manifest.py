@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from himix_edge.bundle import (
@@ -22,7 +23,7 @@ from himix_edge.export.quantization.rounding import method_name
 from himix_edge.export.quantization.tensors import QuantizedModel
 from himix_edge.export.request import Plan, weights_hash
 from himix_edge.export.traces import Question
-from himix_edge.manifest import METHODS
+from himix_edge.manifest import METHODS, TILES
 from himix_edge.names import MAX_NAME, as_name
 from himix_edge.parts import part_of
 from himix_edge.reading import JsonObject
@@ -35,7 +36,7 @@ def write_selftest(question: Question, text: TextProcessor, staging: Path) -> Se
     folder.mkdir()
     image = folder / f"image{question.image.suffix}"
     shutil.copyfile(question.image, image)
-    Image.fromarray(question.pixels[0]).save(folder / "pixels.png")
+    Image.fromarray(np.concatenate(list(question.pixels))).save(folder / "pixels.png")  # tiles below each other
     tokens = question.reference.tokens
     return SelfTest(
         image=image.relative_to(staging).as_posix(),
@@ -70,7 +71,9 @@ def make_manifest(
         files=[file_record(staging, path) for path in others],
         model=json.loads(json.dumps(plan.config.to_dict())),
         preprocessing=Preprocessing(
-            image_size=plan.config.vision.image_size, method=METHODS[plan.config.vision.resample]
+            image_size=plan.config.vision.image_size,
+            method=TILES if plan.config.images else METHODS[plan.config.vision.resample],
+            layout=plan.config.images,
         ),
         quantisation=Quantization(
             precision=plan.request.precision,
@@ -82,7 +85,7 @@ def make_manifest(
         chat_template=text.template,
         generation=GenerationDefaults(),
         context_capacity=plan.options.capacity,
-        vision_tokens=plan.config.vision.num_tokens,
+        vision_tokens=plan.config.tile_tokens,
         image_kv_id=image_kv_id(model.reference),
         tools=plan.tools,
         provenance=provenance,

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from himix_edge.bundle import ParityResult
+from himix_edge.config.images import SLOT
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digest
 from himix_edge.export.tolerance import FLOAT32, Tolerance
 from himix_edge.export.traces import (
-    INJECTED,
     Array,
     Encode,
     Question,
@@ -31,11 +32,13 @@ from himix_edge.export.traces import (
     noise_of,
     pairs_of,
 )
-from himix_edge.model import VisionLanguageModel
+from himix_edge.model import VanillaModel, VisionLanguageModel
 from himix_edge.preprocess import load_image
-from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.engine import Engine, as_picture_engine
+from himix_edge.runtimes.pictures import connect_pictures, picture_ids, read_pictures
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.text import Message, TextProcessor
+from himix_edge.tiles import load_tiles
 
 NOISE = 2.0
 MAX_NEW_TOKENS = 12
@@ -67,10 +70,10 @@ class Gate:
         """Stage "subgraphs": chained roles with a cache against `model(input_ids, pixel_values)` without one."""
         worst = 0.0
         for question in self.questions:
-            ids = question.ids + question.reference.tokens[:-1]
+            said = question.ids + question.reference.tokens[:-1]
             with torch.inference_mode():
-                full = self.model.reference(torch.tensor([ids]), pixel_values=torch.from_numpy(question.pixels.copy()))
-            worst = max(worst, distance(full[0, len(question.ids) - 1 :].numpy(), question.reference.logits))
+                full = self._in_one_pass(question, said)
+            worst = max(worst, distance(full[-len(question.reference.tokens) :].numpy(), question.reference.logits))
         self._at_most("subgraphs", "decoder", "max diff / std", worst, FLOAT32.limit)
 
     def check_quantized(self) -> None:
@@ -111,8 +114,10 @@ class Gate:
 
     def _check(self, stage: str, allowed: Tolerance, engine: Engine, other: Engine | None, loosest: Tolerance) -> None:
         encode, encode_other = encoder(engine), None if other is None else encoder(other)
-        worst = dict.fromkeys(("vision_encoder", *INJECTED, "decoder"), 0.0)
-        rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in INJECTED}
+        roles = list(pairs_of(self.questions[0].reference, self.questions[0].reference))
+        worst = dict.fromkeys(roles, 0.0)
+        kept = [role for role in roles if role.endswith((": key", ": value"))]
+        rows = {role: np.zeros(self.model.reference.config.num_vision_rows) for role in kept}
         limits = dict.fromkeys(worst, allowed.limit)
         equal = decisive_equal = 0
         self.decisive = []
@@ -120,18 +125,20 @@ class Gate:
             expected, margin = question.reference, allowed.margin
             features = encode(question.image, question.pixels)
             if other is not None and encode_other is not None:
-                expected = self._run(other, encode_other(question.image, question.pixels), question.ids, None)
+                features_other = encode_other(question.image, question.pixels)
+                expected = self._run(other, features_other, question.ids, question.ahead, None)
                 for role, noise in noise_of(question.reference, expected).items():
                     limits[role] = max(limits[role], min(NOISE * noise, loosest.limit))
                 margin = max(margin, limits["decoder"] * margin / allowed.limit)
-            alone = self._run(engine, features, question.ids, expected)
+            alone = self._run(engine, features, question.ids, question.ahead, expected)
             pairs = pairs_of(expected, alone)
             for role, pair in pairs.items():
                 worst[role] = max(worst[role], distance(*pair, rms=allowed.rms))
             for role, found in rows.items():
                 each = [distance(*row, rms=allowed.rms) for row in zip(*pairs[role], strict=False)]  # shapes may differ
                 rows[role] = np.maximum(found, each)
-            same = self._run(engine, features, question.ids, None).tokens == expected.tokens
+            own = self._run(engine, features, question.ids, question.ahead, None)
+            same = own.tokens == expected.tokens
             equal += same
             if expected.margin > margin * float(expected.logits.std(dtype=np.float64)):
                 self.decisive.append(question)
@@ -158,21 +165,56 @@ class Gate:
         assert config.vision is not None
         if not isinstance(sample.image, Path):
             raise InputError(f"the gate's question {prompt!r} has no image file; every probe needs one")
-        pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
-        ids = self.text.encode_chat([Message("user", prompt)])
-        needed = config.vision.num_tokens + len(ids) + MAX_NEW_TOKENS
+        ahead = None
+        if config.images is None:
+            pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
+            ids = self.text.encode_chat([Message("user", prompt)])
+            needed = config.vision.num_tokens + len(ids) + MAX_NEW_TOKENS
+        else:
+            picture = load_tiles(sample.image, config.vision.image_size, config.images)
+            pixels, ids = picture.pixels, self.text.encode_behind_pictures(prompt)
+            ahead = picture_ids(self.text, config, [picture], None, self.capacity)
+            needed = len(ahead) + len(ids) + MAX_NEW_TOKENS
         if needed > self.capacity:
             raise InputError(
                 f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
             )
-        return Question(sample.image, prompt, pixels, ids, self._run(engine, encode(sample.image, pixels), ids, None))
+        made = self._run(engine, encode(sample.image, pixels), ids, ahead, None)
+        return Question(sample.image, prompt, pixels, ids, ahead, made)
 
-    def _run(self, engine: Engine, features: Array, ids: list[int], forced: Trace | None) -> Trace:
+    def _in_one_pass(self, question: Question, said: list[int]) -> torch.Tensor:
+        """Logits (T, V) of a whole conversation, without a cache."""
+        model = self.model.reference
+        if question.ahead is None:
+            found: torch.Tensor = model(torch.tensor([said]), pixel_values=torch.from_numpy(question.pixels.copy()))
+            return found[0]
+        assert isinstance(model, VanillaModel)
+        ids = torch.from_numpy(np.array([*question.ahead, *said], np.int64))[None]
+        rows = torch.zeros(1, ids.shape[1], model.config.decoder.hidden_size)
+        assert question.reference.embeddings is not None
+        rows[ids == SLOT] = torch.from_numpy(question.reference.embeddings)
+        return model.read(ids, rows)[0][0]
+
+    def _run(
+        self,
+        engine: Engine,
+        features: Array,
+        ids: list[int],
+        ahead: NDArray[np.int64] | None,
+        forced: Trace | None,
+    ) -> Trace:
         """A greedy answer of at most 12 tokens, stop token included, to a question about what `engine` encoded.
 
         With `forced`, each role gets that trace's inputs and the decoder its tokens; without, the roles are chained.
         """
-        key, value = engine.inject(forced.features if forced else features)
+        embeddings = None
+        if ahead is None:
+            key, value = engine.inject(forced.features if forced else features)
+        else:
+            pictures = as_picture_engine(engine)
+            embeddings = connect_pictures(pictures, forced.features if forced else features)
+            read = embeddings if forced is None or forced.embeddings is None else forced.embeddings
+            key, value = read_pictures(pictures, self.model.reference.config, ahead, read)
         vision = (forced.key, forced.value) if forced else (key, value)
         engine.start(*vision, self.model.reference.config.first_text_position(key.shape[2]))
         logits = [engine.step(np.array(ids, np.int64))]
@@ -181,7 +223,7 @@ class Gate:
         while len(logits) < len(fed) if forced else not self._ended(tokens):
             logits.append(engine.step(np.array([fed[len(logits) - 1]], np.int64)))
             tokens.append(int(logits[-1].argmax()))
-        return Trace(features, key, value, np.stack(logits), tokens)
+        return Trace(features, key, value, np.stack(logits), tokens, embeddings)
 
     def _ended(self, tokens: list[int]) -> bool:
         return tokens[-1] in self.text.stop_ids or len(tokens) >= MAX_NEW_TOKENS

@@ -21,7 +21,7 @@ from himix_edge.export.report import table
 from himix_edge.export.request import PROBE, ExportRequest, Plan, plan
 from himix_edge.export.writing import STAGES, replacing, staged, write_roles
 from himix_edge.manifest import ROLES
-from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.staging import Staging, tidy
 from himix_edge.text import TOKENIZER

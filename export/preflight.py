@@ -49,7 +49,7 @@ def forecast(
             size = stored_bytes(tuple(tensor.shape), bits, policy.group_size)
             role = ROLES[part_of(name)]
             weights[role] += size
-            if config.architecture == "vanilla" and role == "decoder" and not is_table(name):
+            if config.architecture == "vanilla" and not config.images and role == "decoder" and not is_table(name):
                 weights["vision_injector"] += size  # the image passes through the decoder's layers
     bundle = sum(weights.values()) + GRAPH_BYTES
     matrices = [(tuple(m.weight.shape), role_bits(n, policy)) for n, m in model.named_modules() if _is_matrix(m)]

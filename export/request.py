@@ -25,7 +25,7 @@ from himix_edge.presets import SHIPPED, preset
 from himix_edge.reading import JsonObject
 
 PROBE = SHIPPED / "probe" / "probe.json"
-USUAL_CAPACITY = 2048
+USUAL_CAPACITY, TEXT_BESIDE = 2048, 1024  # slots of all; of text beside a picture that takes more
 USUAL_QUESTIONS = ((100 << 20, 1000), (1 << 30, 8))  # by the model's float32 bytes; of larger ones 2
 
 
@@ -39,7 +39,8 @@ class ExportRequest:
         precision: of the weights: `none` (float), `int8` or `int4`.
         out: the bundle's folder.
         group_size: columns that share a 4-bit scale: 32, 64 or 128.
-        capacity: cache slots, one a token; None: the model's max_position_embeddings, at most 2048.
+        capacity: cache slots, one a token; None: 2048, or as many as the largest picture takes and 1024 more, but not
+            above the model's max_position_embeddings.
         policy: YAML with changes to the precision's policy.
         rounding: `tuned`, `gptq` (arXiv 2210.17323) or `nearest`; None: gptq, small language models tuned.
         calibration: LLaVA-format file to calibrate on; None: the probe.
@@ -111,12 +112,11 @@ def plan(request: ExportRequest) -> Plan:
     config = source.config
     if config.vision is None:
         raise InputError(f"{source.where}: a decoder without a vision tower; himix convert adds one")
-    config.refuse_pictures_in_text("himix export")
-    usual = min(config.decoder.max_position_embeddings, USUAL_CAPACITY)
+    usual = min(config.decoder.max_position_embeddings, max(USUAL_CAPACITY, config.picture_slots + TEXT_BESIDE))
     capacity = usual if request.capacity is None else request.capacity
-    if not config.vision.num_tokens < capacity <= config.decoder.max_position_embeddings:
+    if not config.tile_tokens < capacity <= config.decoder.max_position_embeddings:
         raise InputError(
-            f"capacity {capacity}: must be more than the {config.vision.num_tokens} vision tokens and at most "
+            f"capacity {capacity}: must be more than the {config.tile_tokens} vision tokens and at most "
             f"max_position_embeddings ({config.decoder.max_position_embeddings})"
         )
     probe = _probe(request, config)

@@ -11,18 +11,18 @@ from himix_edge.runtimes.engine import Engine
 
 Array = NDArray[np.float32]
 Encode = Callable[[Path, NDArray[np.uint8]], Array]
-INJECTED = ("vision_injector: key", "vision_injector: value")
 
 
 @dataclass(frozen=True)
 class Trace:
     """What one engine made of one question."""
 
-    features: Array  # (1, N, d_v)
+    features: Array  # (n, N, d_v); n is 1 but for tiles
     key: Array  # (L, G, N, h)
     value: Array
     logits: Array  # (steps, V): after the prompt, then after each token of `tokens` but the last
     tokens: list[int]
+    embeddings: Array | None = None  # (slots, d) where pictures stand in the text
 
     @property
     def margin(self) -> float:
@@ -33,12 +33,16 @@ class Trace:
 
 @dataclass(frozen=True)
 class Question:
-    """A real image (uint8 (1, S, S, 3)) and prompt, and what the reference makes of them."""
+    """A real image (uint8 (1, S, S, 3), or its tiles) and prompt, and what the reference makes of them.
+
+    `ahead` are the ids of a conversation up to the end of its pictures, where they stand in the text.
+    """
 
     image: Path
     prompt: str
     pixels: NDArray[np.uint8]
     ids: list[int]
+    ahead: NDArray[np.int64] | None
     reference: Trace
 
 
@@ -48,20 +52,22 @@ def encoder(engine: Engine) -> Encode:
 
     def encode(image: Path, pixels: NDArray[np.uint8]) -> Array:
         if image not in seen:
-            seen[image] = engine.encode(pixels)
+            seen[image] = np.concatenate([engine.encode(tile[None]) for tile in pixels])
         return seen[image]
 
     return encode
 
 
 def pairs_of(expected: Trace, found: Trace) -> dict[str, tuple[Array, Array]]:
-    """What two traces have by role."""
-    return {
-        "vision_encoder": (expected.features, found.features),
-        "vision_injector: key": (expected.key, found.key),
-        "vision_injector: value": (expected.value, found.value),
-        "decoder": (expected.logits, found.logits),
-    }
+    """What two traces have by role. Keys and values are the injector's, or the decoder's that read the pictures."""
+    tower, decoder = (expected.features, found.features), (expected.logits, found.logits)
+    kept = {"key": (expected.key, found.key), "value": (expected.value, found.value)}
+    if expected.embeddings is None or found.embeddings is None:
+        injected = {f"vision_injector: {name}": pair for name, pair in kept.items()}
+        return {"vision_encoder": tower, **injected, "decoder": decoder}
+    connected = {"vision_injector": (expected.embeddings, found.embeddings)}
+    read = {f"decoder: {name}": pair for name, pair in kept.items()}
+    return {"vision_encoder": tower, **connected, **read, "decoder": decoder}
 
 
 def noise_of(exact: Trace, rounded: Trace) -> dict[str, float]:

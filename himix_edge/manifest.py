@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
-from himix_edge.config import ModelConfig
+from himix_edge.config import ImageLayout, ModelConfig
 from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
 from himix_edge.names import Name
@@ -21,8 +21,9 @@ MAX_FILE_BYTES = 1 << 42
 MAX_CACHE_BYTES = 1 << 38
 MAX_IMAGE_SIZE = 8192  # pixels of a side; an app makes S x S x 3 bytes of every image
 ROLES = ("vision_encoder", "vision_injector", "decoder")
-Method = Literal["pillow-bilinear-squash", "pillow-bicubic-squash"]
+Method = Literal["pillow-bilinear-squash", "pillow-bicubic-squash", "pillow-tiles"]
 METHODS: dict[Resample, Method] = {"bilinear": "pillow-bilinear-squash", "bicubic": "pillow-bicubic-squash"}
+TILES: Method = "pillow-tiles"  # as `Preprocessing.layout` says
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
@@ -45,10 +46,20 @@ class FileRecord(Record):
 
 
 class Preprocessing(Record):
-    """What an app does to an image; `method` names himix_edge.preprocess's rule, `image_size` is S in pixels."""
+    """What an app does to an image; `method` names himix_edge.preprocess's rule, `image_size` is S in pixels.
+
+    `layout` is there with the method "pillow-tiles": how a picture becomes tiles, and the id of what stands for them.
+    """
 
     image_size: int = Field(gt=0, le=MAX_IMAGE_SIZE)
     method: Method
+    layout: ImageLayout | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, stored: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `layout` where there is none, as earlier readers know it."""
+        fields: dict[str, object] = stored(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Quantization(Record):
@@ -191,10 +202,13 @@ def _check_model(path: Path, manifest: Manifest, config: ModelConfig) -> None:
     if vision is None:
         raise InputError(f"{path}: model: no vision_config; a bundle's model takes images")
     said = {
-        "vision_tokens": (manifest.vision_tokens, vision.num_tokens),
+        "vision_tokens": (manifest.vision_tokens, config.tile_tokens),
         "preprocessing.image_size": (manifest.preprocessing.image_size, vision.image_size),
-        "preprocessing.method": (manifest.preprocessing.method, METHODS[vision.resample]),
+        "preprocessing.method": (manifest.preprocessing.method, TILES if config.images else METHODS[vision.resample]),
+        "preprocessing.layout": (manifest.preprocessing.layout, config.images),
     }
+    if (config.images is None) != (manifest.chat_template.image is None):
+        raise InputError(f"{path}: chat_template.image belongs to a model with images in its text, and to no other")
     for name, (found, expected) in said.items():
         if found != expected:
             raise InputError(f"{path}: {name} is {found}, its model's configuration says {expected}")

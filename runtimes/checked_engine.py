@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError, InputError
 from himix_edge.held_files import HeldFiles
-
-if TYPE_CHECKING:
-    from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine
 
 Given = TypeVarTuple("Given")
 Made = TypeVar("Made")
-Floats = NDArray[np.float32]
 
 LOOK_AGAIN = 0.002  # seconds; a small model says several tokens in it, and looking at its files takes a tenth of one
 
@@ -27,7 +24,7 @@ class CheckedEngine:
     """See `Engine`. Raises InputError for files that changed since they were opened, and for a graph that fails or
     gives other shapes than the manifest's model has."""
 
-    def __init__(self, engine: "Engine", where: Path, config: ModelConfig, held: HeldFiles):
+    def __init__(self, engine: Engine, where: Path, config: ModelConfig, held: HeldFiles):
         self._engine, self._where, self._config, self._held = engine, where, config, held
         self.capacity: int = engine.capacity
         self._looked = 0.0  # when the files were last seen to be as they were
@@ -47,11 +44,24 @@ class CheckedEngine:
         key, value = self._call("vision_injector", self._engine.inject, features)
         return self._expected("vision key", key, shape), self._expected("vision value", value, shape)
 
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        config = self._config
+        embeddings = self._call("vision_injector", as_picture_engine(self._engine).connect, features)
+        return self._expected("embeddings", embeddings, (1, config.tile_tokens, config.decoder.hidden_size))
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        return self._call("decoder", as_picture_engine(self._engine).kept)
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._call("decoder", self._engine.start, key, value, position)
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
-        logits = self._call("decoder", self._engine.step, token_ids)
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
+        if embeddings is None:
+            logits = self._call("decoder", self._engine.step, token_ids)
+        else:
+            logits = self._call("decoder", as_picture_engine(self._engine).step, token_ids, embeddings)
         return self._expected("logits", logits, (self._config.decoder.vocab_size,))
 
     def _expected(self, name: str, found: object, shape: Sequence[int]) -> Floats:

@@ -1,18 +1,11 @@
-"""What a runtime has to do: three calls on NumPy arrays. Sessions build everything else on it."""
+"""What a runtime has to do: some calls on NumPy arrays. Sessions build everything else on it."""
 
-import os
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from himix_edge.bundle import Bundle, cache_bytes
 from himix_edge.errors import InputError
-from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
-from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.generic]  # of any type of numbers
@@ -47,50 +40,30 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(
-    bundle: Bundle,
-    threads: int | None = None,
-    role_files: dict[str, Path] | None = None,
-    activations: str | None = None,
-) -> Engine:
-    """Open a bundle's graphs in the runtime of its target.
+@runtime_checkable
+class PictureEngine(Engine, Protocol):
+    """An engine whose decoder takes embeddings in place of tokens. More shapes: T ids, M tokens of a tile, d wide."""
 
-    Args:
-        bundle: a verified bundle.
-        threads: CPU threads; None leaves the choice to the runtime.
-        role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
-        activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
+    def connect(self, features: Floats) -> Floats:
+        """A tile's features (1, N, d_v) -> embeddings (1, M, d)."""
+        ...
 
-    Raises:
-        InputError: this installation has no runtime for the bundle's target, the runtime refuses a file, a graph is
-            not what the manifest says, a file changed while it was being opened, or the cache is larger than memory.
-        BackendMissing: the runtime's package is not installed.
-    """
-    target = bundle.manifest.target
-    if target not in runtime_names():
-        raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
-    runtime = find_runtime(target)
-    files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
-    activations = activations or bundle.manifest.quantization.activations
-    capacity = bundle.manifest.context_capacity
-    failed = f"{bundle.folder}: the files of its {target} graphs cannot be loaded"
-    with runtime_errors(failed), missing_packages(runtime):
-        _refuse_too_large(bundle, capacity)
-        load: Callable[..., Engine] = import_module(runtime.engine).load
-        engine = load(files, bundle.config, capacity, threads, activations)
-    bundle.held.check_in_place()
-    return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
+        """As `Engine.step`; an id (T,) that is SLOT stands for its row of `embeddings` (T, d)."""
+        ...
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """Copies of the cache's filled slots: key and value (L, G, n, h)."""
+        ...
 
 
-def _refuse_too_large(bundle: Bundle, capacity: int) -> None:
-    """Raises InputError for a cache that this machine has not the memory for."""
-    needed = cache_bytes(bundle.config, capacity)
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not say
-        return
-    if needed > there:
-        raise InputError(
-            f"{bundle.folder}: the cache of its {capacity} slots takes {needed / 2**30:.1f} GiB, "
-            f"this machine has {there / 2**30:.1f} GiB of memory"
-        )
+def given_or_zeros(embeddings: Floats | None, tokens: int, hidden: int) -> Floats:
+    """A graph's `vision_embeds` (1, T, d): what is given (T, d), or zeros, which no id takes."""
+    return np.zeros((1, tokens, hidden), np.float32) if embeddings is None else np.ascontiguousarray(embeddings[None])
+
+
+def as_picture_engine(engine: Engine) -> PictureEngine:
+    """Raises InputError for a runtime that takes no pictures in the text."""
+    if not isinstance(engine, PictureEngine):
+        raise InputError("this runtime does not take a model whose pictures stand in the text; open its checkpoint")
+    return engine

@@ -6,7 +6,7 @@ from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
-from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.sampling import whole_number
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified

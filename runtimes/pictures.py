@@ -6,7 +6,6 @@ message and to no other, which `ImageKV.model_id` records.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,40 +13,16 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Engine, Floats
+from himix_edge.runtimes.engine import Floats, PictureEngine
 from himix_edge.text import TextProcessor
 from himix_edge.tiles import Tiles
 
 AT_ONCE = 512  # ids that are read together: attention's scores of thousands would take gigabytes
 
 
-@runtime_checkable
-class PictureEngine(Engine, Protocol):
-    """An engine whose decoder takes embeddings in place of tokens. More shapes: T ids, M tokens of a tile, d wide."""
-
-    def connect(self, features: Floats) -> Floats:
-        """A tile's features (1, N, d_v) -> embeddings (1, M, d)."""
-        ...
-
-    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
-        """As `Engine.step`; an id (T,) that is SLOT stands for its row of `embeddings` (T, d)."""
-        ...
-
-    def kept(self) -> tuple[Floats, Floats]:
-        """Copies of the cache's filled slots: key and value (L, G, n, h)."""
-        ...
-
-
 def picture_model_id(model_id: str, system: str | None) -> str:
     """What an ImageKV is called that was read behind this system message."""
     return f"{model_id}+{hashlib.sha256(system.encode()).hexdigest()[:16]}" if system else model_id
-
-
-def as_picture_engine(engine: Engine) -> PictureEngine:
-    """Raises InputError for a runtime that takes no pictures in the text."""
-    if not isinstance(engine, PictureEngine):
-        raise InputError("this runtime does not take a model whose pictures stand in the text; open its checkpoint")
-    return engine
 
 
 def picture_ids(
@@ -70,6 +45,11 @@ def picture_ids(
         )
     ids[ids == config.images.slot_id] = SLOT
     return ids
+
+
+def connect_pictures(engine: PictureEngine, features: Floats) -> Floats:
+    """Embeddings (slots, d) of what stands in the text for tiles with features (n, N, d_v)."""
+    return np.concatenate([engine.connect(tile[None])[0] for tile in features])
 
 
 def read_pictures(

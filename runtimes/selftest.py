@@ -8,6 +8,7 @@ from himix_edge.preprocess import load_image
 from himix_edge.runtimes.opening import open_session
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
+from himix_edge.tiles import load_tiles
 
 
 def self_test(folder: Path, session: Session | None = None) -> dict[str, str | bool]:
@@ -28,7 +29,11 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
         test = read_manifest(folder).selftest
     assert session.config.vision is not None
     vision = session.config.vision
-    pixels = load_image(folder / test.image, vision.image_size, vision.resample)
+    layout, image = session.config.images, folder / test.image
+    if layout is None:
+        pixels = load_image(image, vision.image_size, vision.resample)
+    else:
+        pixels = load_tiles(image, vision.image_size, layout).pixels
     same_pixels = hashlib.sha256(pixels.tobytes()).hexdigest() == test.pixels_sha256
     limit = len(test.token_ids) + test.ends
     pieces = list(session.generate(test.prompt, folder / test.image, max_new_tokens=limit, temperature=0))

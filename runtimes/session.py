@@ -17,9 +17,9 @@ from himix_edge.bundle import GenerationDefaults
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.preprocess import ImageSource, is_image, load_image
-from himix_edge.runtimes.engine import Engine, Floats
+from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
-from himix_edge.runtimes.pictures import as_picture_engine, picture_ids, picture_model_id, read_pictures
+from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
 from himix_edge.runtimes.sampling import Sampler, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
@@ -226,11 +226,10 @@ class Session:
         engine = as_picture_engine(self.engine)
         ids = picture_ids(self.text, self.config, pictures, system, self.capacity)
         with self.lock:
-            features = [engine.encode(tile[None]) for picture in pictures for tile in picture.pixels]
+            features = np.concatenate([engine.encode(tile[None]) for picture in pictures for tile in picture.pixels])
             stats.vision_encoder += clock.lap()
-            tokens = np.concatenate([engine.connect(tile)[0] for tile in features])
             self.owner = None  # the cache is used to read the pictures
-            key, value = read_pictures(engine, self.config, ids, tokens)
+            key, value = read_pictures(engine, self.config, ids, connect_pictures(engine, features))
             stats.vision_injector += clock.lap()
         return ImageKV(key, value, picture_model_id(self.model_id, system), key.shape[2])
 

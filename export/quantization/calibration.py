@@ -26,11 +26,22 @@ TABLE_DAMPING = 0.1  # a tied table is looked up as well as multiplied: closer t
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens (T,) of one conversation, and the image's keys and values by layer ((1, G, N, h) each), if it has one."""
+    """Tokens (T,) of one conversation, and the image's keys and values by layer ((1, G, N, h) each), if it has one.
+
+    Where pictures stand in the text an id may be SLOT: the row of `embeddings` (T, d) stands there.
+    """
 
     ids: Tensor
     image: list[tuple[Tensor, Tensor] | None]
     position: int
+    embeddings: Tensor | None = None
+
+    def embedded(self, table: Tensor) -> Tensor:
+        """What the first layer gets, (1, T, d), with the embeddings of tokens in `table` (V, d)."""
+        found = F.embedding(self.ids.clamp(min=0), table)
+        return (
+            found[None] if self.embeddings is None else torch.where(self.ids[:, None] < 0, self.embeddings, found)[None]
+        )
 
 
 @dataclass
@@ -68,7 +79,7 @@ def calibrate(
     """
     decoder = config.decoder
     table = weights["model.embed_tokens.weight"].read().float()
-    states = [F.embedding(passage.ids, table)[None] for passage in passages]
+    states = [passage.embedded(table) for passage in passages]
     done: dict[str, QuantizedTensor] = {}
     for i in range(decoder.num_hidden_layers):
         report(i)

@@ -1,5 +1,6 @@
 """How a picture of any shape becomes square tiles for the tower, and which token stands for their features."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -42,6 +43,12 @@ class ImageLayout:
     thumbnail: bool = True
     color: tuple[Byte, Byte, Byte] = (0, 0, 0)
     __pydantic_config__ = STRICT
+
+    def most_tiles_of_one(self, side: int) -> int:
+        """How many tiles, `side` pixels each, one picture becomes at most; the whole picture counts as one."""
+        if self.strategy == "rows" and self.split:
+            return math.ceil(self.longest / side) ** 2 + 1
+        return self.most_tiles + self.thumbnail if self.strategy == "grid" else 1
 
     def __post_init__(self) -> None:
         if self.least_tiles > self.most_tiles:

@@ -15,6 +15,7 @@ from himix_edge.config.vision import STRICT, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.reading import refuse_absurd, validated
 
+TAG_TOKENS = 16  # around a tile, at most
 MAX_PARAMETERS = 1 << 40  # a thousand times more than the largest model that is published
 
 
@@ -133,12 +134,19 @@ class ModelConfig:
         """How many of the decoder's tokens come from one image or tile."""
         return self.connector.tokens(self.features)
 
+    @property
+    def picture_slots(self) -> int:
+        """About the most cache slots that one picture takes in the text, tags included; 0: none stands in it."""
+        if self.images is None or self.vision is None:
+            return 0
+        return self.images.most_tiles_of_one(self.vision.image_size) * (self.tile_tokens + TAG_TOKENS)
+
     def refuse_pictures_in_text(self, what: str) -> None:
         """Raises InputError if pictures stand in this model's text, which `what` does not take."""
         if self.images is not None:
             raise InputError(
                 f"{what} does not take a model whose pictures are tiles in its text (SmolVLM, LLaVA, InternVL) yet; "
-                "himix run and himix eval do, in PyTorch"
+                "himix run, eval and export do"
             )
 
     def first_text_position(self, vision_tokens: int) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Array, Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the Neural Engine
 PREFILL = 64  # tokens that the decoder's prefill function takes at once
 STATES = ("key_cache", "value_cache")
+OUTPUTS = ("vision_key", "vision_value", "vision_embeds")  # of the injector: the first two, or the last
 ROLES = ("vision_encoder", "vision_injector", "decoder")
 
 
@@ -40,12 +41,23 @@ class CoreMlEngine:
                 )
         self._shape, self._used, self._position = shape, 0, 0
         self._prefill = min(PREFILL, slots)
+        self._embeds, self._hidden = config.images is not None, decoder.hidden_size
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         return self._models.encode(pixels)
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
-        return self._models.inject(features)
+        key, value = self._models.inject(features)
+        return key, value
+
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        return self._models.inject(features)[0]
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        key, value = (self._models.read_state(name)[:, :, : self._used].astype(np.float32) for name in STATES)
+        return key, value
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._used, self._position = key.shape[2], position
@@ -56,7 +68,7 @@ class CoreMlEngine:
                     cache[layer, :, : self._used] = tensor[row]
             self._models.write_state(name, cache)
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         logits = np.empty(0, np.float32)
         while len(token_ids):
             fits = len(token_ids) > 1 and self._used + self._prefill <= self._shape[2]
@@ -64,7 +76,13 @@ class CoreMlEngine:
             padded = np.zeros((1, self._prefill if fits else 1), np.int32)
             padded[0, : len(chunk)] = chunk
             numbers = {"start": self._used, "position": self._position, "last": len(chunk) - 1}
-            inputs = {"input_ids": padded, **{name: np.array([n], np.int32) for name, n in numbers.items()}}
+            inputs: dict[str, Array] = {name: np.array([n], np.int32) for name, n in numbers.items()}
+            inputs["input_ids"] = padded
+            if self._embeds:
+                inputs["vision_embeds"] = rows = np.zeros((1, padded.shape[1], self._hidden), np.float32)
+                if embeddings is not None:
+                    rows[0, : len(chunk)] = embeddings[: len(chunk)]
+                    embeddings = embeddings[len(chunk) :]
             logits = self._models.decode("prefill" if fits else "decode", inputs)
             self._used += len(chunk)
             self._position += len(chunk)
@@ -100,16 +118,19 @@ class _Interpreted:
         image = self._torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
         return self._encoder.run({"image": image}, {})["vision_features"].float().numpy()
 
-    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+    def inject(self, features: Floats) -> list[Floats]:
         given = {"vision_features": self._torch.from_numpy(np.ascontiguousarray(features))}
         made = self._injector.run(given, {})
-        return made["vision_key"].float().numpy(), made["vision_value"].float().numpy()
+        return [made[name].float().numpy() for name in OUTPUTS if name in made]
+
+    def read_state(self, name: str) -> Floats:
+        return self._states[name].float().numpy()
 
     def write_state(self, name: str, cache: Floats) -> None:
         dtype = self._functions["decode"].state_dtypes()[name]
         self._states[name] = self._torch.from_numpy(cache).to(dtype)
 
-    def decode(self, function: str, inputs: dict[str, NDArray[np.int32]]) -> Floats:
+    def decode(self, function: str, inputs: dict[str, Array]) -> Floats:
         given = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
         logits: Floats = self._functions[function].run(given, self._states)["logits"][0].float().numpy()
         return logits
@@ -136,14 +157,18 @@ class _Apple:
         features: Floats = self._encoder.predict({"image": Image.fromarray(pixels[0])})["vision_features"]
         return features
 
-    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+    def inject(self, features: Floats) -> list[Floats]:
         made = self._injector.predict({"vision_features": features})
-        return made["vision_key"], made["vision_value"]
+        return [made[name] for name in OUTPUTS if name in made]
+
+    def read_state(self, name: str) -> Floats:
+        state: Floats = self._state.read_state(name)
+        return state
 
     def write_state(self, name: str, cache: Floats) -> None:
         self._state.write_state(name, cache)
 
-    def decode(self, function: str, inputs: dict[str, NDArray[np.int32]]) -> Floats:
+    def decode(self, function: str, inputs: dict[str, Array]) -> Floats:
         logits: Floats = self._functions[function].predict(inputs, self._state)["logits"][0]
         return logits
 

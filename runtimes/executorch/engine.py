@@ -13,29 +13,32 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Array, Floats
+from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
 
 if TYPE_CHECKING:
     from executorch.runtime import Method
 
 METHODS = ("vision_encoder", "vision_injector", "start", "decoder")
+KEPT = "kept"  # of a model whose pictures stand in the text
 
 
 class ExecuTorchEngine:
     """See `Engine`."""
 
-    def __init__(self, path: Path, capacity: int):
-        self.capacity = capacity
+    def __init__(self, path: Path, config: ModelConfig, capacity: int):
+        self.capacity, self._hidden = capacity, config.decoder.hidden_size
+        self._embeds = config.images is not None
         import torch
 
         with _without_chatter():
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
             from executorch.runtime import Runtime
         self._torch = torch
+        names = (*METHODS, KEPT) if self._embeds else METHODS
         try:
             with _without_chatter():
                 self._program = Runtime.get().load_program(path)
-                self._methods: dict[str, Method] = {name: self._program.load_method(name) for name in METHODS}
+                self._methods: dict[str, Method] = {name: self._program.load_method(name) for name in names}
         except Exception as error:  # ExecuTorch raises RuntimeError and its own kinds
             raise InputError(f"{path}: ExecuTorch cannot load it: {[*str(error).splitlines(), ''][0]}") from None
         missing = [name for name, method in self._methods.items() if method is None]
@@ -50,15 +53,25 @@ class ExecuTorchEngine:
         key, value = self._run("vision_injector", features)
         return key, value
 
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        return self._run("vision_injector", features)[0]
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        key, value = self._run(KEPT, np.arange(self._used, dtype=np.int64))
+        return key, value
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._used, self._position = key.shape[2], position
         if self._used:
             self._run("start", key, value)
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         count = len(token_ids)
         positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
-        logits = self._run("decoder", token_ids[None], np.array([self._used], np.int64), positions)[0][0]
+        embeds = [given_or_zeros(embeddings, count, self._hidden)] if self._embeds else []
+        logits = self._run("decoder", token_ids[None], np.array([self._used], np.int64), positions, *embeds)[0][0]
         self._used += count
         self._position += count
         return logits
@@ -113,7 +126,7 @@ def load(
     Raises InputError if ExecuTorch refuses the file. `threads` is ignored: the Python runtime takes
     all cores.
     """
-    return ExecuTorchEngine(files["decoder"], capacity)
+    return ExecuTorchEngine(files["decoder"], config, capacity)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -37,8 +37,9 @@ class OnnxEngine:
         self._encoder, self._injector, self._decoder = (
             open_graph(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
         )
-        self._vision_rows = config.vision_rows
+        self._vision_rows, self._embeds = config.vision_rows, config.images is not None
         decoder = config.decoder
+        self._hidden = decoder.hidden_size
         layers, heads, head_dim = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
         self._check(files["decoder"], layers, [1, heads, capacity, head_dim], [1, decoder.vocab_size])
         self._cache = np.zeros((2, layers, heads, capacity, head_dim), np.float32)
@@ -73,6 +74,15 @@ class OnnxEngine:
         key, value = self._injector.run(None, {"vision_features": features})
         return key, value
 
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        embeddings: Floats = self._injector.run(None, {"vision_features": features})[0]
+        return embeddings
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        return self._cache[0, :, :, : self._length].copy(), self._cache[1, :, :, : self._length].copy()
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._length, self._position = key.shape[2], position
         for layer, row in enumerate(self._vision_rows):
@@ -80,17 +90,19 @@ class OnnxEngine:
                 self._cache[0, layer, :, : self._length] = key[row]
                 self._cache[1, layer, :, : self._length] = value[row]
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         count = len(token_ids)
         positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
         self._length += count
         self._position += count
-        inputs = {
+        inputs: dict[str, Array] = {
             "input_ids": token_ids[None],
             "position_ids": positions,
             "seqlens_k": np.array([self._length - 1], np.int32),
             "total_sequence_length": np.array(self._length, np.int32),
         }
+        if self._embeds:
+            inputs["vision_embeds"] = given_or_zeros(embeddings, count, self._hidden)
         for name, array in inputs.items():
             self._binding.bind_cpu_input(name, array)
         self._decoder.run_with_iobinding(self._binding)

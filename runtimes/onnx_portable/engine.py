@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Array, Floats
+from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
 from himix_edge.runtimes.onnx.engine import open_graph
 
 
@@ -27,6 +27,7 @@ class OnnxPortableEngine:
         layers = range(config.decoder.num_hidden_layers)
         if self._names != [f"past_key_values.{layer}.{kind}" for layer in layers for kind in ("key", "value")]:
             raise InputError(f"{files['decoder']}: its cache's inputs are not those of the manifest's model")
+        self._embeds = config.images is not None
         self._cache: list[Array] = []
         self._position = 0
 
@@ -38,6 +39,15 @@ class OnnxPortableEngine:
         key, value = self._injector.run(None, {"vision_features": features})
         return key, value
 
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        embeddings: Floats = self._injector.run(None, {"vision_features": features})[0]
+        return embeddings
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        return np.concatenate(self._cache[::2]), np.concatenate(self._cache[1::2])
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._position = position
         nothing = np.zeros((1, self._decoder_config.num_key_value_heads, 0, self._decoder_config.head_dim), np.float32)
@@ -46,11 +56,13 @@ class OnnxPortableEngine:
             empty = row is None or not key.shape[2]
             self._cache += [nothing if empty else np.ascontiguousarray(tensor[row][None]) for tensor in (key, value)]
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         count = len(token_ids)
         positions = np.arange(self._position, self._position + count, dtype=np.int64)[None]
         self._position += count
-        inputs = {"input_ids": token_ids[None], "position_ids": positions}
+        inputs: dict[str, Array] = {"input_ids": token_ids[None], "position_ids": positions}
+        if self._embeds:
+            inputs["vision_embeds"] = given_or_zeros(embeddings, count, self._decoder_config.hidden_size)
         logits, *self._cache = self._decoder.run(None, inputs | dict(zip(self._names, self._cache, strict=True)))
         last: Floats = logits[0]
         return last

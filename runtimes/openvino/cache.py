@@ -38,6 +38,14 @@ class Cache(Protocol):
         """
         ...
 
+    def embeddings(self, rows: Floats) -> Floats:
+        """The decoder's `vision_embeds` of rows (1, T, d)."""
+        ...
+
+    def kept(self, filled: int) -> tuple[Floats, Floats]:
+        """Copies of the first `filled` slots: key and value (L, G, n, h)."""
+        ...
+
 
 def paged(graph: "Model", plain: Collection[int]) -> "Model":
     """A stateful decoder, changed in place: its states are inputs key_cache.I and value_cache.I.
@@ -75,6 +83,7 @@ class PagedCache:
         import openvino
 
         self._rows, decoder = config.vision_rows, config.decoder
+        self._heads, self._size = decoder.num_key_value_heads, decoder.head_dim
         caches = {name: port for port in compiled.inputs for name in port.names if "_cache." in name}
         self._plain = any(PLAIN in port.names for port in compiled.inputs)
         self._layers: list[list[Tensor]] = []  # of each layer keys and values (blocks, G, slots of a block, h)
@@ -118,6 +127,20 @@ class PagedCache:
         positions = np.arange(position, position + new, dtype=np.int64)
         return arrays | {"input_ids": token_ids, "position_ids": positions, "block_indices": self._indices[:used]}
 
+    def embeddings(self, rows: Floats) -> Floats:
+        return rows.transpose(1, 0, 2)  # paged attention has all tokens on the first axis
+
+    def kept(self, filled: int) -> tuple[Floats, Floats]:
+        blocks = -(-filled // self._block)
+        key, value = (
+            np.stack([
+                tensors[kind].data[:blocks].transpose(1, 0, 2, 3).reshape(self._heads, -1, self._size)[:, :filled]
+                for tensors in self._layers
+            ])
+            for kind in range(2)
+        )  # fmt: skip
+        return key, value
+
 
 class StateCache:
     """See `Cache`: the states of a stateful decoder, which grow by what they are given."""
@@ -147,3 +170,14 @@ class StateCache:
         return {
             "input_ids": token_ids[None], "position_ids": positions[None], "beam_idx": np.zeros(1, np.int32),
         }  # fmt: skip
+
+    def embeddings(self, rows: Floats) -> Floats:
+        return rows
+
+    def kept(self, filled: int) -> tuple[Floats, Floats]:
+        layers = range(len(self._rows))
+        key, value = (
+            np.concatenate([np.array(self._states[layer, is_value].state.data) for layer in layers])
+            for is_value in (False, True)
+        )
+        return key, value

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats
+from himix_edge.runtimes.engine import Floats, given_or_zeros
 from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
 
@@ -55,6 +55,7 @@ class OpenVinoEngine:
             if self.layer_types["PagedAttention"]
             else StateCache(self._request, config, where)
         )
+        self._embeds, self._hidden = config.images is not None, config.decoder.hidden_size
         self._used = self._position = 0
 
     @property
@@ -71,12 +72,24 @@ class OpenVinoEngine:
         result = self._injector({"vision_features": features})
         return result["vision_key"].copy(), result["vision_value"].copy()
 
+    def connect(self, features: Floats) -> Floats:
+        """See `PictureEngine`."""
+        embeddings: Floats = self._injector({"vision_features": features})["vision_embeds"].copy()
+        return embeddings
+
+    def kept(self) -> tuple[Floats, Floats]:
+        """See `PictureEngine`."""
+        return self._cache.kept(self._used)
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._used, self._position = key.shape[2], position
         self._cache.fill(key, value)
 
-    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+    def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         inputs = self._cache.inputs(token_ids, self._used, self._position)
+        if self._embeds:
+            rows = given_or_zeros(embeddings, len(token_ids), self._hidden)
+            inputs["vision_embeds"] = self._cache.embeddings(rows)
         self._used += len(token_ids)
         self._position += len(token_ids)
         logits: Floats = self._request.infer(inputs)["logits"][0].copy()

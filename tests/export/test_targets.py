@@ -22,8 +22,8 @@ from himix_edge.export.targets import find_target, find_targets, target_names
 from himix_edge.export.targets.executorch import weights as executorch_weights
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_bundle, open_checkpoint
-from himix_edge.runtimes.engine import load_engine
 from himix_edge.runtimes.executorch import engine as executorch_engine
+from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
 from himix_edge.runtimes.registry import all_runtimes, find_runtime
 from himix_edge.runtimes.verifying import open_verified
@@ -164,7 +164,7 @@ from pathlib import Path
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.executorch import engine as executorch_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
-from himix_edge.runtimes.engine import load_engine
+from himix_edge.runtimes.loading import load_engine
 faulthandler.enable()
 for _ in range(2):
     open_bundle(Path(sys.argv[1]))

@@ -51,7 +51,7 @@ FILES = {
         from himix_edge.export.quantization.tensors import QuantizedTensor
         from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
         from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
-        from himix_edge.runtimes.engine import load_engine
+        from himix_edge.runtimes.loading import load_engine
 
         ROLES = ("vision_encoder", "vision_injector", "decoder")
 

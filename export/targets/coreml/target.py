@@ -18,10 +18,12 @@ from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
 from himix_edge.export.graphs import (
+    Embedding,
     RotaryTable,
     Swapped,
     VisionInjector,
     decompose_gelu,
+    injector_outputs,
     quiet,
     release_memory,
     replace_module,
@@ -86,7 +88,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """input_ids (1, T), start, position, last (1,), all int32 -> logits (1, V) of token `last`.
+    """input_ids (1, T), start, position, last (1,), all int32, and where pictures stand in the text vision_embeds
+    (1, T, d) -> logits (1, V) of token `last`.
 
     `start` slots of the cache are filled, the first token has rotary position `position`. State: key_cache and
     value_cache (L, G, C, h).
@@ -107,7 +110,9 @@ class Decoder(nn.Module):
             shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
             self.register_buffer(name, torch.zeros(shape))
 
-    def forward(self, input_ids: Tensor, start: Tensor, position: Tensor, last: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, start: Tensor, position: Tensor, last: Tensor, vision_embeds: Tensor | None = None
+    ) -> Tensor:
         steps = torch.arange(input_ids.shape[1], dtype=torch.int32)
         cos, sin = self.rotary((position + steps)[None])
         # HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled
@@ -126,7 +131,8 @@ class Decoder(nn.Module):
             )  # fmt: skip
             return F.scaled_dot_product_attention(query, key, value, attn_mask=masks[plain])
 
-        x = run_layers(self.stack, F.embedding(input_ids, self.table), cos, sin, attend)
+        x = Embedding(lambda ids: F.embedding(ids, self.table))(input_ids, vision_embeds)
+        x = run_layers(self.stack, x, cos, sin, attend)
         self.key_cache.copy_(caches[0])
         self.value_cache.copy_(caches[1])
         head = self.table if self.lm_head is None else self.lm_head
@@ -213,7 +219,7 @@ def _injector(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
     assert config.vision is not None
     features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
     injector = VisionInjector(_swap(share_weights(model.reference)))
-    package = _convert(injector, (features,), None, ["vision_key", "vision_value"], half)
+    package = _convert(injector, (features,), None, injector_outputs(config), half)
     return _save(package, folder / "vision_injector.mlpackage")
 
 
@@ -222,12 +228,14 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
 
     slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
     decoder = Decoder(_swap(share_weights(model.reference)), slots)
+    images, hidden = model.reference.config.images, model.reference.config.decoder.hidden_size
     functions = coremltools.utils.MultiFunctionDescriptor()
     parts = []
     for name, tokens in (("prefill", min(PREFILL, slots)), ("decode", 1)):
         arguments = (
             torch.zeros(1, tokens, dtype=torch.int32),
             *(torch.tensor([n], dtype=torch.int32) for n in (2, 1, 0)),
+            *((torch.zeros(1, tokens, hidden),) if images else ()),
         )
         part = folder / f".{name}.mlpackage"
         _convert(decoder, arguments, None, ["logits"], half).save(str(part))

@@ -1,5 +1,7 @@
 """ExecuTorch: one program with four methods on XNNPACK; `start` and `decoder` share the KV cache.
 
+Where pictures stand in the text, a fifth method, `kept`, gives the cache's slots to keep.
+
 Quantized linears compute with int8 activations, there is no other kernel: XNNPACK's partitioner silently drops the
 scale of a weight-only linear. So the exact check compares with PyTorch emulating those activations (torchao), and a
 bundle with quantized weights and float activations is refused. How weights are laid out: targets.executorch.weights.
@@ -20,7 +22,15 @@ from torch.types import Number
 from himix_edge.bundle import Bundle
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.export.graphs import RotaryTable, VisionInjector, decompose_gelu, quiet, share_weights, swap_linears
+from himix_edge.export.graphs import (
+    Embedding,
+    RotaryTable,
+    VisionInjector,
+    decompose_gelu,
+    quiet,
+    share_weights,
+    swap_linears,
+)
 from himix_edge.export.quantization.tensors import QuantizedEmbedding, QuantizedLinear, QuantizedModel, QuantizedTensor
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.executorch.passes import needed_passes_only
@@ -39,7 +49,8 @@ from himix_edge.export.targets.executorch.weights import (
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerance, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import DecoderLayer, RMSNorm
-from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.loading import load_engine
 
 
 class Cache(nn.Module):
@@ -67,6 +78,24 @@ class Start(nn.Module):
                 for stored, new in zip(self.cache.layer(i), (vision_key, vision_value), strict=True):
                     torch.ops.llama.update_cache(new[row : row + 1].transpose(1, 2).contiguous(), stored, 0)
         return torch.zeros(1)
+
+
+class Kept(nn.Module):
+    """slots (n,) int64, 0..n-1 -> key and value (L, G, n, h) of those slots of the cache."""
+
+    def __init__(self, cache: Cache, layers: int):
+        super().__init__()
+        self.cache, self.count = cache, layers
+
+    def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        layers = [self.cache.layer(i) for i in range(self.count)]
+        for stored in (stored for layer in layers for stored in layer):
+            # a method that only reads a cache would get a constant of its own
+            torch.ops.llama.update_cache(stored[:, :1].clone(), stored, 0)
+        key, value = (
+            torch.cat([stored.index_select(1, slots) for stored in kind]) for kind in zip(*layers, strict=True)
+        )
+        return key.transpose(1, 2), value.transpose(1, 2)
 
 
 class Norm(nn.Module):
@@ -142,7 +171,8 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """input_ids, position_ids (1, T), start_pos (1,), int64 -> logits (1, V) of the last token.
 
-    `start_pos` slots of the cache are filled; position_ids are rotary positions.
+    `start_pos` slots of the cache are filled; position_ids are rotary positions. Where pictures stand in the text there
+    is vision_embeds (1, T, d) too.
     """
 
     def __init__(self, model: VisionLanguageModel, cache: Cache):
@@ -156,15 +186,17 @@ class Decoder(nn.Module):
         self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
         self.head = tied_head(table, config) if tied else int8_if_quantized(model.lm_head, config)
         pieces = pieces_of(table.quantized, table.name, config) if tied and quantized else 1
-        self.embedding = PackedEmbedding(table.quantized, pieces) if quantized else table
+        self.embedding = Embedding(PackedEmbedding(table.quantized, pieces) if quantized else table)
         self.plain = config.layers_without_image
 
-    def forward(self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, start_pos: Tensor, position_ids: Tensor, vision_embeds: Tensor | None = None
+    ) -> Tensor:
         halves = (table.transpose(1, 2) for table in self.table(position_ids))  # (1, T, 1, h/2)
         cos, sin = (torch.cat([half, half], dim=3) for half in halves)
         # HiMix's text counts from 0 behind the image, so a layer without the image has as many slots filled
         filled = {False: start_pos[0].item()} | ({True: position_ids[0, 0].item()} if self.plain else {})
-        x = self.embedding(input_ids)
+        x = self.embedding(input_ids, vision_embeds)
         for i, layer in enumerate(self.layers):
             query, key, value = (
                 made.unflatten(2, (-1, self.head_dim)) for made in layer.qkv(layer.before_attention(x))
@@ -279,12 +311,16 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, ExportedProgram]:
     slots = {2: torch.export.Dim("slots", min=1, max=capacity - 1)}
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
+    embeds = (torch.zeros(1, 3, decoder.hidden_size),) if config.images else ()
     methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], tuple[object, ...] | None]] = {
         "vision_encoder": (decompose_gelu(tower), (image,), None),
         "vision_injector": (Injector(share_weights(model.reference)), (features,), None),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),
-        "decoder": (Decoder(own, cache), text, (time, None, time)),
+        "decoder": (Decoder(own, cache), (*text, *embeds), (time, None, time, *(time for _ in embeds))),
     }
+    if config.images is not None:
+        filled = {0: torch.export.Dim("filled", min=1, max=capacity - 1)}
+        methods["kept"] = (Kept(cache, decoder.num_hidden_layers), (torch.arange(5),), (filled,))
     return {
         name: torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic, strict=True)
         for name, (module, arguments, dynamic) in methods.items()

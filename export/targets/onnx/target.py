@@ -16,7 +16,16 @@ from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
 from himix_edge.config import DecoderConfig
-from himix_edge.export.graphs import Swapped, VisionInjector, quiet, replace_module, share_weights, swap_linears
+from himix_edge.export.graphs import (
+    Embedding,
+    Swapped,
+    VisionInjector,
+    injector_outputs,
+    quiet,
+    replace_module,
+    share_weights,
+    swap_linears,
+)
 from himix_edge.export.quantization.tensors import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -33,7 +42,8 @@ from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import Attention, DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
-from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.loading import load_engine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -156,12 +166,13 @@ class Injector(VisionInjector):
 
 
 class Decoder(nn.Module):
-    """input_ids, position_ids (1, T) int64; seqlens_k (1,) and total_sequence_length () int32; K/V (1, G, C, h)
-    -> logits (1, V) of the last position, present K/V in the same buffers."""
+    """input_ids, position_ids (1, T) int64; seqlens_k (1,) and total_sequence_length () int32; K/V (1, G, C, h);
+    where pictures stand in the text vision_embeds (1, T, d) -> logits (1, V) of the last position, present K/V in the
+    same buffers."""
 
     def __init__(self, embedding: nn.Module, stack: FusedStack, head: nn.Module):
         super().__init__()
-        self.embedding, self.stack, self.head = embedding, stack, head
+        self.embedding, self.stack, self.head = Embedding(embedding), stack, head
 
     def forward(
         self,
@@ -170,8 +181,10 @@ class Decoder(nn.Module):
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
         past: list[Tensor],
+        vision_embeds: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        x, present = self.stack(self.embedding(input_ids), position_ids, seqlens_k, total_sequence_length, past)
+        x = self.embedding(input_ids, vision_embeds)
+        x, present = self.stack(x, position_ids, seqlens_k, total_sequence_length, past)
         return (self.head(self.stack.norm(x[:, -1])), *present)
 
 
@@ -291,14 +304,16 @@ class OnnxTarget:
         config = model.reference.config
         assert config.vision is not None
         own = share_weights(model.reference)
-        if config.architecture == "himix":
-            injector: nn.Module = Injector(own, options)
+        if config.images is not None:
+            injector: nn.Module = _swap_int8(own.get_submodule("connector"), options)
+        elif config.architecture == "himix":
+            injector = Injector(own, options)
         else:
             _swap_int8(own, options)
             stack = FusedStack(own.model, options.capacity)
             injector = VanillaInjector(own.get_submodule("connector"), stack, config.vision.num_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
-        names = ["vision_key", "vision_value"]
+        names = injector_outputs(config)
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
 
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
@@ -315,10 +330,12 @@ class OnnxTarget:
         # every input a tensor of its own: torch.export takes one tensor passed twice for one input
         tokens, positions = torch.zeros(1, 3, dtype=torch.int64), torch.arange(3)[None]
         last, total = torch.tensor([2], dtype=torch.int32), torch.tensor(3, dtype=torch.int32)
-        arguments = (tokens, positions, last, total, [torch.zeros(cache) for _ in past])
         time = {1: torch.export.Dim("sequence_length")}
-        dynamic = (time, time, None, None, [None] * len(past))
+        embeds = [torch.zeros(1, 3, config.hidden_size)] if model.reference.config.images else []
+        arguments = (tokens, positions, last, total, [torch.zeros(cache) for _ in past], *embeds)
+        dynamic = (time, time, None, None, [None] * len(past), *(time for _ in embeds))
         inputs = ["input_ids", "position_ids", "seqlens_k", "total_sequence_length", *past]
+        inputs += ["vision_embeds" for _ in embeds]
         return _export(decoder, arguments, inputs, ["logits", *present], dynamic, folder / "decoder.onnx")
 
 

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from himix_edge.bundle import Bundle
 from himix_edge.errors import GateRefused
 from himix_edge.export.graphs import (
+    Embedding,
     RotaryTable,
     VisionInjector,
     causal_mask,
+    injector_outputs,
     quiet,
     run_layers,
     share_weights,
@@ -27,7 +29,8 @@ from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedMod
 from himix_edge.export.target import ExportOptions
 from himix_edge.export.targets.onnx.target import OPSET, OnnxTarget
 from himix_edge.model import VisionLanguageModel
-from himix_edge.runtimes.engine import Engine, load_engine
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.loading import load_engine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,7 +78,8 @@ class DequantizedLinear(nn.Module):
 
 
 class Decoder(nn.Module):
-    """input_ids, position_ids (1, T) int64; past K/V (1, G, P, h) -> logits (1, V) of the last position, grown K/V."""
+    """input_ids, position_ids (1, T) int64; past K/V (1, G, P, h); where pictures stand in the text vision_embeds
+    (1, T, d) -> logits (1, V) of the last position, grown K/V."""
 
     def __init__(self, model: VisionLanguageModel, capacity: int):
         super().__init__()
@@ -87,7 +91,9 @@ class Decoder(nn.Module):
         self.first_injected = model.config.injected_layers[0]
         self.plain = model.config.layers_without_image
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, past: list[Tensor], vision_embeds: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         cos, sin = self.rotary(position_ids)
         table = self.table.weight if self.stored is None else self.stored()
         present: list[Tensor] = []
@@ -102,7 +108,8 @@ class Decoder(nn.Module):
             present.extend(grown)
             return attended
 
-        x = run_layers(self.stack, F.embedding(input_ids, table), cos, sin, attend)
+        x = Embedding(lambda ids: F.embedding(ids, table))(input_ids, vision_embeds)
+        x = run_layers(self.stack, x, cos, sin, attend)
         x = self.stack.norm(x[:, -1])
         logits = x @ table.transpose(0, 1) if self.head is None else self.head(x)
         return (logits, *present)
@@ -160,7 +167,7 @@ class OnnxPortableTarget(OnnxTarget):
         assert config.vision is not None
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         injector = VisionInjector(swap_linears(share_weights(model.reference), DequantizedLinear))
-        names = ["vision_key", "vision_value"]
+        names = injector_outputs(config)
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
 
     def _portable_decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
@@ -171,12 +178,14 @@ class OnnxPortableTarget(OnnxTarget):
         time, image_past, text_past = (torch.export.Dim(n) for n in ("sequence_length", "past", "text_past"))
         slots = [4 if rows[i // 2] is None else 5 for i in range(len(past))]
         heads, size = config.num_key_value_heads, config.head_dim
+        embeds = [torch.zeros(1, 3, config.hidden_size)] if model.reference.config.images else []
         arguments = (
-            torch.zeros(1, 3, dtype=torch.int64), torch.arange(3)[None], [torch.zeros(1, heads, n, size) for n in slots]
+            torch.zeros(1, 3, dtype=torch.int64), torch.arange(3)[None],
+            [torch.zeros(1, heads, n, size) for n in slots], *embeds,
         )  # fmt: skip
         cache = [{2: text_past if n == 4 else image_past} for n in slots]
-        names = ["input_ids", "position_ids", *past]
-        dynamic = ({1: time}, {1: time}, cache)
+        names = ["input_ids", "position_ids", *past, *("vision_embeds" for _ in embeds)]
+        dynamic = ({1: time}, {1: time}, cache, *({1: time} for _ in embeds))
         return _export(decoder, arguments, names, ["logits", *present], dynamic, folder / "decoder.onnx")
 
 

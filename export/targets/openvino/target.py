@@ -18,10 +18,12 @@ from torch.nn import functional as F
 from himix_edge.bundle import Bundle
 from himix_edge.errors import GateRefused
 from himix_edge.export.graphs import (
+    Embedding,
     RotaryTable,
     Swapped,
     VisionInjector,
     causal_mask,
+    injector_outputs,
     keep_injection,
     quiet,
     run_layers,
@@ -88,8 +90,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h) -> logits (1, V) of the
-    last position of the last sequence and the grown K/V. OpenVINO knows the cache only where `beam_idx` gathers it.
+    """input_ids, position_ids (B, T) int64; beam_idx (B,) int32; past K/V (B, G, P, h); where pictures stand in the
+    text vision_embeds (B, T, d) -> logits (1, V) of the last position of the last sequence and the grown K/V.
+    OpenVINO knows the cache only where `beam_idx` gathers it.
 
     Paged attention has the tokens of all sequences on one axis, hence the logits of one only."""
 
@@ -103,7 +106,12 @@ class Decoder(nn.Module):
         self.plain = model.config.layers_without_image
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, beam_idx: Tensor, past: list[Tensor]
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        beam_idx: Tensor,
+        past: list[Tensor],
+        vision_embeds: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         new = input_ids.shape[1]
         cos, sin = (torch.cat([half, half], dim=-1) for half in self.rotary(position_ids))
@@ -120,7 +128,8 @@ class Decoder(nn.Module):
             mask = masks[i in self.plain]
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
-        x = run_layers(self.stack, F.embedding(input_ids, self.table()), cos, sin, attend, rotate)
+        x = Embedding(lambda ids: F.embedding(ids, self.table()))(input_ids, vision_embeds)
+        x = run_layers(self.stack, x, cos, sin, attend, rotate)
         return (F.linear(self.stack.norm(x.flatten(0, 1)[-1:]), self.head()), *present)
 
 
@@ -183,7 +192,7 @@ class OpenVinoTarget:
         assert config.vision is not None
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         injector = VisionInjector(_swap(keep_injection(share_weights(model.reference))))
-        names = ["vision_key", "vision_value"]
+        names = injector_outputs(config)
         graph = _convert(injector, (features,), None, ["vision_features"], names, model)
         return _save(graph, folder / "vision_injector.xml")
 
@@ -204,8 +213,12 @@ class OpenVinoTarget:
             [torch.zeros(2, heads, n, size) for n in slots],
         )  # fmt: skip
         cache = [{0: batch, 2: text_past if n == 4 else image_past} for n in slots]
-        dynamic = ({0: batch, 1: time}, {0: batch, 1: time}, {0: batch}, cache)
+        tokens = {0: batch, 1: time}
+        dynamic: tuple[object, ...] = (tokens, tokens, {0: batch}, cache)
         names = ["input_ids", "position_ids", "beam_idx", *past]
+        if model.reference.config.images is not None:
+            arguments, dynamic = (*arguments, torch.zeros(2, 3, config.hidden_size)), (*dynamic, tokens)
+            names.append("vision_embeds")
         graph = _convert(module, arguments, dynamic, names, ["logits", *present], model)
         graph.reshape({name: openvino.PartialShape([-1, heads, -1, size]) for name in past})
         apply_make_stateful_transformation(graph, dict(zip(past, present, strict=True)))

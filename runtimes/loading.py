@@ -1,0 +1,61 @@
+"""Opening a bundle's graphs in the runtime of its target."""
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from himix_edge.bundle import Bundle, cache_bytes
+from himix_edge.errors import InputError
+from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
+from himix_edge.runtimes.engine import Engine
+from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
+
+
+def load_engine(
+    bundle: Bundle,
+    threads: int | None = None,
+    role_files: dict[str, Path] | None = None,
+    activations: str | None = None,
+) -> Engine:
+    """Open a bundle's graphs in the runtime of its target.
+
+    Args:
+        bundle: a verified bundle.
+        threads: CPU threads; None leaves the choice to the runtime.
+        role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
+        activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
+
+    Raises:
+        InputError: this installation has no runtime for the bundle's target, the runtime refuses a file, a graph is
+            not what the manifest says, a file changed while it was being opened, or the cache is larger than memory.
+        BackendMissing: the runtime's package is not installed.
+    """
+    target = bundle.manifest.target
+    if target not in runtime_names():
+        raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
+    runtime = find_runtime(target)
+    files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
+    activations = activations or bundle.manifest.quantization.activations
+    capacity = bundle.manifest.context_capacity
+    failed = f"{bundle.folder}: the files of its {target} graphs cannot be loaded"
+    with runtime_errors(failed), missing_packages(runtime):
+        _refuse_too_large(bundle, capacity)
+        load: Callable[..., Engine] = import_module(runtime.engine).load
+        engine = load(files, bundle.config, capacity, threads, activations)
+    bundle.held.check_in_place()
+    return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)
+
+
+def _refuse_too_large(bundle: Bundle, capacity: int) -> None:
+    """Raises InputError for a cache that this machine has not the memory for."""
+    needed = cache_bytes(bundle.config, capacity)
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        return
+    if needed > there:
+        raise InputError(
+            f"{bundle.folder}: the cache of its {capacity} slots takes {needed / 2**30:.1f} GiB, "
+            f"this machine has {there / 2**30:.1f} GiB of memory"
+        )
