@@ -144,13 +144,14 @@ class VanillaModel(VisionLanguageModel):
     def forward(
         self, input_ids: Tensor, pixel_values: Tensor | None = None, vision_features: Tensor | None = None
     ) -> Tensor:
-        if self.config.images is None:
+        if self.config.images is None or (pixel_values is None and vision_features is None):
             return super().forward(input_ids, pixel_values, vision_features)
         if pixel_values is not None:
             vision_features = self.encode_image(pixel_values)
         x: Tensor = self.model.embed_tokens(input_ids)
         slots = input_ids == self.config.images.slot_id
-        tokens = x[:0, 0] if vision_features is None else self.connect(vision_features).flatten(0, 1).to(x.dtype)
+        assert vision_features is not None
+        tokens = self.connect(vision_features).flatten(0, 1).to(x.dtype)
         if int(slots.sum()) != len(tokens):
             raise ValueError(f"{int(slots.sum())} image slots in the ids, {len(tokens)} features for them")
         states, _ = self.model.run(x.masked_scatter(slots[..., None], tokens), None)
