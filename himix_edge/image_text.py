@@ -2,12 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from pydantic import ConfigDict, Field
 
 MOST_ROWS = 16  # of tags that are looked for in a tokenizer
 Texts = Annotated[str, Field(max_length=400)]
+
+
+class Tags(TypedDict, total=False):
+    """What a family's own code writes around tiles; the fields of an `ImageText`."""
+
+    numbered: str
+    alone: str
+    start: str
+    tile: str
+    row_end: str
+    whole: str
+    whole_first: bool
 
 
 @dataclass(frozen=True)
@@ -19,22 +31,26 @@ class ImageText:
         before: in front of the first picture, in place of `ChatTemplate.user[0]`.
         between: of two pictures.
         after: the last picture, in front of the words.
+        numbered: in front of each of several pictures; {number} counts from 0.
         alone: a picture of one tile; {slots} are its tokens.
         start: in front of a picture of several tiles.
         tile: one of them; {row} and {column} count from 1.
         row_end: behind the last tile of a row.
-        whole: the whole picture behind them.
+        whole: the whole picture beside them; "" if it does not come.
+        whole_first: whether it stands in front of them, behind `start`.
     """
 
     slot: Annotated[str, Field(min_length=1, max_length=200)]
     before: Texts
     between: Texts
     after: Texts
+    numbered: Texts = ""
     alone: Texts = "{slots}"
     start: Texts = ""
     tile: Texts = "{slots}"
     row_end: Texts = ""
     whole: Texts = "{slots}"
+    whole_first: bool = False
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def picture(self, rows: int, columns: int, tokens: int) -> str:
@@ -46,11 +62,15 @@ class ImageText:
         for row in range(1, rows + 1):
             tiles = [self.tile.replace("{row}", str(row)).replace("{column}", str(c)) for c in range(1, columns + 1)]
             lines.append("".join(tiles) + self.row_end)
-        return (self.start + "".join(lines) + self.whole).replace("{slots}", slots)
+        parts = [self.whole, *lines] if self.whole_first else [*lines, self.whole]
+        return (self.start + "".join(parts)).replace("{slots}", slots)
 
     def pictures(self, grids: Sequence[tuple[int, int]], tokens: int) -> str:
         """Several pictures' text, with what stands before and between them."""
-        return self.before + self.between.join(self.picture(*grid, tokens) for grid in grids)
+        texts = [self.picture(*grid, tokens) for grid in grids]
+        if len(texts) > 1:
+            texts = [self.numbered.replace("{number}", str(i)) + text for i, text in enumerate(texts)]
+        return self.before + self.between.join(texts)
 
     def examples(self) -> list[str]:
         """Texts that hold every tag there is."""

@@ -1,8 +1,8 @@
 """From an image file to the square tiles of a model whose pictures keep their shape, see `config.ImageLayout`.
 
-The pixels are those of transformers' own processors (Idefics3, SmolVLM, CLIP and LLaVA, GOT-OCR2 and InternVL) on
-Pillow before version 13: the image made RGB as `himix_edge.preprocess` says, each resizing rounded to 8 bits, the
-horizontal pass first.
+The pixels are those of transformers' own processors (Idefics3, SmolVLM, CLIP and LLaVA, GOT-OCR2 and InternVL) and of
+nanoVLM's on Pillow before version 13: the image made RGB as `himix_edge.preprocess` says, each resizing rounded to 8
+bits, the horizontal pass first.
 """
 
 import math
@@ -29,7 +29,7 @@ FILTERS = {
 
 @dataclass(frozen=True)
 class Tiles:
-    """A picture's tiles: uint8 (n, S, S, 3) RGB, row by row, the whole picture last where it comes beside tiles.
+    """A picture's tiles: uint8 (n, S, S, 3) RGB, row by row, the whole picture where it comes beside them.
 
     `rows` and `columns` are those of the grid; 0 where there is the whole picture alone.
     """
@@ -67,6 +67,8 @@ def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str =
         return _rows(picture, size, layout, scaled)
     if layout.strategy == "grid":
         return _grid(picture, size, layout, scaled)
+    if layout.strategy == "whole_tiles":
+        return _whole_tiles(picture, size, layout, scaled)
     if layout.strategy == "pad":
         side = max(picture.size)
         square = Image.new("RGB", (side, side), layout.color)
@@ -142,6 +144,23 @@ def best_grid(width: int, height: int, size: int, least: int, most: int) -> tupl
         if difference < nearest or (difference == nearest and filled):
             best, nearest = (columns, rows), difference
     return best
+
+
+def _whole_tiles(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -> Tiles:
+    """nanoVLM's: see `DynamicResize` and `GlobalAndSplitImages`, which leaves the whole picture unrounded."""
+    longer, shorter = max(picture.size), min(picture.size)
+    long = layout.longest if layout.enlarge else min(layout.longest, math.ceil(longer / size) * size)
+    short = max(math.ceil(shorter * (long / longer) / size), 1) * size
+    width, height = (long, short) if picture.width >= picture.height else (short, long)
+    picture = scaled(picture, width, height)
+    tiles = _cut(picture, size)
+    rows, columns = height // size, width // size
+    if not layout.thumbnail:
+        return Tiles(np.stack(tiles), rows, columns)
+    if len(tiles) == 1:
+        return Tiles(np.stack(tiles))
+    whole = np.asarray(resize_to(picture, size, size, Image.Resampling.BILINEAR), np.uint8)
+    return Tiles(np.stack([whole, *tiles] if layout.whole_first else [*tiles, whole]), rows, columns)
 
 
 def _cut(picture: Image.Image, size: int) -> list[NDArray[np.uint8]]:

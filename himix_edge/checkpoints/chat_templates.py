@@ -92,9 +92,14 @@ def folder_jinja(folder: Path) -> JinjaTemplate:
         template = named[0].get("template") if named else None
     if not isinstance(template, str):
         raise InputError(f"{folder}: no chat template; give one with --chat-template NAME_OR_FILE")
+    return jinja_of(template, special_tokens(folder), str(path))
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens of a Hugging Face folder by their names (`bos_token`). Raises InputError for damaged files."""
+    settings = _object(folder / "tokenizer_config.json")
     kind = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
-    special = CLASS_DEFAULTS.get(kind, {}) | _special(_object(folder / "special_tokens_map.json")) | _special(settings)
-    return jinja_of(template, special, str(path))
+    return CLASS_DEFAULTS.get(kind, {}) | _special(_object(folder / "special_tokens_map.json")) | _special(settings)
 
 
 def gguf_template(metadata: Mapping[str, object], tokenizer: Tokenizer, where: str) -> ChatTemplate:

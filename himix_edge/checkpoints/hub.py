@@ -1,12 +1,14 @@
 """Hugging Face hub ids, through huggingface_hub."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from himix_edge import extras
 from himix_edge.errors import InputError
 
-FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
+TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
+FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 
 def is_hub_id(source: str) -> bool:
@@ -14,8 +16,8 @@ def is_hub_id(source: str) -> bool:
     return bool(re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", source)) and not Path(source).exists()
 
 
-def download(repo: str) -> Path:
-    """The local folder of a repository's weights, configuration and tokenizer (no code, no pickles).
+def download(repo: str, files: Sequence[str] = FILES) -> Path:
+    """The local folder of a repository's weights, configuration and tokenizer (no code, no pickles), or of `files`.
 
     Raises:
         InputError: the hub cannot be reached, or there is no such repository or no access to it.
@@ -24,7 +26,7 @@ def download(repo: str) -> Path:
     with extras.needed("huggingface-hub", extras.CONVERT):
         import huggingface_hub
     try:
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=list(FILES)))
+        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=list(files)))
     except Exception as error:  # its errors come from several libraries without a common base
         reason = str(error).strip().splitlines()
         raise InputError(

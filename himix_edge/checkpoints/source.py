@@ -126,21 +126,20 @@ def base_weights(base: Base) -> dict[str, LazyTensor]:
 
 def _folder(folder: Path, name: str) -> Source:
     from himix_edge.checkpoints.chat_templates import folder_ends, folder_template
+    from himix_edge.checkpoints.families import open_vlm
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
-    from himix_edge.checkpoints.vlm_config import is_vlm, vlm_config
-    from himix_edge.checkpoints.vlm_text import vlm_template
-    from himix_edge.checkpoints.vlm_weights import vlm_weights
 
     raw = read_json(folder / "config.json")
     provenance: JsonObject = {}
     base = read_base(folder)
     trained: Weights = {}
+    vlm = None
     if is_official(raw):
         config = official_config(folder, raw)
         weights = official_weights(folder, config)
-    elif is_vlm(raw):
-        config = vlm_config(folder, raw)
-        weights = vlm_weights(folder, raw, config)
+    elif (vlm := open_vlm(folder, raw)) is not None:
+        config = vlm.config()
+        weights = vlm.weights(config)
     else:
         config = ModelConfig.from_dict(raw, str(folder / "config.json"))
         weights = folder_weights(folder)
@@ -151,11 +150,11 @@ def _folder(folder: Path, name: str) -> Source:
     config = with_its_head(config, weights, str(folder))
     check_names(weights, expected_shapes(meta_model(config)), str(folder))
     files = tuple(sorted(folder.rglob("*.safetensors")))
-    tokenizer = cache(partial(_folder_tokenizer, folder, base))
+    tokenizer = cache(partial(_folder_tokenizer, folder, base) if vlm is None else vlm.tokenizer)
 
     def template() -> ChatTemplate:
-        if is_vlm(raw):
-            return vlm_template(folder, raw, config, tokenizer())
+        if vlm is not None:
+            return vlm.template(config, tokenizer())
         return folder_template(folder, tokenizer())
 
     return Source(

@@ -24,6 +24,7 @@ PATTERNS = {
 BYTE_LEVEL = ("smollm", "gpt-2", "default", *PATTERNS)
 MAX_TOKEN = 1024  # characters; from longer ones no merges are derived in reasonable time
 CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer")
+TOKENIZER_SOURCES = (TOKENIZER, "tokenizer.model", "vocab.json")  # any of them makes a tokenizer
 SETTINGS_BYTES = 16 * MAX_CONFIG_BYTES
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # token_type of a GGUF vocabulary
 

@@ -59,6 +59,7 @@ FAMILIES = {
     "llava": Family("llama", "clip_vision_model", _NESTED, {"linear_1": "0", "linear_2": "2"}),
     "internvl": Family("qwen2", "internvl_vision", _NESTED, {"layer_norm": "1", "linear_1": "2", "linear_2": "4"}),
 }
+OTHER_LAYOUTS = ("internvl_chat", "nanoVLM")  # those of `families` that have files of their own
 
 
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:
@@ -74,7 +75,7 @@ def family_of_vlm(raw: dict[str, object], where: str) -> Family:
     if family is None:
         raise InputError(
             f"{where}: vision-language models of model_type {raw.get('model_type')!r:.40} are not supported; "
-            f"supported: {', '.join(FAMILIES)}"
+            f"supported: {', '.join([*FAMILIES, *OTHER_LAYOUTS])}"
         )
     return family
 

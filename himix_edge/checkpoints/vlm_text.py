@@ -8,16 +8,17 @@ from tokenizers import Tokenizer
 from himix_edge.checkpoints.chat_templates import declarative, folder_jinja, token_text
 from himix_edge.checkpoints.template_solving import solve_pictures
 from himix_edge.config import ModelConfig
+from himix_edge.image_text import Tags
 from himix_edge.text import ChatTemplate
 
 FAKE = "<fake_token_around_image>"
-_IDEFICS3 = {
+_IDEFICS3: Tags = {
     "alone": f"{FAKE}<global-img>{{slots}}{FAKE}",
     "tile": f"{FAKE}<row_{{row}}_col_{{column}}>{{slots}}",
     "row_end": "\n",
     "whole": f"\n{FAKE}<global-img>{{slots}}{FAKE}",
 }
-TAGS: dict[str, dict[str, str]] = {  # by model_type; as transformers' processors write them
+TAGS: dict[str, Tags] = {  # by model_type; as transformers' processors write them
     "idefics3": _IDEFICS3,
     "smolvlm": _IDEFICS3,
     "llava": {},

@@ -22,25 +22,30 @@ class ImageLayout:
         strategy: "squash": one tile, each side scaled by its own factor. "pad": one tile, the picture in the middle of
             a square of `color`. "crop": the shorter side scaled to the tile's, its middle taken (CLIP). "rows": the
             longer side scaled to `longest`, both to whole tiles (Idefics3, SmolVLM). "grid": of all grids of
-            `least_tiles` to `most_tiles` the one nearest in shape (InternVL).
-        filter: of every resizing.
-        longest: pixels, for "rows".
+            `least_tiles` to `most_tiles` the one nearest in shape (InternVL). "whole_tiles": each side scaled to whole
+            tiles, the shorter one rounded up (nanoVLM).
+        filter: of every resizing; that of "whole_tiles" from its tiles to the whole picture is bilinear.
+        longest: pixels, for "rows" and "whole_tiles".
+        enlarge: for "whole_tiles": whether the longer side becomes `longest` in any case, or is only rounded up.
         split: whether "rows" gives tiles at all, or the whole picture alone.
         least_tiles: for "grid".
         most_tiles: for "grid".
-        thumbnail: for "grid": whether the whole picture comes behind its tiles, if there are several. "rows" has it
-            always.
+        thumbnail: for "grid" and "whole_tiles": whether the whole picture comes beside its tiles, if there are several.
+            "rows" has it always.
+        whole_first: whether it comes in front of its tiles, or behind them.
         color: for "pad".
     """
 
     slot_id: Annotated[int, Field(ge=0)]
-    strategy: Literal["squash", "pad", "crop", "rows", "grid"] = "squash"
+    strategy: Literal["squash", "pad", "crop", "rows", "grid", "whole_tiles"] = "squash"
     filter: Filter = "bicubic"
     longest: Side = 2048
+    enlarge: bool = False
     split: bool = True
     least_tiles: Annotated[int, Field(ge=1, le=64)] = 1
     most_tiles: Annotated[int, Field(ge=1, le=64)] = 12
     thumbnail: bool = True
+    whole_first: bool = False
     color: tuple[Byte, Byte, Byte] = (0, 0, 0)
     __pydantic_config__ = STRICT
 

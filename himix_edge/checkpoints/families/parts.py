@@ -1,0 +1,47 @@
+"""What the families' own layouts share."""
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from himix_edge.checkpoints.lazy import LazyTensor
+from himix_edge.errors import InputError
+from himix_edge.reading import JsonObject
+
+
+def part_of_config(raw: JsonObject, name: str, where: str) -> JsonObject:
+    """An object inside of config.json, without what it leaves open. Raises InputError if it is none."""
+    part = raw.get(name)
+    if not isinstance(part, dict):
+        raise InputError(f"{where}: {name} is not a JSON object")
+    return {name: value for name, value in part.items() if value is not None}
+
+
+def thirds(tensor: LazyTensor) -> list[LazyTensor]:
+    """The three equal parts of a tensor along its first dimension."""
+    rows = tensor.shape[0] // 3 if tensor.shape else 0
+
+    def third(part: int) -> LazyTensor:
+        def read() -> Tensor:
+            return tensor.read()[part * rows : (part + 1) * rows]
+
+        return LazyTensor((rows, *tensor.shape[1:]), read)
+
+    return [third(part) for part in range(3)]
+
+
+def image_slot(tokenizer: Tokenizer, token: str, rows: int, where: str) -> int:
+    """The id of the token that stands for a feature.
+
+    Raises:
+        InputError: the tokenizer has no such token, or the embedding no row for it.
+    """
+    number = tokenizer.token_to_id(token)
+    if number is None or number >= rows:
+        raise InputError(f"{where}: the tokenizer has no {token}, or the embedding's {rows} rows none for it")
+    return int(number)
+
+
+def leading_token(tokenizer: Tokenizer) -> str:
+    """What a tokenizer puts in front of every text; "" of most."""
+    ids = tokenizer.encode("", add_special_tokens=True).ids
+    return tokenizer.id_to_token(ids[0]) or "" if ids else ""

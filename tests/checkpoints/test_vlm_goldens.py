@@ -1,0 +1,143 @@
+"""Vision-language models in their authors' layouts, beside what the authors' own code made of the same weights.
+
+The goldens in tests/golden/vlm were made by the scripts there, in each family's own code.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.folder import save_source
+from himix_edge.errors import InputError
+from himix_edge.runtimes import Session, open_checkpoint
+from himix_edge.text import Message
+from himix_edge.tiles import load_tiles
+from tests.golden.vlm.making import Golden, nano_tokenizer, picture, weights
+
+NANOVLM = ["<|endoftext|>", "<empty_output>"]
+INTERNVL = ["<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+TOKENS = {
+    "nanovlm": NANOVLM, "nanovlm_tiles": NANOVLM, "nanovlm_222m": NANOVLM,
+    "internvl_chat": INTERNVL, "internvl_chat_llama": INTERNVL,
+}  # fmt: skip
+
+
+def written(golden: Golden, folder: Path) -> Path:
+    """The family's folder, with the weights that the golden was made with."""
+    folder.mkdir(exist_ok=True)
+    nano_tokenizer(TOKENS[golden.name]).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(golden.config))
+    save_file(weights(golden.shapes), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module", params=TOKENS)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden.load(request.param)
+
+
+@pytest.fixture(scope="module")
+def session(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return open_checkpoint(written(golden, tmp_path_factory.mktemp("vlm") / golden.name))
+
+
+def tiles(session: Session, shape: list[int]):
+    return load_tiles(picture(*shape), session.config.vision.image_size, session.config.images)
+
+
+def test_pixels_are_theirs(golden, session):
+    labels = [name.removeprefix("pixels_") for name in golden.arrays if name.startswith("pixels_")]
+    assert labels
+    for label in labels:
+        ours = tiles(session, [int(side) for side in label.split("x")]).pixels
+        np.testing.assert_array_equal(ours, golden.arrays[f"pixels_{label}"].numpy())
+
+
+def test_ids_logits_and_tokens_are_theirs(golden, session):
+    for i, question in enumerate(golden.questions):
+        grids = [tiles(session, shape) for shape in question.shapes]
+        text, system = session.text, [Message("system", question.system)] if question.system else []
+        if grids:
+            shapes = [(grid.rows, grid.columns) for grid in grids]
+            ahead = text.encode_pictures(shapes, session.config.tile_tokens, question.system)
+            ids = ahead + text.encode_behind_pictures(question.words)
+        else:
+            ids = text.encode_chat([*system, Message("user", question.words)])
+        slot = session.config.images.slot_id
+        assert [golden.slot if number == slot else number for number in ids] == question.ids
+        pixels = torch.from_numpy(np.concatenate([grid.pixels for grid in grids])) if grids else None
+        with torch.no_grad():
+            logits = session.engine.model(torch.tensor([ids]), pixels)[0]
+        expected = golden.arrays[f"logits_{i}"]
+        assert (logits[-len(expected) :] - expected).abs().max() < 2e-5
+        ends = [at for at, token in enumerate(question.tokens) if token in text.stop_ids]
+        said = question.tokens[: ends[0]] if ends else question.tokens
+        chat = session.chat([picture(*shape) for shape in question.shapes], question.system or None)
+        pieces = list(chat.send(question.words, max_new_tokens=32, temperature=0))
+        assert [piece.token_id for piece in pieces if piece.token_id is not None] == said
+
+
+def test_a_saved_checkpoint_is_the_same_model(golden, session, tmp_path):
+    folder = written(golden, tmp_path / "theirs")
+    save_source(tmp_path / "ours", open_source(folder))
+    again = open_checkpoint(tmp_path / "ours")
+    assert again.text.template == session.text.template
+    assert again.answer("What?", picture(150, 33), 12) == session.answer("What?", picture(150, 33), 12)
+
+
+def test_a_missing_and_a_surplus_tensor_are_named(golden, tmp_path):
+    folder = written(golden, tmp_path / "theirs")
+    for name in list(golden.shapes)[:: len(golden.shapes) // 4]:
+        shapes = {kept: shape for kept, shape in golden.shapes.items() if kept != name}
+        save_file(weights({**shapes, "one.too.many": [1]}), folder / "model.safetensors")
+        with pytest.raises(InputError, match="missing"):
+            open_source(folder)
+
+
+def test_the_whole_picture_of_nanovlm_is_theirs_within_its_rounding():
+    golden = Golden.load("nanovlm")
+    wholes = [name for name in golden.arrays if name.startswith("whole_")]
+    assert wholes
+    for name in wholes:
+        ours = golden.arrays[name.replace("whole", "pixels")][0].permute(2, 0, 1) / 255
+        assert (ours - golden.arrays[name]).abs().max() <= 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("nanovlm", {"vit_cls_flag": True}, "vit_cls_flag True is not supported"),
+        ("nanovlm", {"lm_attn_scaling": 2.0}, "lm_attn_scaling 2.0"),
+        ("nanovlm", {"max_img_size": 100}, "max_img_size 100 is not a multiple"),
+        ("nanovlm", {"max_img_size": 32 * 5}, "r1c5 is None"),
+        ("nanovlm", {"max_img_size": 32 * 500}, "500 rows"),
+        ("nanovlm", {"vlm_extra_tokens": ["<|image|>"]}, "vlm_extra_tokens"),
+        ("nanovlm", {"vlm_extra_tokens": {}}, "no image_token"),
+        ("nanovlm", {"lm_base_vocab_size": -3}, "lm_base_vocab_size -3"),
+        ("nanovlm", {"mp_image_token_length": 64}, "mp_image_token_length 64"),
+        ("nanovlm", {"lm_n_blocks": None}, "num_hidden_layers"),
+        ("internvl_chat", {"ps_version": "v1"}, "ps_version 'v1' is not supported"),
+        ("internvl_chat", {"template": "phi3-chat"}, "template 'phi3-chat' is not supported; internvl2_5, Hermes-2"),
+        ("internvl_chat", {"llm_config": {"architectures": ["InternLM2ForCausalLM"]}}, "'InternLM2ForCausalLM'"),
+        ("internvl_chat", {"llm_config": 3}, "llm_config is not a JSON object"),
+        ("internvl_chat", {"vision_config": {}}, "the one of 6 billion"),
+        ("internvl_chat", {"downsample_ratio": 0.3}, "downsample_ratio 0.3"),
+        ("internvl_chat", {"select_layer": 4}, "select_layer 4"),
+        ("internvl_chat", {"use_llm_lora": 8}, "use_llm_lora 8"),
+        ("internvl_chat", {"use_thumbnail": 1}, "use_thumbnail 1 is neither"),
+        ("internvl_chat", {"max_dynamic_patch": 65}, "most_tiles"),
+        ("internvl_chat", {"system_message": 7}, "system_message is no text"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path):
+    golden = Golden.load(name)
+    golden.config |= changes
+    folder = written(golden, tmp_path / "theirs")
+    with pytest.raises(InputError, match=says) as caught:
+        open_source(folder)
+    assert "\n" not in str(caught.value)
