@@ -20,6 +20,7 @@ from tests.generated_docs import generated
 ROOT = Path(__file__).parents[1]
 GUIDES = ("export", "convert", "run", "evaluate", "train", "bench")  # each with what those before it made
 PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
+LONG = ("docs/guides/train.md", "docs/guides/bench.md")  # they take minutes; no later page needs what they make
 SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
 LONGEST_README = 130  # lines
 OURS = ("himix_edge", "export", "runtimes", "tests", "benchmarks", "conformance", "examples", "docs", "web_demo",
@@ -34,8 +35,11 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in PAGES]
+)
 def test_its_commands_and_examples(page: str, place: Path) -> None:
+    """Slow: adds the pages in LONG."""
     blocks = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for language, block in blocks:

@@ -128,8 +128,7 @@ FAULTS = {
     "causal mask aligned top left": (align_mask_top_left, "decoder"),
     "weight file truncated": (truncate_the_weights, ""),
 }
-FAST = {("openvino", "one layer's scale doubled"), ("openvino", "causal mask aligned top left"),
-        ("coreml", "causal mask aligned top left")}  # fmt: skip
+FAST = {("openvino", "one layer's scale doubled"), ("openvino", "causal mask aligned top left")}
 
 
 def cases():

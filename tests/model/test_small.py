@@ -29,7 +29,9 @@ def test_questions_about_pictures_it_has_not_seen(split, least):
     assert right / asked >= least
 
 
+@pytest.mark.slow
 def test_it_still_writes_as_its_base_does():
+    """Slow: adds that training left the base's own text alone."""
     now, before = (perplexity(open_checkpoint(model), TEXT, 256)[0] for model in ("small", fetch("smollm2-135m")))
     assert now <= 1.05 * before
 

@@ -106,7 +106,7 @@ def test_pooling_reduces_the_slots():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("precision", ["none", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("none", marks=pytest.mark.slow), "int8"])
 def test_every_variant_exports_through_the_gate(tmp_path, text, name, precision):
     source = random_source(VARIANTS[name], "tiny")
     save_checkpoint(tmp_path / "model", build_model(source.config), text)

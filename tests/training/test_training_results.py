@@ -12,7 +12,9 @@ from benchmarks.training_results import keep_records, quantized_rows, read_group
 KEPT = Path(training_results.__file__).with_name("training")
 
 
+@pytest.mark.slow
 def test_the_page_is_made_of_the_records(tmp_path, monkeypatch):
+    """Slow: adds that page and plots in the repository are those of the records."""
     for record in KEPT.glob("*.json"):
         shutil.copy(record, tmp_path)
     monkeypatch.setattr("sys.argv", ["training_results", "--runs", str(tmp_path / "none"), "--out", str(tmp_path)])

@@ -1,0 +1,76 @@
+"""Vision-language models of other people's in every target: their own classes' greedy tokens from a bundle."""
+
+import numpy as np
+import pytest
+
+from himix_edge.errors import InputError
+from himix_edge.export.pipeline import ExportRequest, export, plan
+from himix_edge.export.targets import target_names
+from himix_edge.runtimes import open_bundle, open_checkpoint
+from himix_edge.runtimes.selftest import self_test
+from tests.checkpoints.test_vlm import FAMILIES, asked, made, picture, set_right, smolvlm
+from tests.conftest import QUICK
+
+assert set_right  # a fixture that every test here uses too
+PICTURES = [picture(150, 33), picture(40, 30)]
+QUESTIONS = ("What is this?", "And why?")
+
+
+def exported(folder, target, precision, out, **more):
+    request = ExportRequest(str(folder), target, precision, out, probe_questions=4, **more)
+    return export(plan(request)).folder
+
+
+def answers(session, given):
+    """Token ids of 32 greedy steps for each question."""
+    said = [session.generate(words, given, max_new_tokens=32, temperature=0) for words in QUESTIONS]
+    return [[piece.token_id for piece in pieces if piece.token_id is not None] for pieces in said]
+
+
+def expected(theirs, session, pictures):
+    found = []
+    for words in QUESTIONS:
+        inputs = theirs.inputs(asked(pictures, words), pictures)
+        tokens = theirs.greedy(inputs["input_ids"], inputs.get("pixel_values"), 32)
+        ends = [i for i, token in enumerate(tokens) if token in session.text.stop_ids]
+        found.append(tokens[: ends[0]] if ends else tokens)
+    return found
+
+
+@pytest.mark.parametrize(("family", "target"), [
+    pytest.param(family, target, marks=() if family is smolvlm and target in QUICK[::2] else pytest.mark.slow)
+    for family in FAMILIES for target in target_names()
+])  # fmt: skip
+def test_a_float_bundle_says_what_their_class_says(family, target, tmp_path):
+    """One picture, two, and none; read, and kept for the next question. Slow: adds the other families and targets."""
+    theirs = made(family, tmp_path)
+    session = open_bundle(exported(tmp_path, target, "none", tmp_path / "bundle"))
+    for pictures in (PICTURES[:1], PICTURES, []):
+        told = expected(theirs, session, pictures)
+        assert answers(session, pictures) == told
+        if pictures:
+            assert answers(session, session.encode_images(pictures)) == told
+    assert self_test(tmp_path / "bundle")["passed"]
+
+
+@pytest.mark.parametrize(("target", "precision"), [
+    pytest.param(name, bits, marks=() if (name, bits) == ("onnx", "int4") else pytest.mark.slow)
+    for name in target_names() for bits in ("int8", "int4")
+])  # fmt: skip
+def test_integers_pass_the_gate(target, precision, tmp_path):
+    """Tower, connector and decoder are calibrated and read back. Slow: adds the other targets and int8."""
+    made(smolvlm, tmp_path)
+    folder = exported(tmp_path, target, precision, tmp_path / "bundle")
+    assert len(answers(open_bundle(folder), PICTURES)) == len(QUESTIONS)
+
+
+def test_a_picture_read_in_pieces_is_the_same(tmp_path, monkeypatch):
+    from himix_edge.runtimes import pictures
+
+    made(smolvlm, tmp_path)
+    session = open_checkpoint(tmp_path)
+    whole = session.encode_images(PICTURES)
+    monkeypatch.setattr(pictures, "AT_ONCE", 7)
+    parts = session.encode_images(PICTURES)
+    np.testing.assert_allclose(parts.key, whole.key, atol=1e-5)
+    np.testing.assert_allclose(parts.value, whole.value, atol=1e-5)
