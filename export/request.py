@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from himix_edge.checkpoints import open_source
-from himix_edge.checkpoints.source import Source, random_source
+from himix_edge.checkpoints.random_preset import random_preset
+from himix_edge.checkpoints.source import Source
 from himix_edge.config import ModelConfig
 from himix_edge.data import Sample
 from himix_edge.data.llava import load_llava
@@ -21,7 +22,7 @@ from himix_edge.export.quantization.tensors import check_policy
 from himix_edge.export.target import ExportOptions, Target
 from himix_edge.export.targets import find_target
 from himix_edge.files import as_path, sha256
-from himix_edge.presets import SHIPPED, preset
+from himix_edge.presets import SHIPPED
 from himix_edge.reading import JsonObject
 
 PROBE = SHIPPED / "probe" / "probe.json"
@@ -147,7 +148,7 @@ def _open(request: ExportRequest) -> Source:
         if request.tower:
             raise InputError("--tower goes with --random-weights; to give a checkpoint another tower: himix convert")
         return open_source(request.model)
-    return random_source(preset(request.model, request.tower), f"{request.model}-random")
+    return random_preset(request.model, request.tower)
 
 
 def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:

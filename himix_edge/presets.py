@@ -5,6 +5,7 @@ from pathlib import Path
 from himix_edge.config import DecoderConfig, ModelConfig, RopeScaling, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.tower_presets import TOWERS
+from himix_edge.vlm_presets import VLMS
 
 SHIPPED = Path(__file__).parent / "assets"
 DEFAULT_MODEL = "nano"
@@ -41,14 +42,25 @@ def tower(name: str) -> VisionConfig:
     return TOWERS[name]
 
 
+def preset_names() -> tuple[str, ...]:
+    """What `preset` knows."""
+    return (*DECODERS, *VLMS)
+
+
 def preset(name: str, tower_name: str | None = None) -> ModelConfig:
     """The HiMix configuration of the decoder called `name` with the tower called `tower_name`, or its usual one.
 
+    A vision-language model of somebody else's is what it is.
+
     Raises:
-        InputError: an unknown name; the known ones are listed.
+        InputError: an unknown name; the known ones are listed. Another tower for a vision-language model.
     """
+    if name in VLMS:
+        if tower_name:
+            raise InputError(f"--tower {tower_name}: {name} has its own tower; --tower goes with a decoder's preset")
+        return VLMS[name].config
     if name not in DECODERS:
-        raise InputError(f"unknown preset {name!r}; known: {', '.join(sorted(DECODERS))}")
+        raise InputError(f"unknown preset {name!r}; known: {', '.join(sorted(preset_names()))}")
     vision = tower(tower_name or DEFAULT_TOWERS.get(name, "siglip-so400m"))
     return ModelConfig("himix", DECODERS[name], vision.feature_size, vision)
 

@@ -110,10 +110,13 @@ def check_ids(tokenizer: Tokenizer, config: ModelConfig, where: str) -> None:
         )
 
 
-def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
-    """A model of this configuration with fresh weights; its text is the shipped nano's, and its words mean nothing."""
+def random_source(config: ModelConfig, name: str, seed: int = 0, text: TextProcessor | None = None) -> Source:
+    """A model of this configuration with fresh weights, whose words mean nothing.
+
+    `text` is the shipped nano's, unless pictures need more of it: see `random_preset`.
+    """
     weights = fresh_weights(expected_shapes(meta_model(config)), seed)
-    text = TextProcessor.load(resolve_model(DEFAULT_MODEL))
+    text = text or TextProcessor.load(resolve_model(DEFAULT_MODEL))
     provenance: JsonObject = {"random_weights": seed}
     return Source(name, name, config, weights, lambda: text.tokenizer, lambda: text.template, provenance=provenance)
 

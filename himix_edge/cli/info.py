@@ -10,9 +10,10 @@ from himix_edge.cli.console import print_json, print_table, size
 from himix_edge.cli.options import examples
 from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
-from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, resolve_model
+from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, preset_names, resolve_model
 from himix_edge.reading import read_json
 from himix_edge.tower_presets import TOWERS
+from himix_edge.vlm_presets import VLMS
 
 
 @click.command(
@@ -57,10 +58,10 @@ def _config(what: str, tower: str | None) -> ModelConfig:
     """The configuration of a bundle, a checkpoint or a preset; a preset's name comes before a shipped model's."""
     if (Path(what) / MANIFEST).is_file():
         return ModelConfig.from_dict(read_manifest(Path(what)).model, what)
-    if what in DECODERS and not Path(what).exists():
+    if what in preset_names() and not Path(what).exists():
         return preset(what, tower)
     if tower:
-        raise InputError(f"--tower goes with a preset; {what} is none ({', '.join(DECODERS)})")
+        raise InputError(f"--tower goes with a preset; {what} is none ({', '.join(preset_names())})")
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -73,7 +74,7 @@ def _config(what: str, tower: str | None) -> ModelConfig:
     except InputError as error:
         if Path(what).exists() or "/" in what:
             raise
-        raise InputError(f"{error}; presets: {', '.join(DECODERS)}; towers: {', '.join(TOWERS)}") from None
+        raise InputError(f"{error}; presets: {', '.join(preset_names())}; towers: {', '.join(TOWERS)}") from None
 
 
 def _model_facts(what: str, tower: str | None) -> dict[str, object]:
@@ -81,7 +82,7 @@ def _model_facts(what: str, tower: str | None) -> dict[str, object]:
     try:
         folder = resolve_model(what)
     except InputError:
-        kind = "preset" if what in DECODERS else "checkpoint"
+        kind = "preset" if what in preset_names() else "checkpoint"
         return {kind: what, **_config_facts(config)}
     facts = {"checkpoint": str(folder), **_config_facts(config)}
     if (folder / "provenance.json").is_file():
@@ -127,23 +128,34 @@ def _list(as_json: bool) -> None:
     }  # fmt: skip
     towers = {name: {"tower": _tower_words(config), "parameters": _parameters(preset("nano", name), "vision_encoder")}
               for name, config in TOWERS.items()}  # fmt: skip
+    models = {
+        name: {
+            "decoder": _decoder_words(vlm.config), "parameters": _parameters(vlm.config),
+            "tower": _tower_words(vlm.config.vision) if vlm.config.vision else "none",
+        }
+        for name, vlm in VLMS.items()
+    }  # fmt: skip
     if as_json:
-        print_json({"presets": decoders, "towers": towers})
+        print_json({"presets": decoders, "towers": towers, "vision_language_models": models})
         return
     print_table("Presets", ("name", "decoder", "parameters", "usual tower"), [
         (name, facts["decoder"], _millions(facts["parameters"]), facts["tower"]) for name, facts in decoders.items()
+    ])  # fmt: skip
+    print_table("Vision-language models of others, presets too", ("name", "decoder", "tower", "parameters"), [
+        (name, facts["decoder"], facts["tower"], _millions(facts["parameters"])) for name, facts in models.items()
     ])  # fmt: skip
     print_table("Towers", ("name", "what", "parameters"), [
         (name, facts["tower"], _millions(facts["parameters"])) for name, facts in towers.items()
     ])  # fmt: skip
 
 
-def _parameters(config: ModelConfig, role: str) -> int | None:
-    """Counted from the model as built; None without torch, or without what the tower needs."""
+def _parameters(config: ModelConfig, role: str | None = None) -> int | None:
+    """Counted from the model as built, all roles together for None; None without torch or what the tower needs."""
     try:
         from himix_edge.evaluation.flops import parameters
 
-        return parameters(config)[role]
+        counts = parameters(config)
+        return sum(counts.values()) if role is None else counts[role]
     except (ImportError, BackendMissing):
         return None
 

@@ -70,6 +70,20 @@ def test_decoders_have_the_published_number_of_parameters(name, published):
     assert parameters(preset(name, "nano"))["decoder"] == published
 
 
+@pytest.mark.parametrize(("name", "published"), [
+    ("smolvlm-256m", 256_484_928), ("smolvlm-500m", 507_482_304), ("smolvlm2-2.2b", 2_246_784_880),
+    ("llava-1.5-7b", 7_063_427_072), ("internvl3-1b", 938_193_024),
+])  # fmt: skip
+def test_vision_language_models_have_the_published_number_of_parameters(name, published):
+    """LLaVA's files hold a last layer of CLIP and a norm that it never runs; our patches have a bias, CLIP's have not.
+
+    SmolVLM2's and InternVL3's are said to be 2.25 and 0.94 billion.
+    """
+    unused = 4 * (1024**2 + 1024) + 2 * 4096 * 1024 + 4096 + 1024 + 4 * 1024 + 2 * 1024 - 1024
+    found = sum(parameters(preset(name)).values())
+    assert found + (unused if name == "llava-1.5-7b" else 0) == published
+
+
 def test_variants_cost_what_they_should():
     config = preset("nano")
     full = count_flops(config)
