@@ -114,7 +114,7 @@ class TextProcessor:
         longest_first = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         self._special_pattern = re.compile(f"({longest_first})") if tokens else None
         self.stop_ids = frozenset(self._special_id(token) for token in template.stop)
-        self._later = _for_later_text(tokenizer)
+        self._later = later_tokenizer(tokenizer)
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -356,7 +356,7 @@ def _without_swallowed(template: ChatTemplate, added: Iterable[AddedToken]) -> C
     )  # fmt: skip
 
 
-def _for_later_text(tokenizer: Tokenizer) -> Tokenizer:
+def later_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer for text that does not stand first: one that puts a space before the first text alone does not."""
     splitter = tokenizer.pre_tokenizer
     described = json.loads(splitter.__getstate__()) if splitter is not None else None

@@ -59,7 +59,7 @@ FAMILIES = {
     "llava": Family("llama", "clip_vision_model", _NESTED, {"linear_1": "0", "linear_2": "2"}),
     "internvl": Family("qwen2", "internvl_vision", _NESTED, {"layer_norm": "1", "linear_1": "2", "linear_2": "4"}),
 }
-OTHER_LAYOUTS = ("internvl_chat", "nanoVLM")  # those of `families` that have files of their own
+OTHER_LAYOUTS = ("internvl_chat", "llava_qwen2", "nanoVLM")  # those of `families` that have files of their own
 
 
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:
@@ -178,7 +178,7 @@ def _layout(kind: str, pixels: JsonObject, side: int, where: str) -> dict[str, o
         most = _whole(pixels.get("max_patches", 12), "max_patches", 64, where)
         least = _whole(pixels.get("min_patches", 1), "min_patches", most, where)
         return {**layout, "strategy": "grid", "least_tiles": least, "most_tiles": most}
-    return {**layout, **_one_tile(pixels, side, where)}
+    return {**layout, **one_tile(pixels, side, where)}
 
 
 def _whole(value: object, name: str, most: int, where: str, least: int = 1) -> int:
@@ -187,7 +187,7 @@ def _whole(value: object, name: str, most: int, where: str, least: int = 1) -> i
     return value
 
 
-def _one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
+def one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
     """The strategy of CLIP's and LLaVA's processors."""
     size = pixels.get("size", {"shortest_edge": 224})
     crop = pixels.get("crop_size", {"height": 224, "width": 224}) if pixels.get("do_center_crop", True) else None

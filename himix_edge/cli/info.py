@@ -8,7 +8,7 @@ from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
 from himix_edge.cli.console import print_json, print_table, size
 from himix_edge.cli.options import examples
-from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig, ViTConfig
+from himix_edge.config import CNNConfig, FastViTConfig, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, preset_names, resolve_model
 from himix_edge.reading import read_json
@@ -113,6 +113,8 @@ def _decoder_words(config: ModelConfig) -> str:
 def _tower_words(tower: VisionConfig) -> str:
     if isinstance(tower, ViTConfig):
         kind = f"ViT, {tower.num_layers_used} of {tower.num_hidden_layers} layers x {tower.hidden_size}"
+    elif isinstance(tower, FastViTConfig):
+        kind = f"FastViT, {sum(tower.depths)} layers in {len(tower.depths)} stages"
     else:
         kind = tower.name if isinstance(tower, CNNConfig) else f"transformers' {tower.config.get('model_type')}"
     return f"{kind}, {tower.image_size} px, {tower.num_tokens} tokens x {tower.feature_size}"

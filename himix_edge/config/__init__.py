@@ -5,12 +5,13 @@ from himix_edge.config.decoder import DecoderConfig
 from himix_edge.config.images import ImageLayout
 from himix_edge.config.model import Injection, ModelConfig
 from himix_edge.config.rope import RopeScaling
-from himix_edge.config.vision import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
+from himix_edge.config.vision import CNNConfig, FastViTConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 
 __all__ = [
     "CNNConfig",
     "Connector",
     "DecoderConfig",
+    "FastViTConfig",
     "ImageLayout",
     "Injection",
     "ModelConfig",

@@ -53,6 +53,8 @@ class ImageLayout:
         """How many tiles, `side` pixels each, one picture becomes at most; the whole picture counts as one."""
         if self.strategy == "rows" and self.split:
             return math.ceil(self.longest / side) ** 2 + 1
+        if self.strategy == "whole_tiles":
+            return math.ceil(self.longest / side) ** 2 + self.thumbnail
         return self.most_tiles + self.thumbnail if self.strategy == "grid" else 1
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
@@ -13,6 +14,8 @@ Side = Annotated[int, Field(ge=1, le=4096)]  # pixels; the largest published tow
 Epsilon = Annotated[float, Field(gt=0, le=1)]
 Channel = Annotated[float, Field(ge=-10, le=10)]
 RGB = tuple[Channel, Channel, Channel]
+Depth = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]  # channels
 STRICT = ConfigDict(extra="forbid")  # a misspelt field is an error
 
 
@@ -154,6 +157,78 @@ class CNNConfig:
 
 
 @dataclass(frozen=True)
+class FastViTConfig:
+    """A FastViT tower (arXiv 2303.14189) in its inference form, as FastVLM's FastViTHD (the default sizes).
+
+    Attributes:
+        depths: blocks of each stage; a stage has half the cells a side of the one before, the first a quarter of the
+            pixels.
+        widths: their channels.
+        attention_stages: how many of the last ones mix by attention, the others by convolution.
+        mlp_ratio: hidden channels of the feed-forward, in widths.
+        head_dim: of attention.
+        expansion: channels of the features, in last widths.
+        squeeze: how many of them become one in squeeze and excitation.
+    """
+
+    image_size: Side = 1024
+    depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=8)] = (2, 12, 24, 4, 2)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (96, 192, 384, 768, 1536)
+    attention_stages: int = 2
+    mlp_ratio: Annotated[int, Field(ge=1, le=16)] = 4
+    head_dim: Annotated[int, Field(ge=1, le=1024)] = 32
+    expansion: Annotated[int, Field(ge=1, le=8)] = 2
+    squeeze: Annotated[int, Field(ge=1, le=1024)] = 16
+    layer_norm_eps: Epsilon = 1e-5
+    image_mean: RGB = (0.0, 0.0, 0.0)
+    image_std: RGB = (1.0, 1.0, 1.0)
+    resample: Resample = "bicubic"
+    kind: Literal["fastvit"] = "fastvit"
+    __pydantic_config__ = STRICT
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of the last map; each halving rounds up."""
+        return -(-self.image_size // 2 ** (len(self.depths) + 1))
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid**2
+
+    @property
+    def feature_size(self) -> int:
+        return self.widths[-1] * self.expansion
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the linear layers hold; the depthwise kernels are few."""
+        blocks = sum(n * 2 * self.mlp_ratio * width**2 for n, width in zip(self.depths, self.widths, strict=True))
+        attending = zip(self.depths[self._first_attention :], self.widths[self._first_attention :], strict=True)
+        attention = sum(4 * n * width**2 for n, width in attending)
+        points = sum(width**2 for width in self.widths)
+        return blocks + attention + points + 2 * self.feature_size**2 // self.squeeze
+
+    @property
+    def _first_attention(self) -> int:
+        return len(self.depths) - self.attention_stages
+
+    def __post_init__(self) -> None:
+        _check_deviation(self.image_std)
+        if len(self.depths) != len(self.widths):
+            raise ValueError(f"{len(self.depths)} depths and {len(self.widths)} widths")
+        if sum(self.depths) > MAX_LAYERS:
+            raise ValueError(f"depths: more than {MAX_LAYERS} layers")
+        if not 0 <= self.attention_stages <= len(self.depths):
+            raise ValueError(f"attention_stages ({self.attention_stages}) of {len(self.depths)} stages")
+        if any(width % self.head_dim for width in self.widths[self._first_attention :]):
+            raise ValueError(f"widths {self.widths} with attention must be multiples of head_dim ({self.head_dim})")
+        if any(after % before for before, after in pairwise(self.widths)):
+            raise ValueError(f"widths {self.widths} must each be a multiple of the one before")
+        if self.feature_size < self.squeeze:
+            raise ValueError(f"squeeze ({self.squeeze}) leaves no channel of {self.feature_size}")
+
+
+@dataclass(frozen=True)
 class TransformersVisionConfig:
     """A tower that runs as Hugging Face's own module (BEiT, Hiera): `config` is its config.json.
 
@@ -193,6 +268,7 @@ def _kind(value: object) -> object:
 VisionConfig = Annotated[
     Annotated[ViTConfig, Tag("vit")]
     | Annotated[CNNConfig, Tag("cnn")]
+    | Annotated[FastViTConfig, Tag("fastvit")]
     | Annotated[TransformersVisionConfig, Tag("transformers")],
     Discriminator(_kind),
 ]

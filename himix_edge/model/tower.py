@@ -6,9 +6,10 @@ A tower is a module: uint8 image (B, S, S, 3) RGB -> features (B, N, d_v) float,
 
 from torch import nn
 
-from himix_edge.config import CNNConfig, TransformersVisionConfig, VisionConfig
+from himix_edge.config import CNNConfig, FastViTConfig, TransformersVisionConfig, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.model.efficientnet import EfficientNetTower
+from himix_edge.model.fastvit import FastViTTower
 from himix_edge.model.transformers_tower import TransformersTower, feature_shape
 from himix_edge.model.vit import ViTTower
 
@@ -22,6 +23,8 @@ def build_tower(config: VisionConfig) -> nn.Module:
     """
     if isinstance(config, CNNConfig):
         return EfficientNetTower(config)
+    if isinstance(config, FastViTConfig):
+        return FastViTTower(config)
     if isinstance(config, TransformersVisionConfig):
         found, said = feature_shape(config, "vision_config"), (config.num_tokens, config.feature_size)
         if found != said:

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.families import llava_original
 from himix_edge.checkpoints.folder import save_source
+from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes import Session, open_checkpoint
 from himix_edge.text import Message
@@ -23,8 +25,16 @@ NANOVLM = ["<|endoftext|>", "<empty_output>"]
 INTERNVL = ["<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>"]
 TOKENS = {
     "nanovlm": NANOVLM, "nanovlm_tiles": NANOVLM, "nanovlm_222m": NANOVLM,
-    "internvl_chat": INTERNVL, "internvl_chat_llama": INTERNVL,
+    "internvl_chat": INTERNVL, "internvl_chat_llama": INTERNVL, "fastvlm": ["<|endoftext|>"],
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_fastvit():
+    """`mobileclip_l` names one size, of 125 million parameters; the golden has a tiny one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llava_original, "FASTVITHD", FastViTConfig(1024, (1,) * 5, (8, 16, 16, 32, 32)))
+        yield
 
 
 def written(golden: Golden, folder: Path) -> Path:
@@ -132,6 +142,17 @@ def test_the_whole_picture_of_nanovlm_is_theirs_within_its_rounding():
         ("internvl_chat", {"use_thumbnail": 1}, "use_thumbnail 1 is neither"),
         ("internvl_chat", {"max_dynamic_patch": 65}, "most_tiles"),
         ("internvl_chat", {"system_message": 7}, "system_message is no text"),
+        ("fastvlm", {"model_type": "llava_mpt"}, "'llava_mpt' with mm_vision_tower is not supported; llava_qwen2"),
+        ("fastvlm", {"mm_projector_type": "mlp3x_gelu"}, "'mlp3x_gelu' is not supported; linear, mlp2x_gelu"),
+        ("fastvlm", {"mm_use_im_start_end": True}, "mm_use_im_start_end True"),
+        ("fastvlm", {"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type 'spatial_unpad'"),
+        ("fastvlm", {"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres' is not supported; pad and square"),
+        (
+            "fastvlm",
+            {"mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+            "its tower openai/clip-vit-large-patch14",
+        ),
+        ("fastvlm", {"mm_vision_tower": "mobileclip_l_0"}, "image_size"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path):

@@ -10,6 +10,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.families.internvl_chat import InternVLChat
+from himix_edge.checkpoints.families.llava_original import LlavaOriginal
 from himix_edge.checkpoints.families.nanovlm import NanoVLM
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
@@ -69,4 +70,6 @@ def open_vlm(folder: Path, raw: object) -> VlmFolder | None:
         return NanoVLM(folder, raw)
     if raw.get("model_type") == "internvl_chat":
         return InternVLChat(folder, raw)
+    if "mm_vision_tower" in raw:
+        return LlavaOriginal(folder, raw)
     return HuggingFaceVlm(folder, raw) if is_vlm(raw) else None

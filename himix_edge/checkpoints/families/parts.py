@@ -6,6 +6,7 @@ from torch import Tensor
 from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject
+from himix_edge.text import later_tokenizer
 
 
 def part_of_config(raw: JsonObject, name: str, where: str) -> JsonObject:
@@ -45,3 +46,29 @@ def leading_token(tokenizer: Tokenizer) -> str:
     """What a tokenizer puts in front of every text; "" of most."""
     ids = tokenizer.encode("", add_special_tokens=True).ids
     return tokenizer.id_to_token(ids[0]) or "" if ids else ""
+
+
+def read_apart(tokenizer: Tokenizer, ahead: str, words: str, where: str) -> str:
+    """What has to stand in front of `words` behind a special token, so that they are read as a text of their own is.
+
+    LLaVA's code gives the tokenizer each side of a picture by itself. One that puts a space in front of a text does it
+    for both; behind a special token it may do it of itself, or want that space written out.
+
+    Args:
+        tokenizer: the model's.
+        ahead: what its code writes in front of the words.
+        words: any.
+        where: the folder, for messages.
+
+    Returns:
+        `ahead`, or a space and `ahead`.
+
+    Raises:
+        InputError: neither gives the ids of the text alone.
+    """
+    wanted = tokenizer.encode(ahead + words, add_special_tokens=False).ids
+    later = later_tokenizer(tokenizer)
+    for text in (ahead, f" {ahead}"):
+        if later.encode(text + words, add_special_tokens=False).ids == wanted:
+            return text
+    raise InputError(f"{where}: its tokenizer reads what follows a picture in a way that is not supported")

@@ -56,10 +56,10 @@ def horizontal_first() -> None:
     Image.Image.resize = patched
 
 
-def nano_tokenizer(tokens: list[str]) -> transformers.PreTrainedTokenizerFast:
+def nano_tokenizer(tokens: list[str], bos: str | None = None) -> transformers.PreTrainedTokenizerFast:
     """The shipped nano's tokenizer with a family's special tokens."""
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token="<|im_end|>", bos_token="<|im_start|>",
+        tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token="<|im_end|>", bos_token=bos,
         pad_token="<|im_end|>", additional_special_tokens=tokens,
     )  # fmt: skip
 

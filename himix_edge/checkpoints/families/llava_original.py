@@ -1,0 +1,209 @@
+"""Models in the layout of LLaVA's own code and of what is built on it: FastVLM, MobileVLM v2, nanoLLaVA, LLaVA 1.5.
+
+config.json is the decoder's, with `mm_...` settings beside; the tower is one that `mm_vision_tower` names. Its weights
+may be among the model's; else they, and in any case its config.json, stand in a folder of their own.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from himix_edge.checkpoints.chat_templates import folder_template, token_text
+from himix_edge.checkpoints.families.parts import leading_token, read_apart
+from himix_edge.checkpoints.families.spare_token import spare_token
+from himix_edge.checkpoints.fastvit_weights import fastvit_weights
+from himix_edge.checkpoints.hub import download, is_hub_id
+from himix_edge.checkpoints.lazy import LazyTensor, Weights
+from himix_edge.checkpoints.named_templates import VICUNA_SYSTEM
+from himix_edge.checkpoints.safetensors import folder_weights
+from himix_edge.checkpoints.tokenizers import folder_tokenizer
+from himix_edge.checkpoints.tower_config import tower_config_from
+from himix_edge.checkpoints.tower_weights import tower_weights_from
+from himix_edge.checkpoints.vlm_config import DECODERS, FILTERS, one_tile
+from himix_edge.config import FastViTConfig, ModelConfig, VisionConfig
+from himix_edge.config.decoder import decoder_fields
+from himix_edge.errors import InputError
+from himix_edge.image_text import ImageText
+from himix_edge.parts import TOWER
+from himix_edge.reading import JsonObject, read_json, refuse_absurd, validated
+from himix_edge.text import ChatTemplate
+
+FASTVITHD = FastViTConfig()
+FAST = re.compile(r"mobileclip_l_(\d{1,4})")
+KINDS = {  # model_type: the decoder's
+    "llava_qwen2": "qwen2", "llava-qwen2": "qwen2", "bunny-qwen2": "qwen2", "mobilevlm": "llama", "llava": "llama",
+    "llava_llama": "llama", "llava_mistral": "mistral",
+}  # fmt: skip
+QWEN_2 = ChatTemplate(
+    user=("<|im_start|>user\n", "<|im_end|>\n"), assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
+    system=("<|im_start|>system\n", "<|im_end|>\n"), stop=("<|im_end|>",),
+    default_system="You are a helpful assistant.",
+)  # fmt: skip
+VICUNA_V1 = ChatTemplate(
+    user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"), system=("", " "), stop=("</s>",), said=" ",
+    default_system=VICUNA_SYSTEM,
+)  # fmt: skip
+# what their code asks with; other ones keep a chat template in their folder
+CONVERSATIONS = {"llava_qwen2": QWEN_2, "mobilevlm": VICUNA_V1, "llava": VICUNA_V1, "llava_llama": VICUNA_V1}
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "mm_use_im_start_end": (False,), "mm_patch_merge_type": ("flat",), "image_grid_pinpoints": ([],),
+    "s2": (False,), "use_s2": (False,), "mm_resampler_type": (), "mm_resampler": (),
+}  # fmt: skip
+PROJECTORS: dict[str, tuple[JsonObject, dict[str, str]]] = {  # the connector, and its modules by ours
+    "linear": ({"layers": 1}, {"": "0"}),
+    "mlp2x_gelu": ({}, {"0": "0", "2": "2"}),
+}
+PROBE = "What is it?"
+
+
+@dataclass(frozen=True)
+class LlavaOriginal:
+    """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
+
+    folder: Path
+    raw: JsonObject
+
+    @property
+    def where(self) -> str:
+        return str(self.folder / "config.json")
+
+    def config(self) -> ModelConfig:
+        raw, where = self.raw, self.where
+        kind = KINDS.get(str(raw.get("model_type")))
+        if kind is None:
+            raise InputError(
+                f"{where}: model_type {raw.get('model_type')!r:.40} with mm_vision_tower is not supported; "
+                f"{', '.join(KINDS)} are"
+            )
+        for name, harmless in NEUTRAL.items():
+            if raw.get(name) is not None and raw[name] not in harmless:
+                raise InputError(f"{where}: {name} {raw[name]!r:.40} is not supported")
+        text = {**DECODERS[kind], **{name: value for name, value in raw.items() if value is not None}}
+        text["model_type"] = kind
+        tower, layout = self._tower()
+        fields = {
+            "architecture": "vanilla",
+            "decoder": decoder_fields(text, where),
+            "vision": asdict(tower),
+            "vision_hidden_size": tower.feature_size,
+            "connector": self._projector()[0],
+            "images": {"slot_id": self._slot, **layout},
+        }
+        refuse_absurd({"decoder": fields["decoder"]}, where)
+        return validated(ModelConfig, fields, where)
+
+    def weights(self, config: ModelConfig) -> Weights:
+        modules = self._projector()[1]
+        weights: dict[str, LazyTensor] = {}
+        inside: dict[str, LazyTensor] = {}
+        for name, tensor in folder_weights(self.folder).items():
+            if name.startswith("model.vision_tower."):
+                inside[name.removeprefix("model.vision_tower.").removeprefix("vision_tower.")] = tensor
+            elif name.startswith("model.mm_projector."):
+                module, _, part = name.removeprefix("model.mm_projector.").rpartition(".")
+                weights[f"connector.{modules.get(module, module)}.{part}"] = tensor
+            else:
+                weights[name] = tensor
+        assert config.vision is not None
+        found = self._tower_weights(inside, config.vision)
+        return weights | {f"{TOWER}.{name}": tensor for name, tensor in found.items()}
+
+    def tokenizer(self) -> Tokenizer:
+        self._slot  # noqa: B018 (its token is added)
+        return self._tokenizer
+
+    def template(self, config: ModelConfig, tokenizer: Tokenizer) -> ChatTemplate:
+        assert config.images is not None
+        slot = token_text(tokenizer, config.images.slot_id, f"{self.where}: the picture's token")
+        template = replace(self._conversation, bos=leading_token(tokenizer))
+        behind = read_apart(tokenizer, "\n", PROBE, str(self.folder))
+        return replace(template, image=ImageText(slot, template.user[0], behind, behind))
+
+    @cached_property
+    def _conversation(self) -> ChatTemplate:
+        named = CONVERSATIONS.get(str(self.raw["model_type"]))
+        return folder_template(self.folder, self._tokenizer) if named is None else named
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return folder_tokenizer(self.folder)
+
+    @cached_property
+    def _slot(self) -> int:
+        rows = self.raw.get("vocab_size")
+        return spare_token(self._tokenizer, rows if type(rows) is int else 0, self._conversation, self.where)
+
+    def _projector(self) -> tuple[JsonObject, dict[str, str]]:
+        name = self.raw.get("mm_projector_type", "linear")
+        if name not in PROJECTORS:
+            raise InputError(
+                f"{self.where}: mm_projector_type {name!r:.40} is not supported; {', '.join(PROJECTORS)} are"
+            )
+        return PROJECTORS[str(name)]
+
+    def _fast(self) -> re.Match[str] | None:
+        return FAST.fullmatch(str(self.raw["mm_vision_tower"]))
+
+    def _tower(self) -> tuple[VisionConfig, JsonObject]:
+        """The tower's configuration, and how a picture is cut for it."""
+        raw, where = self.raw, self.where
+        ratio = raw.get("image_aspect_ratio")
+        if ratio not in (None, "square", "pad"):
+            raise InputError(f"{where}: image_aspect_ratio {ratio!r:.40} is not supported; pad and square are")
+        if fast := self._fast():
+            tower = replace(FASTVITHD, image_size=int(fast[1]))
+            return tower, {"strategy": "pad" if ratio == "pad" else "crop", "filter": "bicubic"}
+        layer, select = raw.get("mm_vision_select_layer", -2), raw.get("mm_vision_select_feature", "patch")
+        if type(layer) is not int or layer >= 0 or select not in ("patch", "cls_patch"):
+            raise InputError(
+                f"{where}: mm_vision_select_layer {layer!r:.40} or mm_vision_select_feature {select!r:.40} is not "
+                "supported; numbers from the end are, patch and cls_patch"
+            )
+        folder = self._tower_folder
+        settings = read_json(folder / "preprocessor_config.json")
+        if not isinstance(settings, dict):
+            raise InputError(f"{folder / 'preprocessor_config.json'}: expected a JSON object")
+        # a class token is dropped, SigLIP has none
+        drop = False if select == "cls_patch" else None
+        vit = tower_config_from(
+            self._tower_raw, str(folder / "config.json"), settings, feature_layers=(layer,), drop_first_token=drop
+        )
+        there = str(folder / "preprocessor_config.json")
+        padded = {**settings, "do_pad": True} if ratio == "pad" else settings
+        resample = settings.get("resample", 3)
+        if not isinstance(resample, int) or resample not in FILTERS:
+            raise InputError(f"{there}: resample {resample!r:.40} is not supported")
+        return vit, {"filter": FILTERS[resample], **one_tile(padded, vit.image_size, there)}
+
+    @cached_property
+    def _tower_raw(self) -> object:
+        return read_json(self._tower_folder / "config.json")
+
+    @cached_property
+    def _tower_folder(self) -> Path:
+        """Inside of the model's folder, under its own name or `vision_tower`, or on the hub."""
+        name = str(self.raw["mm_vision_tower"])
+        own = self.folder / Path(name).name
+        for folder in (own, self.folder / "vision_tower"):
+            if (folder / "config.json").is_file():
+                return folder
+        reason = "it is no hub id"
+        if is_hub_id(name):
+            try:
+                return download(name)
+            except InputError as error:
+                reason = str(error)
+        raise InputError(f"{self.folder}: its tower {name[:80]} is a folder of its own; copy that to {own} ({reason})")
+
+    def _tower_weights(self, inside: Weights, config: VisionConfig) -> Weights:
+        if isinstance(config, FastViTConfig):
+            stripped = {name.removeprefix("model."): tensor for name, tensor in inside.items()}
+            return fastvit_weights(stripped, config, str(self.folder))
+        if inside:
+            return tower_weights_from(inside, self._tower_raw, config, str(self.folder))
+        folder = self._tower_folder
+        return tower_weights_from(folder_weights(folder), self._tower_raw, config, str(folder))
