@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from himix_edge.bundle import ParityResult
 from himix_edge.config.images import SLOT
@@ -23,6 +22,7 @@ from himix_edge.errors import InputError
 from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digest
 from himix_edge.export.tolerance import FLOAT32, Tolerance
 from himix_edge.export.traces import (
+    Ahead,
     Array,
     Encode,
     Question,
@@ -173,8 +173,8 @@ class Gate:
         else:
             picture = load_tiles(sample.image, config.vision.image_size, config.images)
             pixels, ids = picture.pixels, self.text.encode_behind_pictures(prompt)
-            ahead = picture_ids(self.text, config, [picture], None, self.capacity)
-            needed = len(ahead) + len(ids) + MAX_NEW_TOKENS
+            ahead = Ahead(picture, picture_ids(self.text, config, [picture], None, self.capacity))
+            needed = len(ahead.ids) + len(ids) + MAX_NEW_TOKENS
         if needed > self.capacity:
             raise InputError(
                 f"the gate's question {prompt!r} needs {needed} cache slots, the capacity is {self.capacity}"
@@ -189,7 +189,7 @@ class Gate:
             found: torch.Tensor = model(torch.tensor([said]), pixel_values=torch.from_numpy(question.pixels.copy()))
             return found[0]
         assert isinstance(model, VanillaModel)
-        ids = torch.from_numpy(np.array([*question.ahead, *said], np.int64))[None]
+        ids = torch.from_numpy(np.array([*question.ahead.ids, *said], np.int64))[None]
         rows = torch.zeros(1, ids.shape[1], model.config.decoder.hidden_size)
         assert question.reference.embeddings is not None
         rows[ids == SLOT] = torch.from_numpy(question.reference.embeddings)
@@ -200,7 +200,7 @@ class Gate:
         engine: Engine,
         features: Array,
         ids: list[int],
-        ahead: NDArray[np.int64] | None,
+        ahead: Ahead | None,
         forced: Trace | None,
     ) -> Trace:
         """A greedy answer of at most 12 tokens, stop token included, to a question about what `engine` encoded.
@@ -212,9 +212,12 @@ class Gate:
             key, value = engine.inject(forced.features if forced else features)
         else:
             pictures = as_picture_engine(engine)
-            embeddings = connect_pictures(pictures, forced.features if forced else features)
+            layout = self.model.reference.config.images
+            assert layout is not None
+            given = forced.features if forced else features
+            embeddings = connect_pictures(pictures, layout, [ahead.picture], given)
             read = embeddings if forced is None or forced.embeddings is None else forced.embeddings
-            key, value = read_pictures(pictures, self.model.reference.config, ahead, read)
+            key, value = read_pictures(pictures, self.model.reference.config, ahead.ids, read)
         vision = (forced.key, forced.value) if forced else (key, value)
         engine.start(*vision, self.model.reference.config.first_text_position(key.shape[2]))
         logits = [engine.step(np.array(ids, np.int64))]

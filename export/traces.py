@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.runtimes.engine import Engine
+from himix_edge.tiles import Tiles
 
 Array = NDArray[np.float32]
 Encode = Callable[[Path, NDArray[np.uint8]], Array]
@@ -32,17 +33,22 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A real image (uint8 (1, S, S, 3), or its tiles) and prompt, and what the reference makes of them.
+class Ahead:
+    """A conversation up to the end of its picture, where that stands in the text: see `picture_ids`."""
 
-    `ahead` are the ids of a conversation up to the end of its pictures, where they stand in the text.
-    """
+    picture: Tiles
+    ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A real image (uint8 (1, S, S, 3), or its tiles) and prompt, and what the reference makes of them."""
 
     image: Path
     prompt: str
     pixels: NDArray[np.uint8]
     ids: list[int]
-    ahead: NDArray[np.int64] | None
+    ahead: Ahead | None
     reference: Trace
 
 

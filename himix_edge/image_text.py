@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, NamedTuple, TypedDict
 
 from pydantic import ConfigDict, Field
 
@@ -22,17 +22,28 @@ class Tags(TypedDict, total=False):
     whole_first: bool
 
 
+class Slots(NamedTuple):
+    """A picture's place in the text: `tokens` slots for each of `rows` x `columns` tagged tiles, and for the whole one.
+
+    0 x 0: one run of `tokens`.
+    """
+
+    rows: int
+    columns: int
+    tokens: int
+
+
 @dataclass(frozen=True)
 class ImageText:
     """The texts of a message with pictures; pictures stand before its words.
 
     Attributes:
-        slot: the token that stands for one feature.
+        slot: the token that stands for one embedding.
         before: in front of the first picture, in place of `ChatTemplate.user[0]`.
         between: of two pictures.
         after: the last picture, in front of the words.
         numbered: in front of each of several pictures; {number} counts from 0.
-        alone: a picture of one tile; {slots} are its tokens.
+        alone: a picture without tags; {slots} are its tokens.
         start: in front of a picture of several tiles.
         tile: one of them; {row} and {column} count from 1.
         row_end: behind the last tile of a row.
@@ -54,7 +65,7 @@ class ImageText:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def picture(self, rows: int, columns: int, tokens: int) -> str:
-        """The text of a picture cut into `rows` x `columns` tiles of `tokens` each; 0 x 0: the whole picture alone."""
+        """The text of a picture, see `Slots`."""
         slots = self.slot * tokens
         if not rows:
             return self.alone.replace("{slots}", slots)
@@ -65,9 +76,9 @@ class ImageText:
         parts = [self.whole, *lines] if self.whole_first else [*lines, self.whole]
         return (self.start + "".join(parts)).replace("{slots}", slots)
 
-    def pictures(self, grids: Sequence[tuple[int, int]], tokens: int) -> str:
+    def pictures(self, pictures: Sequence[Slots]) -> str:
         """Several pictures' text, with what stands before and between them."""
-        texts = [self.picture(*grid, tokens) for grid in grids]
+        texts = [self.picture(*slots) for slots in pictures]
         if len(texts) > 1:
             texts = [self.numbered.replace("{number}", str(i)) + text for i, text in enumerate(texts)]
         return self.before + self.between.join(texts)

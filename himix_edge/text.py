@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, model_serializer
 from tokenizers import AddedToken, Tokenizer
 
 from himix_edge.errors import InputError
-from himix_edge.image_text import ImageText
+from himix_edge.image_text import ImageText, Slots
 from himix_edge.reading import read_json, validated
 from himix_edge.text_stream import TextStream
 from himix_edge.tokenizer_file import library_errors, load_tokenizer
@@ -143,12 +143,11 @@ class TextProcessor:
         """
         return self._encode(self.template.render(messages))
 
-    def encode_pictures(self, grids: Sequence[tuple[int, int]], tokens: int, system: str = "") -> list[int]:
+    def encode_pictures(self, pictures: Sequence[Slots], system: str = "") -> list[int]:
         """Token ids from the start of a conversation to the end of the pictures of its first message.
 
         Args:
-            grids: rows and columns of each picture's tiles, see `Tiles`.
-            tokens: of a tile.
+            pictures: each one's place, see `picture_tokens.slots`.
             system: the system message; "": none, or the template's own.
 
         Raises:
@@ -157,7 +156,7 @@ class TextProcessor:
         template, images = self.template, self._images()
         said = system or template.default_system
         ahead = template.turn(Message("system", said)) if said else []
-        return self._encode([Part(template.bos, True), *ahead, Part(images.pictures(grids, tokens), True)])
+        return self._encode([Part(template.bos, True), *ahead, Part(images.pictures(pictures), True)])
 
     def encode_behind_pictures(self, text: str) -> list[int]:
         """Token ids of what follows `encode_pictures`: the words of the message, up to where the answer starts.

@@ -1,12 +1,12 @@
 """From an image file to the square tiles of a model whose pictures keep their shape, see `config.ImageLayout`.
 
-The pixels are those of transformers' own processors (Idefics3, SmolVLM, CLIP and LLaVA, GOT-OCR2 and InternVL) and of
-nanoVLM's on Pillow before version 13: the image made RGB as `himix_edge.preprocess` says, each resizing rounded to 8
-bits, the horizontal pass first.
+The pixels are those of transformers' own processors (Idefics3, SmolVLM, CLIP and LLaVA, LLaVA-NeXT and LLaVA-OneVision,
+GOT-OCR2 and InternVL) and of nanoVLM's on Pillow before version 13: the image made RGB as `himix_edge.preprocess` says,
+each resizing rounded to 8 bits, the horizontal pass first.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,30 +31,34 @@ FILTERS = {
 class Tiles:
     """A picture's tiles: uint8 (n, S, S, 3) RGB, row by row, the whole picture where it comes beside them.
 
-    `rows` and `columns` are those of the grid; 0 where there is the whole picture alone.
+    `rows` and `columns` are those of the grid; 0 where there is the whole picture alone. `width` and `height` are the
+    picture's own, in pixels.
     """
 
     pixels: NDArray[np.uint8]
     rows: int = 0
     columns: int = 0
+    width: int = 1
+    height: int = 1
 
 
-def load_tiles(image: ImageSource, size: int, layout: ImageLayout) -> Tiles:
+def load_tiles(image: ImageSource, size: int, layout: ImageLayout, alone: bool = True) -> Tiles:
     """Read an image and cut it as `layout` says.
 
     Args:
         image: as `load_image` takes it.
         size: S, the side of a tile in pixels.
         layout: the model's.
+        alone: whether it is the only picture of its message, see `ImageLayout.pad_several`.
 
     Raises:
         InputError: as `load_image`; also a picture so long and thin that no grid of tiles holds it.
     """
     picture, where = open_upright(image)
-    return cut_tiles(picture, size, layout, where)
+    return cut_tiles(picture, size, layout, where, alone)
 
 
-def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str = "image") -> Tiles:
+def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str = "image", alone: bool = True) -> Tiles:
     """An upright RGB picture as `load_tiles` cuts it; errors as there, naming `where`."""
     method = FILTERS[layout.filter]
 
@@ -69,7 +73,10 @@ def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str =
         return _grid(picture, size, layout, scaled)
     if layout.strategy == "whole_tiles":
         return _whole_tiles(picture, size, layout, scaled)
-    if layout.strategy == "pad":
+    padded = layout.strategy == "pad" or (layout.pad_several and not alone)
+    if layout.strategy == "anyres" and not padded:
+        return _anyres(picture, size, layout, scaled, where)
+    if padded:
         side = max(picture.size)
         square = Image.new("RGB", (side, side), layout.color)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
@@ -132,6 +139,39 @@ def _grid(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -
     if layout.thumbnail:
         tiles.append(np.asarray(scaled(picture, size, size), np.uint8))
     return Tiles(np.stack(tiles), rows, columns)
+
+
+def _anyres(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale, where: str) -> Tiles:
+    """LLaVA-NeXT's: see `LlavaNextImageProcessor.get_image_patches`."""
+    found = fullest_grid(picture.width, picture.height, size, layout.grids)
+    if found is None:
+        raise InputError(f"{where}: {picture.width} x {picture.height} pixels are too long and thin for this model")
+    rows, columns = found
+    width, height = columns * size, rows * size
+    wide, high = width / picture.width, height / picture.height
+    if wide < high:
+        inner = (width, min(math.ceil(picture.height * wide), height))
+    else:
+        inner = (min(math.ceil(picture.width * high), width), height)
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(scaled(picture, *inner), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    tiles = [np.asarray(scaled(picture, size, size), np.uint8), *_cut(canvas, size)]
+    return Tiles(np.stack(tiles), rows, columns, picture.width, picture.height)
+
+
+def fullest_grid(width: int, height: int, size: int, grids: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """Of `grids`, in rows and columns, the one in which most pixels of the picture count, and fewest are padding.
+
+    None if none holds a pixel of it. See transformers' `select_best_resolution`.
+    """
+    best, most, least_waste = None, 0, math.inf
+    for rows, columns in grids:
+        scale = min(columns * size / width, rows * size / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        waste = rows * columns * size * size - kept
+        if kept > most or (kept == most and waste < least_waste):
+            best, most, least_waste = (rows, columns), kept, waste
+    return best
 
 
 def best_grid(width: int, height: int, size: int, least: int, most: int) -> tuple[int, int]:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from himix_edge.config import ModelConfig
+from himix_edge.config import ImageLayout, ModelConfig
 from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
+from himix_edge.picture_tokens import arrange, slots
 from himix_edge.runtimes.engine import Floats, PictureEngine
 from himix_edge.text import TextProcessor
 from himix_edge.tiles import Tiles
@@ -28,14 +29,14 @@ def picture_model_id(model_id: str, system: str | None) -> str:
 def picture_ids(
     text: TextProcessor, config: ModelConfig, pictures: Sequence[Tiles], system: str | None, capacity: int
 ) -> NDArray[np.int64]:
-    """Ids (T,) of a conversation up to the end of its pictures, SLOT for each token of a tile.
+    """Ids (T,) of a conversation up to the end of its pictures, SLOT for each of their tokens.
 
     Raises:
         InputError: they do not fit into `capacity` cache slots.
     """
     assert config.images is not None
-    grids = [(tiles.rows, tiles.columns) for tiles in pictures]
-    ids = np.array(text.encode_pictures(grids, config.tile_tokens, system or ""), np.int64)
+    places = [slots(tiles, config.images, config.tile_tokens) for tiles in pictures]
+    ids = np.array(text.encode_pictures(places, system or ""), np.int64)
     if len(ids) >= capacity:
         count = sum(len(tiles.pixels) for tiles in pictures)
         most = (capacity - 1) * count // len(ids)
@@ -47,9 +48,12 @@ def picture_ids(
     return ids
 
 
-def connect_pictures(engine: PictureEngine, features: Floats) -> Floats:
-    """Embeddings (slots, d) of what stands in the text for tiles with features (n, N, d_v)."""
-    return np.concatenate([engine.connect(tile[None])[0] for tile in features])
+def connect_pictures(engine: PictureEngine, layout: ImageLayout, pictures: Sequence[Tiles], features: Floats) -> Floats:
+    """Embeddings (slots, d) of what stands in the text for pictures, with features (n, N, d_v) of all their tiles."""
+    embeddings = np.concatenate([engine.connect(tile[None]) for tile in features])
+    ends = np.cumsum([len(tiles.pixels) for tiles in pictures])
+    parts = np.split(embeddings, ends[:-1])
+    return np.concatenate([arrange(tiles, layout, part) for tiles, part in zip(pictures, parts, strict=True)])
 
 
 def read_pictures(
@@ -61,16 +65,16 @@ def read_pictures(
         engine: the model's; afterwards its cache holds the same.
         config: the model's.
         ids: (T,), see `picture_ids`.
-        embeddings: for each SLOT in turn, (slots, d).
+        embeddings: for each SLOT in turn, (slots, d), see `connect_pictures`.
 
     Raises:
         InputError: more or fewer slots than embeddings: somebody wrote the model's own token for them.
     """
-    slots, decoder = ids == SLOT, config.decoder
-    if int(slots.sum()) != len(embeddings):
+    given, decoder = ids == SLOT, config.decoder
+    if int(given.sum()) != len(embeddings):
         raise InputError("the system message holds the token that stands for a picture; leave it out")
     rows = np.zeros((len(ids), embeddings.shape[1]), np.float32)
-    rows[slots] = embeddings
+    rows[given] = embeddings
     nothing = np.zeros((config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)
     engine.start(nothing, nothing, 0)
     for first in range(0, len(ids), AT_ONCE):

@@ -221,7 +221,8 @@ class Session:
         assert vision is not None
         assert layout is not None
         clock = _Clock()
-        pictures = [load_tiles(image, vision.image_size, layout) for image in sources]
+        alone = len(sources) == 1
+        pictures = [load_tiles(image, vision.image_size, layout, alone) for image in sources]
         stats.preprocess += clock.lap()
         engine = as_picture_engine(self.engine)
         ids = picture_ids(self.text, self.config, pictures, system, self.capacity)
@@ -229,7 +230,8 @@ class Session:
             features = np.concatenate([engine.encode(tile[None]) for picture in pictures for tile in picture.pixels])
             stats.vision_encoder += clock.lap()
             self.owner = None  # the cache is used to read the pictures
-            key, value = read_pictures(engine, self.config, ids, connect_pictures(engine, features))
+            tokens = connect_pictures(engine, layout, pictures, features)
+            key, value = read_pictures(engine, self.config, ids, tokens)
             stats.vision_injector += clock.lap()
         return ImageKV(key, value, picture_model_id(self.model_id, system), key.shape[2])
 

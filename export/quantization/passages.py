@@ -64,7 +64,7 @@ def _behind_pictures(model: VanillaModel, text: TextProcessor, sample: Sample, i
     ahead = torch.from_numpy(picture_ids(text, config, [picture], None, engine.capacity))
     features = np.concatenate([engine.encode(tile[None]) for tile in picture.pixels])
     rows = torch.zeros(len(ahead), config.decoder.hidden_size)
-    rows[ahead == SLOT] = torch.from_numpy(connect_pictures(engine, features))
+    rows[ahead == SLOT] = torch.from_numpy(connect_pictures(engine, config.images, [picture], features))
     _, cache = model.read(ahead[None], rows[None])
     kept: list[tuple[Tensor, Tensor] | None] = list(zip(cache.key, cache.value, strict=True))
     found: list[Passage] = []

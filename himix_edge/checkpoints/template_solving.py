@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from himix_edge.checkpoints.jinja import DATE, JinjaTemplate, Said
 from himix_edge.errors import InputError
-from himix_edge.image_text import ImageText
+from himix_edge.image_text import ImageText, Slots
 from himix_edge.text import ChatTemplate, Message
 
 SYSTEM, ASKED, ANSWER, NEXT = "Qs7stem", "Qu5er", "An5wer", "Ne8t"  # found again in the text
@@ -92,7 +92,7 @@ def solve_pictures(jinja: JinjaTemplate, template: ChatTemplate, slot: str, wher
         images = ImageText(slot, one[0][len(ahead) :], two[1], one[1])
         behind = images.after, template.user[1] + template.assistant[0]
         if all(
-            text == ahead + images.pictures([(0, 0)] * count, 1) + words.join(behind)
+            text == ahead + images.pictures([Slots(0, 0, 1)] * count) + words.join(behind)
             for text, (words, count) in zip(texts, asked, strict=True)
         ):
             return images

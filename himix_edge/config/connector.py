@@ -18,14 +18,16 @@ class Connector:
         norm: a LayerNorm in front (InternVL).
         layers: linear layers, a GELU between two.
         bias: of the linear layers.
+        newline: a learned token behind a tile's own, which stands behind each row of a picture (LLaVA-NeXT).
     """
 
     shuffle: Annotated[int, Field(ge=1, le=16)] = 1
     norm: bool = False
     layers: Annotated[int, Field(ge=1, le=2)] = 2
     bias: bool = True
+    newline: bool = False
     __pydantic_config__ = STRICT
 
     def tokens(self, features: int) -> int:
-        """How many tokens of the decoder come from so many of the tower."""
-        return features // self.shuffle**2
+        """How many embeddings for the decoder come from so many features of the tower."""
+        return features // self.shuffle**2 + self.newline

@@ -121,6 +121,11 @@ class ModelConfig:
         grid = getattr(self.vision, "grid", 0)
         if self.connector.shuffle > 1 and (not grid or grid % self.connector.shuffle or self.features != grid**2):
             raise ValueError(f"connector.shuffle ({self.connector.shuffle}) must divide the {grid} features of a side")
+        anyres = self.images is not None and self.images.strategy == "anyres"
+        if anyres != self.connector.newline:
+            raise ValueError("connector.newline belongs to pictures of the strategy anyres, and they need it")
+        if anyres and (self.connector.shuffle > 1 or self.features != grid**2):
+            raise ValueError(f"anyres needs a square grid of features, not {self.features} of {grid} a side")
         if self.levels > len(self.injected_layers) > 0:
             raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
 
@@ -131,7 +136,7 @@ class ModelConfig:
 
     @property
     def tile_tokens(self) -> int:
-        """How many of the decoder's tokens come from one image or tile."""
+        """M, the embeddings that the connector makes of one image or tile."""
         return self.connector.tokens(self.features)
 
     @property

@@ -2,6 +2,7 @@
 
 from math import isqrt
 
+import torch
 from torch import Tensor, nn
 
 from himix_edge.config import Connector
@@ -20,8 +21,20 @@ class PixelShuffle(nn.Module):
         return cells.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
+class Newline(nn.Module):
+    """Embeddings (B, N, d) -> (B, N + 1, d): a learned one behind them, the same for all."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.token = nn.Parameter(torch.empty(hidden))
+        nn.init.normal_(self.token, std=hidden**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.token.expand(x.shape[0], 1, -1)], 1)
+
+
 def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequential:
-    """Features (B, N, `features`) -> embeddings (B, N / shuffle^2, `hidden`)."""
+    """Features (B, N, `features`) -> embeddings (B, `config.tokens(N)`, `hidden`)."""
     width = features * config.shuffle**2
     parts: list[nn.Module] = [PixelShuffle(config.shuffle)] if config.shuffle > 1 else []
     if config.norm:
@@ -29,4 +42,6 @@ def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequent
     parts.append(nn.Linear(width, hidden, bias=config.bias))
     if config.layers == 2:
         parts += [nn.GELU(), nn.Linear(hidden, hidden, bias=config.bias)]
+    if config.newline:
+        parts.append(Newline(hidden))
     return nn.Sequential(*parts)

@@ -113,7 +113,8 @@ class VanillaModel(VisionLanguageModel):
     In the baseline they come first, so their keys and values do not depend on the text: `inject` is the decoder's
     prefill over the N image tokens. With `config.images` they stand in the text: `input_ids` hold `slot_id` once for
     each of them, `pixel_values` uint8 (n, S, S, 3) are the tiles in their order, and `vision_features` (n, N, d_v).
-    In `read` and `decode` SLOT stands for them, so that a `slot_id` that somebody says is a word like another.
+    In `read` and `decode` SLOT stands for them, so that a `slot_id` that somebody says is a word like another. Where
+    pictures' tokens are not the tiles' in their order (`picture_tokens.arrange`), only `read` takes them.
     """
 
     def __init__(self, config: ModelConfig):
@@ -148,6 +149,8 @@ class VanillaModel(VisionLanguageModel):
             return super().forward(input_ids, pixel_values, vision_features)
         if pixel_values is not None:
             vision_features = self.encode_image(pixel_values)
+        if self.config.images.strategy == "anyres":
+            raise ValueError("pictures of this model have an order of their own; arrange their tokens and `read` them")
         x: Tensor = self.model.embed_tokens(input_ids)
         slots = input_ids == self.config.images.slot_id
         assert vision_features is not None

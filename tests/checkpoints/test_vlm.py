@@ -21,6 +21,7 @@ from himix_edge.checkpoints.folder import save_source
 from himix_edge.errors import InputError
 from himix_edge.evaluation.similarity import require_vision_sequence
 from himix_edge.export.pipeline import ExportRequest, plan
+from himix_edge.picture_tokens import slots
 from himix_edge.presets import resolve_model
 from himix_edge.runtimes import open_checkpoint
 from himix_edge.tiles import best_grid, load_tiles
@@ -233,7 +234,8 @@ def test_ids_and_logits_are_theirs(theirs, shapes, system):
     grids = [load_tiles(p, SIDE, session.config.images) for p in pictures]
     text = session.text
     if pictures:
-        ahead = text.encode_pictures([(g.rows, g.columns) for g in grids], session.config.tile_tokens, system)
+        places = [slots(g, session.config.images, session.config.tile_tokens) for g in grids]
+        ahead = text.encode_pictures(places, system)
         ids = ahead + text.encode_behind_pictures("What is this?")
     else:
         from himix_edge.text import Message
