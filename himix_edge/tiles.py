@@ -75,7 +75,7 @@ def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str =
         return _whole_tiles(picture, size, layout, scaled)
     padded = layout.strategy == "pad" or (layout.pad_several and not alone)
     if layout.strategy == "anyres" and not padded:
-        return _anyres(picture, size, layout, scaled, where)
+        return _anyres(picture, size, layout, scaled)
     if padded:
         side = max(picture.size)
         square = Image.new("RGB", (side, side), layout.color)
@@ -141,12 +141,9 @@ def _grid(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -
     return Tiles(np.stack(tiles), rows, columns)
 
 
-def _anyres(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale, where: str) -> Tiles:
+def _anyres(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale) -> Tiles:
     """LLaVA-NeXT's: see `LlavaNextImageProcessor.get_image_patches`."""
-    found = fullest_grid(picture.width, picture.height, size, layout.grids)
-    if found is None:
-        raise InputError(f"{where}: {picture.width} x {picture.height} pixels are too long and thin for this model")
-    rows, columns = found
+    rows, columns = fullest_grid(picture.width, picture.height, size, layout.grids)
     width, height = columns * size, rows * size
     wide, high = width / picture.width, height / picture.height
     if wide < high:
@@ -159,12 +156,12 @@ def _anyres(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale,
     return Tiles(np.stack(tiles), rows, columns, picture.width, picture.height)
 
 
-def fullest_grid(width: int, height: int, size: int, grids: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+def fullest_grid(width: int, height: int, size: int, grids: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Of `grids`, in rows and columns, the one in which most pixels of the picture count, and fewest are padding.
 
-    None if none holds a pixel of it. See transformers' `select_best_resolution`.
+    See transformers' `select_best_resolution`.
     """
-    best, most, least_waste = None, 0, math.inf
+    best, most, least_waste = grids[0], 0, math.inf
     for rows, columns in grids:
         scale = min(columns * size / width, rows * size / height)
         kept = min(int(width * scale) * int(height * scale), width * height)

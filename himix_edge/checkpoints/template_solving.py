@@ -28,6 +28,7 @@ class Observed:
     Before the first question, `ahead`; behind a question, up to where the answer starts, `opening`; between an answer
     and the next question, `between`; behind a last answer, `end`; before and behind a system message, `before_system`
     and `behind_system` (None: it takes none). `said` is what it writes in front of an answer in addition to `opening`.
+    `told` are two lengths of white space: in front of an answer to come, and what stands in its place in a history.
     """
 
     ahead: str
@@ -37,6 +38,7 @@ class Observed:
     end: str | None
     before_system: str | None = None
     behind_system: str | None = None
+    told: tuple[str, str] = ("", "")
 
 
 def solve(jinja: JinjaTemplate, bos: str, tokens: Sequence[str], where: str) -> ChatTemplate:
@@ -66,7 +68,8 @@ def solve(jinja: JinjaTemplate, bos: str, tokens: Sequence[str], where: str) -> 
     options.append((replace(seen, before_system=None, behind_system=None), without))
     for observed, proofs in options:
         for template in _candidates(observed, bos):
-            if all(_rendered(template, said) == text for said, text in zip(proofs, wanted, strict=False)):
+            pairs = zip(proofs, wanted, strict=False)
+            if all(_rendered(template, said, observed.told) == text for said, text in pairs):
                 return replace(template, stop=_turn_end(observed, template, tokens))
     raise unsupported(where, "what it writes around a message depends on more than who says it")
 
@@ -116,17 +119,20 @@ _SYSTEM_PROOFS: list[Said] = [[RULES, *TURNS[:1]], [RULES, *TURNS]]
 
 def _observed(texts: dict[str, str | None]) -> Observed | None:
     one, two = _parts(texts["one"], ASKED), _parts(texts["two"], ASKED, ANSWER, NEXT)
-    if one is None or two is None or two[0] != one[0] or two[3] != one[1] or not two[1].startswith(one[1]):
+    if one is None or two is None or two[0] != one[0] or two[3] != one[1]:
         return None
     ahead, opening = one
-    said = two[1][len(opening) :]
-    if said.strip():
+    same = next((i for i, pair in enumerate(zip(opening, two[1], strict=False)) if pair[0] != pair[1]), len(opening))
+    told = opening[same:], two[1][same:]
+    if any(text.strip() for text in told):
         return None
+    said = "" if told[0] else told[1]
+    told = told if told[0] else ("", "")
     ended, system = _parts(texts["ended"], ASKED, ANSWER), _parts(texts["system"], SYSTEM, ASKED)
     end = ended[2] if ended else None
     if system is None or system[2] != opening:
-        return Observed(ahead, opening, said, two[2], end)
-    return Observed(ahead, opening, said, two[2], end, system[0], system[1])
+        return Observed(ahead, opening, said, two[2], end, told=told)
+    return Observed(ahead, opening, said, two[2], end, system[0], system[1], told)
 
 
 def _candidates(seen: Observed, bos: str) -> Iterator[ChatTemplate]:
@@ -178,8 +184,12 @@ def _turn_end(seen: Observed, template: ChatTemplate, tokens: Sequence[str]) -> 
     return (min(found)[2],) if found else ()
 
 
-def _rendered(template: ChatTemplate, said: Said) -> str:
-    return "".join(part.text for part in template.render([Message(*turn) for turn in said]))
+def _rendered(template: ChatTemplate, said: Said, told: tuple[str, str] = ("", "")) -> str:
+    """A conversation as the template writes it, with `Observed.told` in its history."""
+    to_come, ended = template.assistant
+    history = replace(template, assistant=(to_come.removesuffix(told[0]) + told[1], ended))
+    *turns, _ = history.render([Message(*turn) for turn in said])
+    return "".join(part.text for part in turns) + to_come
 
 
 def _undated(text: str | None, tokens: Sequence[str]) -> str | None:

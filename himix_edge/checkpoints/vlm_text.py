@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.chat_templates import declarative, folder_jinja, token_text
+from himix_edge.checkpoints.start_token import start_token, with_start_token
 from himix_edge.checkpoints.template_solving import solve_pictures
 from himix_edge.config import ModelConfig
 from himix_edge.image_text import Tags
@@ -22,6 +23,8 @@ TAGS: dict[str, Tags] = {  # by model_type; as transformers' processors write th
     "idefics3": _IDEFICS3,
     "smolvlm": _IDEFICS3,
     "llava": {},
+    "llava_next": {},
+    "llava_onevision": {},
     "internvl": {"alone": "<img>{slots}</img>", "start": "<img>", "whole": "{slots}</img>"},
 }
 
@@ -38,4 +41,5 @@ def vlm_template(folder: Path, raw: dict[str, object], config: ModelConfig, toke
     template = declarative(jinja, tokenizer)
     slot = token_text(tokenizer, config.images.slot_id, f"{folder / 'config.json'}: image_token_id")
     images = solve_pictures(jinja, template, slot, jinja.where)
+    template = with_start_token(template, start_token(folder), tokenizer, str(folder))
     return replace(template, image=replace(images, **TAGS[str(raw["model_type"])]))

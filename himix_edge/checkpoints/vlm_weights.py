@@ -9,6 +9,7 @@ from himix_edge.checkpoints.vlm_config import family_of_vlm
 from himix_edge.config import ModelConfig
 from himix_edge.parts import HEAD, TOWER
 
+NEWLINES = ("model.image_newline", "image_newline")
 HEADS = ("lm_head.", "language_model.lm_head.")
 
 
@@ -29,6 +30,8 @@ def vlm_weights(folder: Path, raw: dict[str, object], config: ModelConfig) -> We
         elif (rest := _behind(name, connector)) is not None:
             module, _, part = rest.rpartition(".")
             weights[f"connector.{family.connector.get(module, module)}.{part}"] = tensor
+        elif family.newline and name in NEWLINES:
+            weights["connector.3.token"] = tensor
         elif (rest := _behind(name, HEADS)) is not None:
             weights[f"{HEAD}.{rest}"] = tensor
         elif (rest := _behind(name, decoder)) is not None:

@@ -23,7 +23,8 @@ from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
-from himix_edge.checkpoints.vlm_config import DECODERS, FILTERS, one_tile
+from himix_edge.checkpoints.vlm_config import DECODERS
+from himix_edge.checkpoints.vlm_layout import FILTERS, one_tile
 from himix_edge.config import FastViTConfig, ModelConfig, VisionConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
