@@ -43,7 +43,7 @@ def layout_of(raw: JsonObject, pixels: JsonObject, side: int, folder: Path) -> J
     Raises:
         InputError: a setting that is not supported; named.
     """
-    kind, where = raw["model_type"], str(folder / PROCESSOR)
+    kind, where = str(raw["model_type"]), str(folder / PROCESSOR)
     known = pixels.get("resample", {"idefics3": 1, "smolvlm": 1}.get(kind, 3))
     if not isinstance(known, int) or known not in FILTERS:
         raise InputError(
@@ -128,12 +128,15 @@ def _anyres(raw: JsonObject, pixels: JsonObject, side: int, config: str, where: 
 
 
 def _grids(pinpoints: object, side: int, where: str) -> list[tuple[int, int]]:
-    pairs = pinpoints if isinstance(pinpoints, list) else [None]
-    for pair in pairs:
-        sound = isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
-        if not sound or any(number < side or number % side for number in pair):
-            raise InputError(f"{where}: image_grid_pinpoints {pair!r:.40} is not in tiles of {side} pixels")
-    return [(height // side, width // side) for height, width in pairs]
+    """Rows and columns of tiles."""
+    found = []
+    for pair in pinpoints if isinstance(pinpoints, list) else [pinpoints]:
+        match pair:
+            case [int(height), int(width)] if height >= side <= width and height % side == width % side == 0:
+                found.append((height // side, width // side))
+            case _:
+                raise InputError(f"{where}: image_grid_pinpoints {pair!r:.40} is not in tiles of {side} pixels")
+    return found
 
 
 def whole(value: object, name: str, most: int, where: str, least: int = 1) -> int:

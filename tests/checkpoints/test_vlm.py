@@ -22,7 +22,6 @@ from himix_edge.checkpoints.folder import save_source
 from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
 from himix_edge.evaluation.similarity import require_vision_sequence
-from himix_edge.export.pipeline import ExportRequest, plan
 from himix_edge.picture_tokens import arrange, slots
 from himix_edge.presets import resolve_model
 from himix_edge.runtimes import open_checkpoint
@@ -508,8 +507,6 @@ def test_the_best_grid_is_the_nearest_in_shape():
 
 def test_what_does_not_take_tiles_yet_says_so(tmp_path):
     folder = made(llava, tmp_path).folder
-    with pytest.raises(InputError, match="himix export does not take a model whose pictures are tiles"):
-        plan(ExportRequest(str(folder), "onnx", "int8", tmp_path / "out"))
     with pytest.raises(InputError, match="himix analyze does not"):
         require_vision_sequence(open_source(folder).config)
 
