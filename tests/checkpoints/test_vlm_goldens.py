@@ -16,6 +16,7 @@ from himix_edge.checkpoints.families import llava_original
 from himix_edge.checkpoints.folder import save_source
 from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
+from himix_edge.picture_tokens import slots
 from himix_edge.runtimes import Session, open_checkpoint
 from himix_edge.text import Message
 from himix_edge.tiles import load_tiles
@@ -73,8 +74,8 @@ def test_ids_logits_and_tokens_are_theirs(golden, session):
         grids = [tiles(session, shape) for shape in question.shapes]
         text, system = session.text, [Message("system", question.system)] if question.system else []
         if grids:
-            shapes = [(grid.rows, grid.columns) for grid in grids]
-            ahead = text.encode_pictures(shapes, session.config.tile_tokens, question.system)
+            places = [slots(grid, session.config.images, session.config.tile_tokens) for grid in grids]
+            ahead = text.encode_pictures(places, question.system)
             ids = ahead + text.encode_behind_pictures(question.words)
         else:
             ids = text.encode_chat([*system, Message("user", question.words)])
