@@ -61,7 +61,7 @@ class ImageLayout:
 
     def most_tiles_of_one(self, side: int) -> int:
         """How many tiles, `side` pixels each, one picture takes the tokens of at most; the whole one counts as one."""
-        if self.strategy == "whole_tiles" or (self.strategy == "rows" and self.split):
+        if self.strategy == "rows" and self.split:
             return math.ceil(self.longest / side) ** 2 + 1
         if self.strategy == "whole_tiles":
             return math.ceil(self.longest / side) ** 2 + self.thumbnail
