@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
-from himix_edge.export.targets import target_names
+from himix_edge.export.targets import find_target, target_names
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.runtimes.selftest import self_test
 from tests.checkpoints.test_vlm import FAMILIES, asked, made, picture, set_right, smolvlm
@@ -37,6 +37,18 @@ def expected(theirs, session, pictures):
     return found
 
 
+def as_close_as_float16(theirs, pictures, words, told, said):
+    """Whether two answers are the same, up to a token whose logit is as good as the best one's in float16."""
+    same = [a == b for a, b in zip(told, said, strict=False)]
+    if all(same):
+        return len(told) == len(said)
+    inputs = theirs.inputs(asked(pictures, words), pictures)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([told[: same.index(False)]])], dim=1)
+    with torch.no_grad():
+        logits = theirs.model(**inputs).logits[0, -1]
+    return bool(logits.max() - logits[said[same.index(False)]] < 0.02 * logits.std())
+
+
 @pytest.mark.parametrize(("family", "target"), [
     pytest.param(family, target, marks=() if family is smolvlm and target in QUICK[::2] else pytest.mark.slow)
     for family in FAMILIES for target in target_names()
@@ -45,11 +57,16 @@ def test_a_float_bundle_says_what_their_class_says(family, target, tmp_path):
     """One picture, two, and none; read, and kept for the next question. Slow: adds the other families and targets."""
     theirs = made(family, tmp_path)
     session = open_bundle(exported(tmp_path, target, "none", tmp_path / "bundle"))
+    half = find_target(target).activations == "float16"
     for pictures in (PICTURES[:1], PICTURES, []):
         told = expected(theirs, session, pictures)
-        assert answers(session, pictures) == told
+        said = answers(session, pictures)
+        if half:
+            assert all(as_close_as_float16(theirs, pictures, *case) for case in zip(QUESTIONS, told, said, strict=True))
+        else:
+            assert said == told
         if pictures:
-            assert answers(session, session.encode_images(pictures)) == told
+            assert answers(session, session.encode_images(pictures)) == said
     assert self_test(tmp_path / "bundle")["passed"]
 
 
