@@ -18,7 +18,9 @@ def timings(folder: Path) -> Timings:
     """Tower and connector, reading of a picture, prompt and token, in milliseconds; pixels are there already."""
     session = open_session(open_verified(folder))
     engine, config = as_picture_engine(session.engine), session.config
+    layout = config.images
     assert config.vision is not None
+    assert layout is not None
     side, rng = config.vision.image_size, np.random.default_rng(0)
     prompt = np.array(session.text.encode_behind_pictures(PROMPT), np.int64)
     cases: Timings = {}
@@ -27,8 +29,9 @@ def timings(folder: Path) -> Timings:
         tiles = Tiles(pixels, rows, columns)
         ids = picture_ids(session.text, config, [tiles], None, engine.capacity)
 
-        def tower(pixels: np.ndarray = pixels) -> np.ndarray:
-            return connect_pictures(engine, np.concatenate([engine.encode(tile[None]) for tile in pixels]))
+        def tower(tiles: Tiles = tiles) -> np.ndarray:
+            features = np.concatenate([engine.encode(tile[None]) for tile in tiles.pixels])
+            return connect_pictures(engine, layout, [tiles], features)
 
         embeddings = tower()
         kept = read_pictures(engine, config, ids, embeddings)
