@@ -14,6 +14,7 @@ from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
 from himix_edge.export.preflight import forecast
 from himix_edge.export.quantization.policy import POLICIES
+from himix_edge.picture_tokens import slots
 from himix_edge.presets import preset
 from himix_edge.runtimes.pictures import picture_ids
 from himix_edge.tiles import load_tiles
@@ -58,6 +59,17 @@ FOLDERS = {
                            "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}},
         {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}, "resample": 3},
     ),
+    "llava-onevision-0.5b": (
+        {"model_type": "llava_onevision", "image_token_index": 151646, "vision_aspect_ratio": "anyres_max_9",
+         "vision_feature_layer": -1, "vision_feature_select_strategy": "full", "tie_word_embeddings": False,
+         "text_config": {"model_type": "qwen2", "vocab_size": 152000, "hidden_size": 896, "intermediate_size": 4864,
+                         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+                         "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 32768},
+         "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                           "num_hidden_layers": 26, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
+                           "vision_use_head": False}},
+        {"size": {"height": 384, "width": 384}, "resample": 3, **HALVES},
+    ),
 }  # fmt: skip
 
 
@@ -74,7 +86,8 @@ def test_presets_survive_json(name):
 
 
 @pytest.mark.parametrize(("name", "tokens"), [
-    ("smolvlm-256m", 64), ("smolvlm2-2.2b", 81), ("llava-1.5-7b", 576), ("internvl3-1b", 256),
+    ("smolvlm-256m", 64), ("smolvlm2-2.2b", 81), ("llava-1.5-7b", 576),
+    ("llava-onevision-0.5b", 729 + 1), ("internvl3-1b", 256),
 ])  # fmt: skip
 def test_a_tile_takes_the_published_number_of_tokens(name, tokens):
     assert preset(name).tile_tokens == tokens
@@ -87,7 +100,10 @@ def test_a_picture_has_its_familys_tags(name):
     assert dataclasses.replace(config, images=VLMS[name].config.images) == VLMS[name].config
     picture = load_tiles(Image.fromarray(np.zeros((90, 160, 3), np.uint8)), config.vision.image_size, config.images)
     ids = picture_ids(text, config, [picture], None, config.decoder.max_position_embeddings)
-    assert int((ids == SLOT).sum()) == len(picture.pixels) * config.tile_tokens
+    place = slots(picture, config.images, config.tile_tokens)
+    blocks = place.rows * place.columns + 1
+    assert int((ids == SLOT).sum()) == blocks * place.tokens
+    assert place.rows == 0 or blocks == len(picture.pixels)
     tags = [text.tokenizer.id_to_token(int(number)) for number in ids[ids != SLOT]]
     if VLMS[name].family == "smolvlm":
         assert tags.count("<row_2_col_4>") == tags.count("<global-img>") == 1
