@@ -31,7 +31,7 @@ def expected(theirs, session, pictures):
     found = []
     for words in QUESTIONS:
         inputs = theirs.inputs(asked(pictures, words), pictures)
-        tokens = theirs.greedy(inputs["input_ids"], inputs.get("pixel_values"), 32)
+        tokens = theirs.greedy(inputs, 32)
         ends = [i for i, token in enumerate(tokens) if token in session.text.stop_ids]
         found.append(tokens[: ends[0]] if ends else tokens)
     return found
