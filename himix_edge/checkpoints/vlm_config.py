@@ -67,7 +67,8 @@ FAMILIES = {
     "llava_onevision": Family("qwen2", "siglip_vision_model", _NESTED, _MLP, select="full", newline=True),
     "internvl": Family("qwen2", "internvl_vision", _NESTED, {"layer_norm": "1", "linear_1": "2", "linear_2": "4"}),
 }
-OTHER_LAYOUTS = ("internvl_chat", "llava_qwen2", "nanoVLM")  # those of `families` that have files of their own
+# those of `families` that have files of their own
+OTHER_LAYOUTS = ("internvl_chat", "nanoVLM", "llava_qwen2", "llava-qwen2", "bunny-qwen2", "mobilevlm", "llava_llama")
 
 
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:

@@ -19,6 +19,8 @@ class Connector:
         layers: linear layers, a GELU between two.
         bias: of the linear layers.
         newline: a learned token behind a tile's own, which stands behind each row of a picture (LLaVA-NeXT).
+        pool: behind the layers, squares of so many tokens a side become their mean (MobileVLM v2's LDP).
+        positions: behind that, a depthwise 3 x 3 convolution over the grid is added (likewise).
     """
 
     shuffle: Annotated[int, Field(ge=1, le=16)] = 1
@@ -26,8 +28,10 @@ class Connector:
     layers: Annotated[int, Field(ge=1, le=2)] = 2
     bias: bool = True
     newline: bool = False
+    pool: Annotated[int, Field(ge=1, le=16)] = 1
+    positions: bool = False
     __pydantic_config__ = STRICT
 
     def tokens(self, features: int) -> int:
         """How many embeddings for the decoder come from so many features of the tower."""
-        return features // self.shuffle**2 + self.newline
+        return features // (self.shuffle * self.pool) ** 2 + self.newline

@@ -124,8 +124,13 @@ class ModelConfig:
         anyres = self.images is not None and self.images.strategy == "anyres"
         if anyres != self.connector.newline:
             raise ValueError("connector.newline belongs to pictures of the strategy anyres, and they need it")
-        if anyres and (self.connector.shuffle > 1 or self.features != grid**2):
+        if anyres and (self.connector.shuffle > 1 or self.connector.pool > 1 or self.features != grid**2):
             raise ValueError(f"anyres needs a square grid of features, not {self.features} of {grid} a side")
+        of_grid = self.connector.pool > 1 or self.connector.positions
+        if of_grid and (
+            not grid or grid % self.connector.pool or self.features != grid**2 or self.connector.shuffle > 1
+        ):
+            raise ValueError(f"connector.pool ({self.connector.pool}) must divide the {grid} features of a side")
         if self.levels > len(self.injected_layers) > 0:
             raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from himix_edge.config import Connector
+from himix_edge.model.vit import pool_grid
 
 
 class PixelShuffle(nn.Module):
@@ -33,6 +34,30 @@ class Newline(nn.Module):
         return torch.cat([x, self.token.expand(x.shape[0], 1, -1)], 1)
 
 
+class GridPooling(nn.Module):
+    """Tokens (B, N, d) of a square grid -> (B, N / f^2, d): the mean of each f x f."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pool_grid(x, self.factor)
+
+
+class GridPositions(nn.Module):
+    """Tokens (B, N, d) of a square grid, each with what a 3 x 3 filter of its channel gives there."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.filter = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = isqrt(x.shape[1])
+        grid = x.transpose(1, 2).unflatten(2, (side, side))
+        return x + self.filter(grid).flatten(2).transpose(1, 2)
+
+
 def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequential:
     """Features (B, N, `features`) -> embeddings (B, `config.tokens(N)`, `hidden`)."""
     width = features * config.shuffle**2
@@ -42,6 +67,10 @@ def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequent
     parts.append(nn.Linear(width, hidden, bias=config.bias))
     if config.layers == 2:
         parts += [nn.GELU(), nn.Linear(hidden, hidden, bias=config.bias)]
+    if config.pool > 1:
+        parts.append(GridPooling(config.pool))
+    if config.positions:
+        parts.append(GridPositions(hidden))
     if config.newline:
         parts.append(Newline(hidden))
     return nn.Sequential(*parts)

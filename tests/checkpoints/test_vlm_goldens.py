@@ -4,30 +4,41 @@ The goldens in tests/golden/vlm were made by the scripts there, in each family's
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
 
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.families import llava_original
+from himix_edge.checkpoints.families.parts import read_apart
+from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.folder import save_source
+from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
 from himix_edge.picture_tokens import slots
 from himix_edge.runtimes import Session, open_checkpoint
-from himix_edge.text import Message
+from himix_edge.text import ChatTemplate, Message
 from himix_edge.tiles import load_tiles
+from himix_edge.tower_presets import TOWERS
+from himix_edge.vlm_presets import VLMS
 from tests.golden.vlm.making import Golden, nano_tokenizer, picture, weights
 
 NANOVLM = ["<|endoftext|>", "<empty_output>"]
 INTERNVL = ["<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+LLAMA = ["<unk>", "</s>"]
 TOKENS = {
-    "nanovlm": NANOVLM, "nanovlm_tiles": NANOVLM, "nanovlm_222m": NANOVLM,
-    "internvl_chat": INTERNVL, "internvl_chat_llama": INTERNVL, "fastvlm": ["<|endoftext|>"],
+    "nanovlm": (NANOVLM, None), "nanovlm_tiles": (NANOVLM, None), "nanovlm_222m": (NANOVLM, None),
+    "internvl_chat": (INTERNVL, None), "internvl_chat_llama": (INTERNVL, None), "fastvlm": (["<|endoftext|>"], None),
+    "mobilevlm": (LLAMA, "<s>"), "llava_llama": (LLAMA, "<s>"), "nanollava": (["<|endoftext|>"], None),
 }  # fmt: skip
+TOWER = "model.vision_tower.vision_tower."
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,9 +52,24 @@ def tiny_fastvit():
 def written(golden: Golden, folder: Path) -> Path:
     """The family's folder, with the weights that the golden was made with."""
     folder.mkdir(exist_ok=True)
-    nano_tokenizer(TOKENS[golden.name]).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(golden.config))
-    save_file(weights(golden.shapes), folder / "model.safetensors")
+    tokens, bos = TOKENS[golden.name]
+    tokenizer = nano_tokenizer(tokens, bos)
+    tokenizer.chat_template = golden.config.get("_chat_template")
+    tokenizer.save_pretrained(folder)
+    config = {name: value for name, value in golden.config.items() if not name.startswith("_")}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = weights(golden.shapes)
+    if "_tower" in golden.config:
+        tower = folder / Path(golden.config["mm_vision_tower"]).name
+        tower.mkdir(exist_ok=True)
+        for name, content in golden.config["_tower"].items():
+            (tower / name).write_text(json.dumps(content))
+        if golden.config.get("_tower_apart"):
+            inside = {name: state.pop(name) for name in list(state) if name.startswith(TOWER)}
+            save_file(
+                {name.removeprefix(TOWER): tensor for name, tensor in inside.items()}, tower / "model.safetensors"
+            )
+    save_file(state, folder / "model.safetensors")
     return folder
 
 
@@ -150,10 +176,19 @@ def test_the_whole_picture_of_nanovlm_is_theirs_within_its_rounding():
         ("fastvlm", {"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres' is not supported; pad and square"),
         (
             "fastvlm",
-            {"mm_vision_tower": "openai/clip-vit-large-patch14-336"},
-            "its tower openai/clip-vit-large-patch14",
+            {"mm_vision_tower": "openai/clip-vit-l14"},
+            "its tower openai/clip-vit-l14 is a folder of its own",
         ),
         ("fastvlm", {"mm_vision_tower": "mobileclip_l_0"}, "image_size"),
+        ("fastvlm", {"mm_projector_type": "ldpnetv2"}, "ldpnetv2 makes 12 x 12 tokens, not of 2 x 2"),
+        ("mobilevlm", {"mm_projector_type": "ldpnet"}, "mm_projector_type 'ldpnet' is not supported"),
+        ("mobilevlm", {"mm_vision_select_layer": 1}, "mm_vision_select_layer 1"),
+        (
+            "mobilevlm",
+            {"mm_vision_tower": "tiny", "_tower": {"config.json": {}, "preprocessor_config.json": {}}},
+            "not a known tower",
+        ),
+        ("mobilevlm", {"mm_vision_tower": "tiny", "_tower": {"config.json": []}}, "expected a JSON object, found list"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path):
@@ -163,3 +198,46 @@ def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path)
     with pytest.raises(InputError, match=says) as caught:
         open_source(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_towers_that_are_known_by_name_have_their_published_sizes():
+    for name, preset in (("clip-vit-large-patch14-336", "clip"), ("siglip-so400m-patch14-384", "siglip-so400m")):
+        described, settings = llava_original.KNOWN_TOWERS[name]
+        found = tower_config_from(described, name, settings)
+        known = TOWERS["siglip-so400m"] if preset == "siglip-so400m" else VLMS["llava-1.5-7b"].config.vision
+        assert found == replace(known, drop_first_token=preset == "clip")
+
+
+def word_tokenizer(**parts) -> Tokenizer:
+    letters = dict.fromkeys(["<unk>", "\n", " ", "▁", *"What is it?"])
+    tokenizer = Tokenizer(BPE({letter: i for i, letter in enumerate(letters)}, [], unk_token="<unk>"))
+    for name, part in parts.items():
+        setattr(tokenizer, name, part)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("parts", "ahead"),
+    [
+        ({}, "\n"),
+        ({"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])}, "\n"),
+        ({"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first", split=False)}, " \n"),
+    ],
+)
+def test_what_follows_a_picture_is_read_as_a_text_of_its_own(parts, ahead):
+    """As SentencePiece's tokenizers put a space in front: of every piece, of the first one, or none."""
+    tokenizer = word_tokenizer(**parts)
+    assert read_apart(tokenizer, "\n", "What is it?", "here") == ahead
+
+
+def test_a_spare_token_is_one_that_no_text_has():
+    template = ChatTemplate(("<s>", "</s>"), ("", "</s>"), stop=("</s>",))
+    tokenizer = Tokenizer(BPE({"a": 0}, []))
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    assert spare_token(tokenizer, 4, template, "here") == tokenizer.token_to_id("<unk>")
+    assert tokenizer.token_to_id("<image>") is None
+    assert spare_token(tokenizer, 5, template, "here") == 4 == tokenizer.token_to_id("<image>")
+    assert spare_token(tokenizer, 5, template, "here") == 4
+    bare = Tokenizer(BPE({"a": 0}, []))
+    with pytest.raises(InputError, match="no token is left that could stand for a picture"):
+        spare_token(bare, 1, template, "here")

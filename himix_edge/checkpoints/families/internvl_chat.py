@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from himix_edge.checkpoints.families.parts import image_slot, leading_token, part_of_config, thirds
+from himix_edge.checkpoints.families.parts import image_slot, part_of_config, thirds
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
+from himix_edge.checkpoints.start_token import start_token, with_start_token
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
@@ -129,7 +130,7 @@ class InternVLChat:
         return folder_tokenizer(self.folder)
 
     def template(self, config: ModelConfig, tokenizer: Tokenizer) -> ChatTemplate:
-        template = replace(self._template(), bos=leading_token(tokenizer))
+        template = with_start_token(self._template(), start_token(self.folder), tokenizer, str(self.folder))
         assert config.images is not None
         tags: Tags = TAGS["internvl"] if config.images.thumbnail else {**TAGS["internvl"], "whole": "</img>"}
         return replace(template, image=ImageText(SLOT, template.user[0], "\n", "\n", **tags))

@@ -13,13 +13,14 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.chat_templates import folder_template, token_text
-from himix_edge.checkpoints.families.parts import leading_token, read_apart
+from himix_edge.checkpoints.families.parts import read_apart
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.named_templates import VICUNA_SYSTEM
 from himix_edge.checkpoints.safetensors import folder_weights
+from himix_edge.checkpoints.start_token import start_token, with_start_token
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
@@ -37,7 +38,7 @@ FASTVITHD = FastViTConfig()
 FAST = re.compile(r"mobileclip_l_(\d{1,4})")
 KINDS = {  # model_type: the decoder's
     "llava_qwen2": "qwen2", "llava-qwen2": "qwen2", "bunny-qwen2": "qwen2", "mobilevlm": "llama", "llava": "llama",
-    "llava_llama": "llama", "llava_mistral": "mistral",
+    "llava_llama": "llama",
 }  # fmt: skip
 QWEN_2 = ChatTemplate(
     user=("<|im_start|>user\n", "<|im_end|>\n"), assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
@@ -48,16 +49,39 @@ VICUNA_V1 = ChatTemplate(
     user=("USER: ", " "), assistant=("ASSISTANT:", "</s>"), system=("", " "), stop=("</s>",), said=" ",
     default_system=VICUNA_SYSTEM,
 )  # fmt: skip
-# what their code asks with; other ones keep a chat template in their folder
-CONVERSATIONS = {"llava_qwen2": QWEN_2, "mobilevlm": VICUNA_V1, "llava": VICUNA_V1, "llava_llama": VICUNA_V1}
+BUNNY = replace(VICUNA_V1, assistant=("ASSISTANT:", "<|endoftext|>"), stop=("<|endoftext|>",))
+# what their code asks with; nanoLLaVA (llava-qwen2) has a chat template in its folder
+CONVERSATIONS = {
+    "llava_qwen2": QWEN_2, "mobilevlm": VICUNA_V1, "llava": VICUNA_V1, "llava_llama": VICUNA_V1, "bunny-qwen2": BUNNY,
+}  # fmt: skip
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "mm_use_im_start_end": (False,), "mm_patch_merge_type": ("flat",), "image_grid_pinpoints": ([],),
-    "s2": (False,), "use_s2": (False,), "mm_resampler_type": (), "mm_resampler": (),
+    "s2": (False,), "use_s2": (False,), "mm_resampler_type": (), "mm_resampler": (), "input_image_size": (),
 }  # fmt: skip
-PROJECTORS: dict[str, tuple[JsonObject, dict[str, str]]] = {  # the connector, and its modules by ours
-    "linear": ({"layers": 1}, {"": "0"}),
-    "mlp2x_gelu": ({}, {"0": "0", "2": "2"}),
+PROJECTORS = {  # their modules by ours
+    "linear": {"": "0"},
+    "mlp2x_gelu": {"0": "0", "2": "2"},
+    "ldpnetv2": {"mlp.mlp.0": "0", "mlp.mlp.2": "2", "peg.peg.0": "4.filter"},
 }
+LDP_SIDE = 12  # tokens along a side behind ldpnetv2
+# of towers whose weights may stand among a model's: config.json and preprocessor_config.json
+KNOWN_TOWERS: dict[str, tuple[JsonObject, JsonObject]] = {
+    "clip-vit-large-patch14-336": (
+        {
+            "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+            "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+        },
+        {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}, "resample": 3},
+    ),
+    "siglip-so400m-patch14-384": (
+        {
+            "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+            "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
+        },
+        {"size": {"height": 384, "width": 384}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    ),
+}  # fmt: skip
+INSIDE = "model.vision_tower."
 PROBE = "What is it?"
 
 
@@ -91,19 +115,19 @@ class LlavaOriginal:
             "decoder": decoder_fields(text, where),
             "vision": asdict(tower),
             "vision_hidden_size": tower.feature_size,
-            "connector": self._projector()[0],
+            "connector": self._connector(tower),
             "images": {"slot_id": self._slot, **layout},
         }
         refuse_absurd({"decoder": fields["decoder"]}, where)
         return validated(ModelConfig, fields, where)
 
     def weights(self, config: ModelConfig) -> Weights:
-        modules = self._projector()[1]
+        modules = PROJECTORS[self._projector()]
         weights: dict[str, LazyTensor] = {}
         inside: dict[str, LazyTensor] = {}
-        for name, tensor in folder_weights(self.folder).items():
-            if name.startswith("model.vision_tower."):
-                inside[name.removeprefix("model.vision_tower.").removeprefix("vision_tower.")] = tensor
+        for name, tensor in self._tensors.items():
+            if name.startswith(INSIDE):
+                inside[name.removeprefix(INSIDE).removeprefix("vision_tower.")] = tensor
             elif name.startswith("model.mm_projector."):
                 module, _, part = name.removeprefix("model.mm_projector.").rpartition(".")
                 weights[f"connector.{modules.get(module, module)}.{part}"] = tensor
@@ -120,7 +144,7 @@ class LlavaOriginal:
     def template(self, config: ModelConfig, tokenizer: Tokenizer) -> ChatTemplate:
         assert config.images is not None
         slot = token_text(tokenizer, config.images.slot_id, f"{self.where}: the picture's token")
-        template = replace(self._conversation, bos=leading_token(tokenizer))
+        template = with_start_token(self._conversation, start_token(self.folder), tokenizer, str(self.folder))
         behind = read_apart(tokenizer, "\n", PROBE, str(self.folder))
         return replace(template, image=ImageText(slot, template.user[0], behind, behind))
 
@@ -138,13 +162,21 @@ class LlavaOriginal:
         rows = self.raw.get("vocab_size")
         return spare_token(self._tokenizer, rows if type(rows) is int else 0, self._conversation, self.where)
 
-    def _projector(self) -> tuple[JsonObject, dict[str, str]]:
+    def _projector(self) -> str:
         name = self.raw.get("mm_projector_type", "linear")
         if name not in PROJECTORS:
             raise InputError(
                 f"{self.where}: mm_projector_type {name!r:.40} is not supported; {', '.join(PROJECTORS)} are"
             )
-        return PROJECTORS[str(name)]
+        return str(name)
+
+    def _connector(self, tower: VisionConfig) -> JsonObject:
+        name, side = self._projector(), getattr(tower, "grid", 0)
+        if name != "ldpnetv2":
+            return {"layers": 1 if name == "linear" else 2}
+        if side < LDP_SIDE or side % LDP_SIDE:
+            raise InputError(f"{self.where}: ldpnetv2 makes {LDP_SIDE} x {LDP_SIDE} tokens, not of {side} x {side}")
+        return {"pool": side // LDP_SIDE, "positions": True}
 
     def _fast(self) -> re.Match[str] | None:
         return FAST.fullmatch(str(self.raw["mm_vision_tower"]))
@@ -164,25 +196,37 @@ class LlavaOriginal:
                 f"{where}: mm_vision_select_layer {layer!r:.40} or mm_vision_select_feature {select!r:.40} is not "
                 "supported; numbers from the end are, patch and cls_patch"
             )
-        folder = self._tower_folder
-        settings = read_json(folder / "preprocessor_config.json")
-        if not isinstance(settings, dict):
-            raise InputError(f"{folder / 'preprocessor_config.json'}: expected a JSON object")
+        described, settings, there = self._described_tower
         # a class token is dropped, SigLIP has none
         drop = False if select == "cls_patch" else None
-        vit = tower_config_from(
-            self._tower_raw, str(folder / "config.json"), settings, feature_layers=(layer,), drop_first_token=drop
-        )
-        there = str(folder / "preprocessor_config.json")
-        padded = {**settings, "do_pad": True} if ratio == "pad" else settings
+        vit = tower_config_from(described, there, settings, feature_layers=(layer,), drop_first_token=drop)
+        crops = not str(described.get("model_type")).startswith("siglip")
+        settings = {"do_center_crop": crops, **settings} | ({"do_pad": True} if ratio == "pad" else {})
         resample = settings.get("resample", 3)
         if not isinstance(resample, int) or resample not in FILTERS:
             raise InputError(f"{there}: resample {resample!r:.40} is not supported")
-        return vit, {"filter": FILTERS[resample], **one_tile(padded, vit.image_size, there)}
+        if ratio == "pad" and not settings.get("image_mean"):
+            settings["image_mean"] = list(vit.image_mean)
+        return vit, {"filter": FILTERS[resample], **one_tile(settings, vit.image_size, there)}
 
     @cached_property
-    def _tower_raw(self) -> object:
-        return read_json(self._tower_folder / "config.json")
+    def _described_tower(self) -> tuple[JsonObject, JsonObject, str]:
+        """The tower's config.json and preprocessor_config.json, and where they are."""
+        known = KNOWN_TOWERS.get(Path(str(self.raw["mm_vision_tower"])).name)
+        if known is not None and any(name.startswith(INSIDE) for name in self._tensors):
+            return *known, self.where
+        folder = self._tower_folder
+        found = []
+        for name in ("config.json", "preprocessor_config.json"):
+            settings = read_json(folder / name)
+            if not isinstance(settings, dict):
+                raise InputError(f"{folder / name}: expected a JSON object, found {type(settings).__name__}")
+            found.append(settings)
+        return found[0], found[1], str(folder)
+
+    @cached_property
+    def _tensors(self) -> Weights:
+        return folder_weights(self.folder)
 
     @cached_property
     def _tower_folder(self) -> Path:
@@ -204,7 +248,8 @@ class LlavaOriginal:
         if isinstance(config, FastViTConfig):
             stripped = {name.removeprefix("model."): tensor for name, tensor in inside.items()}
             return fastvit_weights(stripped, config, str(self.folder))
+        described, _, _ = self._described_tower
         if inside:
-            return tower_weights_from(inside, self._tower_raw, config, str(self.folder))
+            return tower_weights_from(inside, described, config, str(self.folder))
         folder = self._tower_folder
-        return tower_weights_from(folder_weights(folder), self._tower_raw, config, str(folder))
+        return tower_weights_from(folder_weights(folder), described, config, str(folder))

@@ -42,12 +42,6 @@ def image_slot(tokenizer: Tokenizer, token: str, rows: int, where: str) -> int:
     return int(number)
 
 
-def leading_token(tokenizer: Tokenizer) -> str:
-    """What a tokenizer puts in front of every text; "" of most."""
-    ids = tokenizer.encode("", add_special_tokens=True).ids
-    return tokenizer.id_to_token(ids[0]) or "" if ids else ""
-
-
 def read_apart(tokenizer: Tokenizer, ahead: str, words: str, where: str) -> str:
     """What has to stand in front of `words` behind a special token, so that they are read as a text of their own is.
 

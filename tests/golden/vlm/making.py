@@ -16,6 +16,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 
 from himix_edge.presets import resolve_model
 
@@ -57,11 +58,15 @@ def horizontal_first() -> None:
 
 
 def nano_tokenizer(tokens: list[str], bos: str | None = None) -> transformers.PreTrainedTokenizerFast:
-    """The shipped nano's tokenizer with a family's special tokens."""
-    return transformers.PreTrainedTokenizerFast(
+    """The shipped nano's tokenizer with a family's special tokens; `bos` stands in front of every text."""
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token="<|im_end|>", bos_token=bos,
         pad_token="<|im_end|>", additional_special_tokens=tokens,
     )  # fmt: skip
+    if bos is not None:
+        pair = (bos, tokenizer.convert_tokens_to_ids(bos))
+        tokenizer._tokenizer.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[pair])
+    return tokenizer
 
 
 @dataclass
