@@ -68,7 +68,16 @@ FAMILIES = {
     "internvl": Family("qwen2", "internvl_vision", _NESTED, {"layer_norm": "1", "linear_1": "2", "linear_2": "4"}),
 }
 # those of `families` that have files of their own
-OTHER_LAYOUTS = ("internvl_chat", "nanoVLM", "llava_qwen2", "llava-qwen2", "bunny-qwen2", "mobilevlm", "llava_llama")
+OTHER_LAYOUTS = (
+    "fast_vlm",
+    "internvl_chat",
+    "nanoVLM",
+    "llava_qwen2",
+    "llava-qwen2",
+    "bunny-qwen2",
+    "mobilevlm",
+    "llava_llama",
+)
 
 
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:

@@ -23,6 +23,7 @@ TAGS: dict[str, Tags] = {  # by model_type; as transformers' processors write th
     "idefics3": _IDEFICS3,
     "smolvlm": _IDEFICS3,
     "llava": {},
+    "fast_vlm": {},
     "llava_next": {},
     "llava_onevision": {},
     "internvl": {"alone": "<img>{slots}</img>", "start": "<img>", "whole": "{slots}</img>"},

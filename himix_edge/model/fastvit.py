@@ -136,9 +136,10 @@ class Expansion(nn.Module):
         self.expand = nn.Linear(wide // config.squeeze, wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        cells = self.filter(x).flatten(2).transpose(1, 2)
-        gain = torch.sigmoid(self.expand(F.relu(self.reduce(cells.mean(1, keepdim=True)))))
-        return F.gelu(cells * gain)
+        x = self.filter(x)
+        all_cells = F.adaptive_avg_pool2d(x, 1).flatten(2).transpose(1, 2)
+        gain = torch.sigmoid(self.expand(F.relu(self.reduce(all_cells))))
+        return F.gelu(x.flatten(2).transpose(1, 2) * gain)
 
 
 class FastViTTower(nn.Module):

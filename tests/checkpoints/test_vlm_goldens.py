@@ -10,25 +10,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.families import llava_original
+from himix_edge.checkpoints.families.llava_original import QWEN_2
 from himix_edge.checkpoints.families.parts import read_apart
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.folder import save_source
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
+from himix_edge.image_text import Slots
 from himix_edge.picture_tokens import slots
 from himix_edge.runtimes import Session, open_checkpoint
 from himix_edge.text import ChatTemplate, Message
 from himix_edge.tiles import load_tiles
 from himix_edge.tower_presets import TOWERS
 from himix_edge.vlm_presets import VLMS
+from tests.checkpoints.test_fastvit import PREFIX, inference_form
 from tests.golden.vlm.making import Golden, nano_tokenizer, picture, weights
+from tests.golden.vlm.talking import TEXT
 
 NANOVLM = ["<|endoftext|>", "<empty_output>"]
 INTERNVL = ["<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>"]
@@ -38,6 +43,15 @@ TOKENS = {
     "internvl_chat": (INTERNVL, None), "internvl_chat_llama": (INTERNVL, None), "fastvlm": (["<|endoftext|>"], None),
     "mobilevlm": (LLAMA, "<s>"), "llava_llama": (LLAMA, "<s>"), "nanollava": (["<|endoftext|>"], None),
 }  # fmt: skip
+LLAVA_QWEN = (  # of convert_fastvlm_weights_to_hf.py
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + content['text'] }}"
+    "{% endfor %}{{'<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 TOWER = "model.vision_tower.vision_tower."
 
 
@@ -198,6 +212,75 @@ def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path)
     with pytest.raises(InputError, match=says) as caught:
         open_source(folder)
     assert "\n" not in str(caught.value)
+
+
+def transformers_folder(folder: Path) -> Path:
+    """FastVLM's golden as transformers has it: `timm_names.json` is by its own convert_fastvlm_weights_to_hf.py."""
+    golden = Golden.load("fastvlm")
+    theirs = open_source(written(golden, folder / "apple"))
+    tower = inference_form(
+        {n.removeprefix(PREFIX): t for n, t in weights(golden.shapes).items() if n.startswith(PREFIX)}
+    )
+    names = json.loads((golden.folder / "timm_names.json").read_text())
+    state = {f"model.vision_tower.timm_model.{names[name]}": tower[name] for name in names}
+    renamed = {
+        "mm_projector.0": "multi_modal_projector.linear_1", "mm_projector.2": "multi_modal_projector.linear_2",
+        "model.layers": "model.language_model.layers", "model.norm": "model.language_model.norm",
+        "model.embed_tokens": "model.language_model.embed_tokens",
+    }  # fmt: skip
+    for name, tensor in weights(golden.shapes).items():
+        if not name.startswith(PREFIX):
+            place = next(place for place in renamed if place in name)
+            state[name.replace(place, renamed[place])] = tensor
+    text = {name: golden.config[name] for name in TEXT} | {"vocab_size": golden.config["vocab_size"]}
+    config = {
+        "model_type": "fast_vlm", "text_config": {**text, "model_type": "qwen2"}, "tie_word_embeddings": True,
+        "vision_config": {"model_type": "timm_wrapper", "architecture": "fastvit_mci3"},
+        "image_token_id": theirs.config.images.slot_id,
+    }  # fmt: skip
+    pixels = transformers.CLIPImageProcessor(
+        crop_size={"height": 128, "width": 128}, size={"shortest_edge": 128}, image_mean=[0.0] * 3, image_std=[1.0] * 3
+    )
+    folder = folder / "transformers"
+    pixels.save_pretrained(folder)
+    tokenizer = nano_tokenizer(["<|endoftext|>", "<image>"])
+    tokenizer.chat_template = LLAVA_QWEN
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_fastvlm_in_transformers_layout_is_the_same_model(tmp_path):
+    ours = open_checkpoint(transformers_folder(tmp_path))
+    apple = open_checkpoint(tmp_path / "apple")
+    assert ours.config == replace(apple.config, images=replace(apple.config.images, strategy="crop"))
+    first, second = ours.engine.model.state_dict(), apple.engine.model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in second)
+    square = [picture(40, 40)]
+    assert ours.answer("What?", square, 12) == apple.answer("What?", square, 12)
+    system, asked = QWEN_2.default_system, ours.text.encode_pictures([Slots(0, 0, 4)])
+    assert asked == apple.text.encode_pictures([Slots(0, 0, 4)], system)
+    assert ours.text.encode_behind_pictures("What?") == apple.text.encode_behind_pictures("What?")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("config.json", {"vision_config": {"architecture": "fastvit_sa12"}}, "architecture 'fastvit_sa12'"),
+        ("config.json", {"vision_feature_layer": -2}, "vision_feature_layer -2 is not supported; -1 is"),
+        ("config.json", {"image_token_id": 10**6}, "image_token_id 1000000"),
+        ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "image_mean or image_std is not supported"),
+        ("preprocessor_config.json", {"crop_size": "all"}, "crop_size 'all'"),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 64}}, "do not give the 128 x 128 pixels"),
+    ],
+)
+def test_fastvlm_in_transformers_layout_is_refused_by_name(file, changes, says, tmp_path):
+    folder = transformers_folder(tmp_path)
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | changes))
+    with pytest.raises(InputError, match=says):
+        open_source(folder)
 
 
 def test_towers_that_are_known_by_name_have_their_published_sizes():

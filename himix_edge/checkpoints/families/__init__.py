@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
+from himix_edge.checkpoints.families.fast_vlm import FastVlm
 from himix_edge.checkpoints.families.internvl_chat import InternVLChat
 from himix_edge.checkpoints.families.llava_original import LlavaOriginal
 from himix_edge.checkpoints.families.nanovlm import NanoVLM
@@ -70,6 +71,8 @@ def open_vlm(folder: Path, raw: object) -> VlmFolder | None:
         return NanoVLM(folder, raw)
     if raw.get("model_type") == "internvl_chat":
         return InternVLChat(folder, raw)
+    if raw.get("model_type") == "fast_vlm":
+        return FastVlm(folder, raw)
     if "mm_vision_tower" in raw:
         return LlavaOriginal(folder, raw)
     return HuggingFaceVlm(folder, raw) if is_vlm(raw) else None
