@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from himix_edge.config import Connector, DecoderConfig, ImageLayout, ModelConfig, ViTConfig
+from himix_edge.config import Connector, DecoderConfig, FastViTConfig, ImageLayout, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.tower_presets import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -42,7 +42,7 @@ _QWEN2_0B5 = DecoderConfig("qwen2", 152000, 896, 4864, 24, 14, 2, 64, 1e-6, 1000
 _VICUNA_7B = DecoderConfig("llama", 32064, 4096, 11008, 32, 32, 32, 128, 1e-5, 10000.0, None, False, 4096)
 
 
-def _vlm(decoder: DecoderConfig, vision: ViTConfig, connector: Connector, images: ImageLayout) -> ModelConfig:
+def _vlm(decoder: DecoderConfig, vision: VisionConfig, connector: Connector, images: ImageLayout) -> ModelConfig:
     return ModelConfig("vanilla", decoder, vision.feature_size, vision, connector=connector, images=images)
 
 
@@ -64,6 +64,7 @@ VLMS = {
     "llava-onevision-0.5b": VlmPreset(
         "llava_onevision", _vlm(_QWEN2_0B5, _SIGLIP_384_CUT, Connector(newline=True), _ANYRES_384)
     ),
+    "fastvlm-0.5b": VlmPreset("fast_vlm", _vlm(_QWEN2_0B5, FastViTConfig(), Connector(), ImageLayout(151646, "crop"))),
     "internvl3-1b": VlmPreset(
         "internvl", _vlm(_QWEN25_0B5, _INTERNVIT, Connector(2, norm=True), ImageLayout(151667, "grid"))
     ),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from himix_edge.checkpoints.families import open_vlm
 from himix_edge.checkpoints.random_preset import random_preset
-from himix_edge.checkpoints.vlm_config import vlm_config
 from himix_edge.config import ModelConfig
 from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
@@ -70,6 +70,15 @@ FOLDERS = {
                            "vision_use_head": False}},
         {"size": {"height": 384, "width": 384}, "resample": 3, **HALVES},
     ),
+    "fastvlm-0.5b": (
+        {"model_type": "fast_vlm", "image_token_id": 151646, "tie_word_embeddings": False,
+         "text_config": {"model_type": "qwen2", "vocab_size": 152000, "hidden_size": 896, "intermediate_size": 4864,
+                         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+                         "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 32768},
+         "vision_config": {"model_type": "timm_wrapper", "architecture": "fastvit_mci3"}},
+        {"size": {"shortest_edge": 1024}, "crop_size": {"height": 1024, "width": 1024}, "resample": 3,
+         "image_mean": [0.0] * 3, "image_std": [1.0] * 3},
+    ),
 }  # fmt: skip
 
 
@@ -77,7 +86,7 @@ FOLDERS = {
 def test_a_preset_is_what_its_folder_says(name, tmp_path):
     raw, pixels = FOLDERS[name]
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
-    assert vlm_config(tmp_path, raw) == VLMS[name].config
+    assert open_vlm(tmp_path, raw).config() == VLMS[name].config
 
 
 @pytest.mark.parametrize("name", VLMS)
@@ -87,7 +96,7 @@ def test_presets_survive_json(name):
 
 @pytest.mark.parametrize(("name", "tokens"), [
     ("smolvlm-256m", 64), ("smolvlm2-2.2b", 81), ("llava-1.5-7b", 576),
-    ("llava-onevision-0.5b", 729 + 1), ("internvl3-1b", 256),
+    ("llava-onevision-0.5b", 729 + 1), ("internvl3-1b", 256), ("fastvlm-0.5b", 256),
 ])  # fmt: skip
 def test_a_tile_takes_the_published_number_of_tokens(name, tokens):
     assert preset(name).tile_tokens == tokens
