@@ -136,10 +136,10 @@ class Expansion(nn.Module):
         self.expand = nn.Linear(wide // config.squeeze, wide)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.filter(x)
-        all_cells = F.adaptive_avg_pool2d(x, 1).flatten(2).transpose(1, 2)
-        gain = torch.sigmoid(self.expand(F.relu(self.reduce(all_cells))))
-        return F.gelu(x.flatten(2).transpose(1, 2) * gain)
+        cells = self.filter(x).flatten(2).transpose(1, 2)
+        pooled = cells.sum(1, keepdim=True) / cells.shape[1]  # `mean` would take the name of the pixels' mean in a graph
+        gain = torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
+        return F.gelu(cells * gain)
 
 
 class FastViTTower(nn.Module):

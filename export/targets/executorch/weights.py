@@ -7,6 +7,7 @@ has a dynamic size. Neither changes an integer or a scale.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from executorch.exir.schema import Program
 
 FILE = "model.pte"
+INFINITE = re.compile(r"(?m)(?<=: )(-?)inf(?=,?$)")  # a limit of ReLU, as flatc writes it; JSON has no such number
 BLOCK = 32  # XNNPACK's 4-bit groups are multiples of it
 # most pieces and least columns of one; a layer's pieces cost export time, the head's do not
 PIECED = {"down_proj": (4, 128), "lm_head": (8, 64), "embed_tokens": (8, 64)}
@@ -346,7 +348,7 @@ def _xnnpack_graph(delegate: bytes) -> _Graph:
         schema.write_bytes(_get_schema_bytes())
         graph.write_bytes(delegate[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
         _flatc_decompile(scratch, str(schema), str(graph), ["--raw-binary"])
-        found: _Graph = json.loads(graph.with_suffix(".json").read_text())
+        found: _Graph = json.loads(INFINITE.sub(r"\1Infinity", graph.with_suffix(".json").read_text()))
         return found
 
 

@@ -232,7 +232,7 @@ class LlavaOriginal:
     def _tower_folder(self) -> Path:
         """Inside of the model's folder, under its own name or `vision_tower`, or on the hub."""
         name = str(self.raw["mm_vision_tower"])
-        own = self.folder / Path(name).name
+        own = self.folder / (Path(name).name.strip(".") or "vision_tower")
         for folder in (own, self.folder / "vision_tower"):
             if (folder / "config.json").is_file():
                 return folder
