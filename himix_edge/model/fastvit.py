@@ -137,7 +137,7 @@ class Expansion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         cells = self.filter(x).flatten(2).transpose(1, 2)
-        pooled = cells.sum(1, keepdim=True) / cells.shape[1]  # `mean` would take the name of the pixels' mean in a graph
+        pooled = cells.sum(1, keepdim=True) / cells.shape[1]  # a `mean` takes the name of the pixels' one in a graph
         gain = torch.sigmoid(self.expand(F.relu(self.reduce(pooled))))
         return F.gelu(cells * gain)
 
