@@ -14,7 +14,13 @@ from himix_edge.text import TOKENIZER
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+    Model = tuple[PretrainedConfig, dict[str, object], str]  # with its processor's settings and chat template
+
 END = "<|im_end|>"
+SIGLIP_B = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "image_size": 512, "patch_size": 16,
+}  # fmt: skip
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
     "{{ 'SLOT\n' if part.type == 'image' else part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
@@ -27,8 +33,10 @@ SMOLVLM = (
 )
 
 
-def smolvlm_256m(tokenizer: "PreTrainedTokenizerFast") -> "tuple[PretrainedConfig, dict, str]":
-    """SmolVLM-256M: SigLIP-B/16 at 512 pixels, pixel shuffle by 4, SmolLM2-135M."""
+def smolvlm_256m(
+    tokenizer: "PreTrainedTokenizerFast", vision: dict[str, int] = SIGLIP_B, tile: int = 512, longest: int = 2048
+) -> "Model":
+    """SmolVLM-256M: SigLIP-B/16 at 512 pixels, pixel shuffle by 4, SmolLM2-135M; or with another tower."""
     from transformers import SmolVLMConfig
 
     text = {
@@ -37,24 +45,20 @@ def smolvlm_256m(tokenizer: "PreTrainedTokenizerFast") -> "tuple[PretrainedConfi
         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "head_dim": 64,
         "bos_token_id": 1, "eos_token_id": tokenizer.convert_tokens_to_ids("<end_of_utterance>"), "pad_token_id": 2,
     }  # fmt: skip
-    vision = {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "image_size": 512, "patch_size": 16,
-    }  # fmt: skip
     config = SmolVLMConfig(
         text_config=text, vision_config=vision, scale_factor=4, tie_word_embeddings=True,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
     pixels = {
         "image_processor_type": "SmolVLMImageProcessor", "do_resize": True, "do_image_splitting": True,
-        "size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}, "resample": 1, "do_rescale": True,
+        "size": {"longest_edge": longest}, "max_image_size": {"longest_edge": tile}, "resample": 1, "do_rescale": True,
         "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
         "do_convert_rgb": True, "do_pad": True, "processor_class": "SmolVLMProcessor",
     }  # fmt: skip
     return config, pixels, SMOLVLM
 
 
-def internvl3_1b(tokenizer: "PreTrainedTokenizerFast") -> "tuple[PretrainedConfig, dict, str]":
+def internvl3_1b(tokenizer: "PreTrainedTokenizerFast") -> "Model":
     """InternVL3-1B in transformers' layout: InternViT-300M at 448 pixels, pixel shuffle by 2, Qwen2.5-0.5B."""
     from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
@@ -80,16 +84,25 @@ def internvl3_1b(tokenizer: "PreTrainedTokenizerFast") -> "tuple[PretrainedConfi
     return config, pixels, CHATML.replace("SLOT", "<IMG_CONTEXT>")
 
 
-MODELS: "dict[str, Callable[[PreTrainedTokenizerFast], tuple[PretrainedConfig, dict, str]]]" = {
+MODELS: "dict[str, Callable[[PreTrainedTokenizerFast], Model]]" = {
     "smolvlm-256m": smolvlm_256m,
     "internvl3-1b": internvl3_1b,
 }
 
 
-def write(name: str, folder: Path) -> Path:
+def write_folder(
+    make: "Callable[[PreTrainedTokenizerFast], Model]",
+    folder: Path,
+    change: Callable[[torch.nn.Module], None] = lambda _: None,
+) -> Path:
     """A folder with bfloat16 weights drawn from a seed, processor, tokenizer and chat template.
 
     The tokenizer is SmolLM2's with the tags of all families; a model's own has as many tokens or more.
+
+    Args:
+        make: one of MODELS.
+        folder: to make.
+        change: gets the module in transformers' own class, to change weights in place.
     """
     import transformers
 
@@ -103,7 +116,7 @@ def write(name: str, folder: Path) -> Path:
             END, "<end_of_utterance>", *tags,
         ],
     )  # fmt: skip
-    config, pixels, template = MODELS[name](tokenizer)
+    config, pixels, template = make(tokenizer)
     torch.manual_seed(0)
     kind = getattr(transformers, type(config).__name__.replace("Config", "ForConditionalGeneration"))
     with torch.device("meta"):
@@ -111,6 +124,8 @@ def write(name: str, folder: Path) -> Path:
     model = model.to_empty(device="cpu").to(torch.bfloat16)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
+    with torch.no_grad():
+        change(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
