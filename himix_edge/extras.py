@@ -10,6 +10,7 @@ from himix_edge.errors import BackendMissing
 
 TORCH = "torch"  # to run a model in PyTorch, or count its costs, and nothing else
 CONVERT = "convert"
+CHECK = "check"  # to compare a converted model with transformers' own processor
 TRAIN = "train"
 MMMU = "mmmu"
 

@@ -38,7 +38,7 @@ _SMOLLM2_135M = DecoderConfig("llama", 49280, 576, 1536, 30, 9, 3, 64, 1e-5, 100
 _SMOLLM2_360M = DecoderConfig("llama", 49280, 960, 2560, 32, 15, 5, 64, 1e-5, 100000.0, None, False, 8192)
 _SMOLLM2_1B7 = DecoderConfig("llama", 49280, 2048, 8192, 24, 32, 32, 64, 1e-5, 130000.0, None, False, 8192)
 _QWEN25_0B5 = DecoderConfig("qwen2", 151674, 896, 4864, 24, 14, 2, 64, 1e-6, 1000000.0, None, False, 32768)
-_QWEN2_0B5 = DecoderConfig("qwen2", 152000, 896, 4864, 24, 14, 2, 64, 1e-6, 1000000.0, None, False, 32768)
+_QWEN2_0B5 = DecoderConfig("qwen2", 152000, 896, 4864, 24, 14, 2, 64, 1e-6, 1000000.0, None, True, 32768)
 _VICUNA_7B = DecoderConfig("llama", 32064, 4096, 11008, 32, 32, 32, 128, 1e-5, 10000.0, None, False, 4096)
 
 

@@ -1,6 +1,7 @@
 """Opening what a session runs on: an exported bundle, or a PyTorch checkpoint."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults
@@ -11,6 +12,9 @@ from himix_edge.runtimes.sampling import whole_number
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+
+if TYPE_CHECKING:
+    from himix_edge.checkpoints.source import Source
 
 MOST_THREADS = 1024
 
@@ -54,11 +58,17 @@ def open_checkpoint(source: str | Path) -> Session:
     """
     with extras.needed("torch", extras.TORCH):
         import torch  # noqa: F401
-    from himix_edge.checkpoints import image_kv_id, open_source
+    from himix_edge.checkpoints import open_source
+
+    return session_of(open_source(source))
+
+
+def session_of(opened: "Source") -> Session:
+    """An opened checkpoint in PyTorch, its weights read into memory in float32. Errors as `open_checkpoint`."""
+    from himix_edge.checkpoints import image_kv_id
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.runtimes.pytorch_engine import PytorchEngine
 
-    opened = open_source(source)
     text = opened.load_text()
     model = assemble(opened.config, opened.weights, opened.where)
     engine = PytorchEngine(model, model.config.decoder.max_position_embeddings)

@@ -98,6 +98,15 @@ def family_of_vlm(raw: dict[str, object], where: str) -> Family:
     return family
 
 
+def tied(raw: dict[str, object], text: dict[str, object]) -> object:
+    """Whether the head is the embedding: where one of the two says so; a file with a head of its own has that one.
+
+    transformers 4.57 goes by text_config's alone; folders have either, or say the opposite in both.
+    """
+    said = [part["tie_word_embeddings"] for part in (raw, text) if "tie_word_embeddings" in part]
+    return next((value for value in said if value is not False), False)
+
+
 def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     """The configuration of a vision-language model in a Hugging Face folder.
 
@@ -113,7 +122,7 @@ def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     text = _part(raw, "text_config", where)
     kind = str(text.get("model_type", family.decoder))
     text = {"model_type": kind, **DECODERS.get(kind, {}), **text}
-    text["tie_word_embeddings"] = raw.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    text["tie_word_embeddings"] = tied(raw, text)
     vision = {"model_type": family.tower, **_part(raw, "vision_config", where)}
     pixels = processor_of(folder, str(raw["model_type"]))
     unfiltered = {name: value for name, value in pixels.items() if name != "resample"}  # the layout has it

@@ -6,6 +6,7 @@ import click
 
 from himix_edge.cli.analyze import analyze
 from himix_edge.cli.bench import bench, report_command
+from himix_edge.cli.check_model import check_model
 from himix_edge.cli.convert import convert
 from himix_edge.cli.devices import devices
 from himix_edge.cli.evaluate import evaluate
@@ -36,7 +37,10 @@ with_traceback = click.option(
     help=f"Show where an error arose, as {TRACEBACK}=1 does.",
 )  # fmt: skip
 with_traceback(himix)
-for command in (train, convert, export, run, evaluate, verify, info, analyze, bench, report_command, devices):
+COMMANDS = (
+    train, convert, check_model, export, run, evaluate, verify, info, analyze, bench, report_command, devices,
+)  # fmt: skip
+for command in COMMANDS:
     himix.add_command(with_traceback(command))
 for command in bench.commands.values():
     with_traceback(command)

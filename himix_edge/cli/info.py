@@ -1,5 +1,6 @@
 """himix info: what a preset, a checkpoint or a bundle is, and what it costs."""
 
+import re
 from pathlib import Path
 
 import click
@@ -23,16 +24,22 @@ from himix_edge.vlm_presets import VLMS
 @click.argument("what", default=DEFAULT_MODEL)
 @click.option("--flops", is_flag=True, help="Count FLOPs and bytes from the model as it is built, vanilla beside it.")
 @click.option("--text-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="M, for --flops.")
+@click.option(
+    "--picture", default="1024x768", show_default=True, metavar="WIDTHxHEIGHT",
+    help="For --flops, where a picture's shape says how many tiles it is.",
+)  # fmt: skip
 @click.option("--tower", help="Of a preset: another tower than its usual one.")
 @click.option("--list", "list_all", is_flag=True, help="List the presets and towers.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(what: str, flops: bool, text_tokens: int, tower: str | None, list_all: bool, as_json: bool) -> None:
+def info(
+    what: str, flops: bool, text_tokens: int, picture: str, tower: str | None, list_all: bool, as_json: bool
+) -> None:
     """Describe WHAT: a bundle folder, a checkpoint (folder, .gguf or hub id), a shipped model or a preset."""
     if list_all:
         _list(as_json)
         return
     if flops:
-        _costs(what, _config(what, tower), text_tokens, as_json)
+        _costs(what, _config(what, tower), text_tokens, _sides(picture), as_json)
         return
     facts = _bundle_facts(Path(what)) if (Path(what) / MANIFEST).is_file() else _model_facts(what, tower)
     if as_json:
@@ -40,6 +47,14 @@ def info(what: str, flops: bool, text_tokens: int, tower: str | None, list_all: 
         return
     rows = [(name, _short(value)) for name, value in facts.items()]
     print_table(what, ("", ""), rows)
+
+
+def _sides(picture: str) -> tuple[int, int]:
+    """Width and height in pixels. Raises InputError for what is no size."""
+    found = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", picture)
+    if found is None:
+        raise InputError(f"--picture {picture}: give its width and height in pixels, as 1024x768")
+    return int(found[1]), int(found[2])
 
 
 def _bundle_facts(folder: Path) -> dict[str, object]:
@@ -96,6 +111,10 @@ def _config_facts(config: ModelConfig) -> dict[str, object]:
         "decoder": _decoder_words(config),
         "vision tower": _tower_words(config.vision) if config.vision else "none",
     }
+    if config.images is not None and config.vision is not None:
+        most, how = config.images.most_tiles_of_one(config.vision.image_size), config.images.strategy
+        tiles = f"up to {most} tiles" if most > 1 else "a tile"
+        facts["pictures"] = f"in the text, {how}: {tiles} of {config.tile_tokens} tokens"
     if config.injection != Injection():
         layers = "all layers" if config.injection.layers is None else f"layers {list(config.injection.layers)}"
         facts["injection"] = f"{layers}, sharing {config.injection.sharing}"
@@ -166,41 +185,56 @@ def _millions(count: object) -> str:
     return f"{count / 1e6:.1f} M" if isinstance(count, int) else "unknown"
 
 
-def _costs(what: str, config: ModelConfig, text_tokens: int, as_json: bool) -> None:
+def _costs(what: str, config: ModelConfig, text_tokens: int, size_of: tuple[int, int], as_json: bool) -> None:
     """The FLOPs of both architectures, part by part, the cache's bytes, and the weights' bytes at each precision."""
     if config.vision is None:
         raise InputError(f"{what}: no vision tower; --flops compares what an image costs")
     with extras.needed("torch", extras.TORCH):
-        from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, vanilla_of
+        from himix_edge.evaluation.flops import (
+            count_flops,
+            himix_of,
+            kv_bytes,
+            picture_costs,
+            picture_slots,
+            vanilla_of,
+        )
         from himix_edge.export.preflight import forecast
         from himix_edge.export.quantization.policy import POLICIES
-    ours, vanilla = count_flops(himix_of(config), text_tokens), count_flops(vanilla_of(config), text_tokens)
-    tokens = config.vision.num_tokens
+    himix, vanilla = himix_of(config), vanilla_of(config)
+    picture = picture_costs(vanilla, *size_of)
+    ours, theirs = (count_flops(each, text_tokens, picture) for each in (himix, vanilla))
+    tokens = picture_slots(config, picture)
     slots = tokens + text_tokens
-    (image, cache), (half_image, half_cache) = (kv_bytes(himix_of(config), slots, width) for width in (4, 2))
-    (vanilla_image, _), (half_vanilla_image, _) = (kv_bytes(vanilla_of(config), slots, width) for width in (4, 2))
+    (image, _), (half_image, _) = (kv_bytes(himix, slots, width, picture) for width in (4, 2))
+    (vanilla_image, cache), (half_vanilla, half_cache) = (kv_bytes(vanilla, slots, width, picture) for width in (4, 2))
     weights = {name: forecast(config, policy).weights for name, policy in POLICIES.items()}
+    several = config.images is not None
     if as_json:
         print_json({
             "model": what, "architecture": config.architecture, "vision_tokens": tokens, "text_tokens": text_tokens,
-            "flops": vars(ours), "vanilla_flops": vars(vanilla), "image_kv_bytes": image,
+            **({"picture": list(size_of), "tiles": picture.tiles} if several else {}),
+            "flops": vars(ours), "vanilla_flops": vars(theirs), "image_kv_bytes": image,
             "vanilla_image_kv_bytes": vanilla_image, "cache_bytes": cache, "weight_bytes": weights,
         })  # fmt: skip
         return
+    behind = f"{slots}" if not several else f"a picture and {text_tokens}"
     rows = [
-        ("vision_encoder", ours.vision_encoder, vanilla.vision_encoder),
-        ("vision_injector (vanilla: connector)", ours.vision_injector, vanilla.vision_injector),
-        ("prefill, logits of the last position", ours.prefill, vanilla.prefill),
-        ("prefill as the paper counts it", ours.paper_prefill, vanilla.paper_prefill),
-        (f"a token behind {slots}", ours.token, vanilla.token),
+        ("vision_encoder", ours.vision_encoder, theirs.vision_encoder),
+        ("vision_injector (vanilla: connector)", ours.vision_injector, theirs.vision_injector),
+        ("prefill, logits of the last position", ours.prefill, theirs.prefill),
+        ("prefill as the paper counts it", ours.paper_prefill, theirs.paper_prefill),
+        (f"a token behind {behind}", ours.token, theirs.token),
     ]
     giga = [(name, f"{a / 1e9:.4g}", f"{b / 1e9:.4g}", f"{b / max(a, 1):.2f}") for name, a, b in rows]
     title = f"{what}: GFLOPs, {tokens} vision tokens and {text_tokens} of text"
+    if several:
+        tiles = "a tile" if picture.tiles == 1 else f"{picture.tiles} tiles"
+        click.echo(f"A picture of {size_of[0]} x {size_of[1]} is {tiles}; HiMix takes each as an image.")
     print_table(title, ("part", "HiMix", "vanilla", "vanilla / HiMix"), giga)
     print_table("Keys and values", ("", "float32, as the runtimes hold them", "in 2 bytes each"), [
         ("a kept image, HiMix", size(image), size(half_image)),
-        ("a kept image, vanilla", size(vanilla_image), size(half_vanilla_image)),
-        (f"the cache at {slots} slots, both", size(cache), size(half_cache)),
+        ("a kept image, vanilla", size(vanilla_image), size(half_vanilla)),
+        (f"the cache at {slots} slots, {'vanilla' if several else 'both'}", size(cache), size(half_cache)),
     ])  # fmt: skip
     print_table(f"Weights of the {config.architecture} model", ("precision", *weights["none"], "together"), [
         (name, *(size(count) for count in roles.values()), size(sum(roles.values()))) for name, roles in weights.items()

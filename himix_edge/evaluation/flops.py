@@ -8,7 +8,9 @@ as the paper does.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,20 +19,22 @@ from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import Connector, Injection, ModelConfig
 from himix_edge.model import KVCache, VanillaModel
 from himix_edge.parts import ROLES, part_of
+from himix_edge.picture_tokens import arrange
+from himix_edge.tiles import cut_tiles
 
 PAPER_TEXT_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of one model's parts for one image (N tokens) and one prompt (M tokens).
+    """FLOPs of one model's parts for one picture and one prompt of M tokens.
 
     Attributes:
-        vision_encoder: the tower.
-        vision_injector: HiMix: the image's keys and values. Vanilla: the connector.
+        vision_encoder: the tower, on all tiles.
+        vision_injector: HiMix: the tiles' keys and values. Vanilla: the connector.
         prefill: what the runtimes here do: logits of the last position only.
         paper_prefill: as the paper counts: logits at every position that runs through the decoder; with the injection.
-        token: one further token behind the N + M cached ones.
+        token: one further token behind the cached ones, the picture's and M.
     """
 
     vision_encoder: int
@@ -40,8 +44,30 @@ class Flops:
     token: int
 
 
+@dataclass(frozen=True)
+class PictureCosts:
+    """What one picture becomes: tiles that go through the tower, and tokens in the decoder's cache, tags aside."""
+
+    tiles: int
+    tokens: int
+
+
+def picture_costs(config: ModelConfig, width: int, height: int) -> PictureCosts:
+    """Of a picture of so many pixels; any picture is one tile of a model whose pictures do not stand in its text.
+
+    Raises:
+        InputError: a picture so long and thin that no grid of tiles holds it.
+    """
+    assert config.vision is not None
+    if config.images is None:
+        return PictureCosts(1, config.tile_tokens)
+    tiles = cut_tiles(Image.new("RGB", (width, height)), config.vision.image_size, config.images)
+    count = len(tiles.pixels)
+    return PictureCosts(count, len(arrange(tiles, config.images, np.zeros((count, config.tile_tokens, 1), np.float32))))
+
+
 def vanilla_of(config: ModelConfig) -> ModelConfig:
-    """The LLaVA-style baseline on the same decoder and tower."""
+    """The LLaVA-style baseline on the same decoder and tower; `config` itself if it is one."""
     return replace(config, architecture="vanilla", injection=Injection())
 
 
@@ -51,8 +77,15 @@ def himix_of(config: ModelConfig) -> ModelConfig:
 
 
 @torch.no_grad()
-def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Flops:
-    """Count the parts of `config`'s model for one image and `text_tokens` of text.
+def count_flops(
+    config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS, picture: PictureCosts | None = None
+) -> Flops:
+    """Count the parts of `config`'s model for one picture and `text_tokens` of text.
+
+    Args:
+        config: the model's; HiMix takes each tile of `picture` as an image.
+        text_tokens: M.
+        picture: see `picture_costs`; None: one tile.
 
     Raises:
         ValueError: a model without a tower.
@@ -61,20 +94,22 @@ def count_flops(config: ModelConfig, text_tokens: int = PAPER_TEXT_TOKENS) -> Fl
     if vision is None:
         raise ValueError("a model without a vision tower")
     model = meta_model(config)
-    tokens, hidden = vision.num_tokens, config.decoder.hidden_size
+    picture = picture or PictureCosts(1, config.tile_tokens)
+    hidden = config.decoder.hidden_size
     pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8, device="meta")
-    features = torch.zeros(1, tokens, vision.feature_size, device="meta")
+    tile = torch.zeros(1, vision.num_tokens, vision.feature_size, device="meta")
     ids = torch.zeros(1, text_tokens, dtype=torch.int64, device="meta")
     one = ids[:, :1]
-    tower = _counted(lambda: model.encode_image(pixels))
+    tower = picture.tiles * _counted(lambda: model.encode_image(pixels))
     if isinstance(model, VanillaModel):
         connector = model.connector
-        injector = _counted(lambda: connector(features))
-        embeddings = torch.zeros(1, tokens + text_tokens, hidden, device="meta")
+        injector = picture.tiles * _counted(lambda: connector(tile))
+        embeddings = torch.zeros(1, picture.tokens + text_tokens, hidden, device="meta")
         states, cache = model.model.run(embeddings, None)
         through = _counted(lambda: model.model.run(embeddings, None))
         paper = through + _counted(lambda: model.project_out(states))
     else:
+        features = tile.repeat(1, picture.tiles, 1)
         injector = _counted(lambda: model.inject(features))
         start = model.inject(features)
         states, cache = model.hidden(ids, start)
@@ -96,14 +131,21 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     return counts
 
 
-def kv_bytes(config: ModelConfig, slots: int, bytes_each: int = 4) -> tuple[int, int]:
-    """Bytes of one image's kept keys and values, and of the decoder's cache of `slots` slots a layer.
+def picture_slots(config: ModelConfig, picture: PictureCosts) -> int:
+    """The cache slots a layer that a picture takes, tags aside; of HiMix each tile's features take theirs."""
+    return picture.tokens if config.architecture == "vanilla" else picture.tiles * config.features
+
+
+def kv_bytes(
+    config: ModelConfig, slots: int, bytes_each: int = 4, picture: PictureCosts | None = None
+) -> tuple[int, int]:
+    """Bytes of one picture's kept keys and values, and of the decoder's cache of `slots` slots a layer.
 
     The runtimes hold float32. Their caches have the same slots in every layer, whether or not the image enters it.
     """
     assert config.vision is not None
     per_slot = 2 * config.decoder.kv_size * bytes_each
-    image = config.num_vision_rows * config.vision.num_tokens * per_slot
+    image = config.num_vision_rows * picture_slots(config, picture or PictureCosts(1, config.tile_tokens)) * per_slot
     return image, config.decoder.num_hidden_layers * slots * per_slot
 
 

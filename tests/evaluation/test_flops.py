@@ -12,7 +12,7 @@ from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.cli import himix
 from himix_edge.config import Injection
 from himix_edge.errors import InputError
-from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, parameters, vanilla_of
+from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, parameters, picture_costs, vanilla_of
 from himix_edge.model import build_model
 from himix_edge.presets import preset
 from tests.conftest import TINY
@@ -72,12 +72,12 @@ def test_decoders_have_the_published_number_of_parameters(name, published):
 
 @pytest.mark.parametrize(("name", "published"), [
     ("smolvlm-256m", 256_484_928), ("smolvlm-500m", 507_482_304), ("smolvlm2-2.2b", 2_246_784_880),
-    ("llava-1.5-7b", 7_063_427_072), ("internvl3-1b", 938_193_024),
+    ("llava-1.5-7b", 7_063_427_072), ("internvl3-1b", 938_193_024), ("llava-onevision-0.5b", 893_673_248),
 ])  # fmt: skip
 def test_vision_language_models_have_the_published_number_of_parameters(name, published):
     """LLaVA's files hold a last layer of CLIP and a norm that it never runs; our patches have a bias, CLIP's have not.
 
-    SmolVLM2's and InternVL3's are said to be 2.25 and 0.94 billion.
+    SmolVLM2's, InternVL3's and LLaVA-OneVision's are said to be 2.25, 0.94 and 0.9 billion.
     """
     unused = 4 * (1024**2 + 1024) + 2 * 4096 * 1024 + 4096 + 1024 + 4 * 1024 + 2 * 1024 - 1024
     found = sum(parameters(preset(name)).values())
@@ -138,3 +138,40 @@ def test_a_vanilla_checkpoint_stands_beside_its_himix(capsys, tmp_path, text):
 def test_unknown_names_list_the_known(arguments, message):
     with pytest.raises(InputError, match=message):
         himix.main(["info", *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("name", "size", "tiles", "tokens"), [
+    ("smolvlm-256m", (1024, 768), 13, 13 * 64), ("smolvlm-256m", (600, 600), 17, 17 * 64),
+    ("internvl3-1b", (1024, 768), 13, 13 * 256), ("internvl3-1b", (448, 448), 1, 256),
+    ("llava-1.5-7b", (1024, 768), 1, 576),
+    ("llava-onevision-0.5b", (384, 384), 2, 729 + 27 * 28), ("qwen2-0.5b", (1024, 768), 1, 728),
+])  # fmt: skip
+def test_a_pictures_shape_says_what_it_costs(name, size, tiles, tokens):
+    found = picture_costs(vanilla_of(preset(name)), *size)
+    assert (found.tiles, found.tokens) == (tiles, tokens)
+
+
+def test_tiles_pass_the_tower_and_shuffled_tokens_the_decoder():
+    """SmolVLM-256M by its sizes: two FLOPs for each weight and token, and attention's two products."""
+    config = preset("smolvlm-256m")
+    picture = picture_costs(config, 1024, 768)
+    flops = count_flops(config, 64, picture)
+    tower = 13 * 12 * (2 * 1024 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 1024**2 * 768)
+    patches = 13 * 2 * 1024 * 3 * 16**2 * 768
+    assert flops.vision_encoder == pytest.approx(tower + patches, rel=0.001)
+    assert flops.vision_injector == 13 * 2 * 64 * (16 * 768) * 576
+    layer = 576 * (2 * 576 + 2 * 192 + 3 * 1536)
+    text = 13 * 64 + 64
+    through = 30 * (2 * text * layer + 4 * text**2 * 576)
+    assert flops.prefill == pytest.approx(through + 2 * 576 * 49280, rel=0.001)
+    assert kv_bytes(config, text, 4, picture) == (30 * 832 * 2 * 192 * 4, 30 * 896 * 2 * 192 * 4)
+
+
+def test_info_says_for_which_picture(capsys):
+    himix.main(["info", "smolvlm-256m", "--flops", "--picture", "512x512", "--json"], standalone_mode=False)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["picture"], facts["tiles"], facts["vision_tokens"]) == ([512, 512], 17, 1088)
+    himix.main(["info", "internvl3-1b"], standalone_mode=False)
+    assert "grid: up to 13 tiles of 256 tokens" in capsys.readouterr().out
+    with pytest.raises(InputError, match="give its width and height in pixels"):
+        himix.main(["info", "smolvlm-256m", "--flops", "--picture", "0x5"], standalone_mode=False)

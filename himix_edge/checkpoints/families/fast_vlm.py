@@ -12,7 +12,7 @@ from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
-from himix_edge.checkpoints.vlm_config import DECODERS
+from himix_edge.checkpoints.vlm_config import DECODERS, tied
 from himix_edge.checkpoints.vlm_layout import PROCESSOR, layout_of, processor_of, whole
 from himix_edge.checkpoints.vlm_text import vlm_template
 from himix_edge.config import FastViTConfig, ModelConfig
@@ -65,7 +65,7 @@ class FastVlm:
                     raise InputError(f"{where}: {name} {part[name]!r:.40} is not supported; {value} is")
         kind = str(text.get("model_type", "qwen2"))
         text = {"model_type": kind, **DECODERS.get(kind, {}), **text}
-        text["tie_word_embeddings"] = raw.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+        text["tie_word_embeddings"] = tied(raw, text)
         rows = text.get("vocab_size")
         most = rows - 1 if isinstance(rows, int) else 0
         slot = raw.get("image_token_id", raw.get("image_token_index", 151646))
