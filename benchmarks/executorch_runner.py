@@ -41,6 +41,7 @@ def arguments_for(bundle: Bundle, prompt: str, image: Path | None, pixels: Path,
     """
     if bundle.manifest.target != "executorch":
         raise InputError(f"{bundle.folder}: a bundle for {bundle.manifest.target}; the runner takes ExecuTorch's")
+    bundle.config.refuse_pictures_in_text(f"{bundle.folder}: the runner")
     text = TextProcessor(load_tokenizer(bundle.folder / TOKENIZER), bundle.manifest.chat_template)
     arguments = ["--model", str(bundle.role_path("decoder")), "--max-new-tokens", str(max_new_tokens)]
     arguments += ["--prompt", _listed(text.encode_chat([Message("user", prompt)])), "--stop", _listed(text.stop_ids)]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from conformance import hostile_folders, hostile_images, hostile_manifests, hostile_tokenizers
+from conformance import hostile_folders, hostile_images, hostile_manifests, hostile_tiles, hostile_tokenizers
 from himix_edge.bundle import read_manifest
 from himix_edge.runtimes import Session
 from himix_edge.text import Message
@@ -35,6 +35,7 @@ def cases(session: Session, bundle: Path, out: Path) -> dict[str, Any]:
         "ids": session.text.encode_text(TEXT),
         "chat": session.text.encode_chat([Message("user", TEXT)]),
         "manifests": _stored(out, "manifests", hostile_manifests.manifests(manifest)),
+        "tile_manifests": _stored(out, "tile_manifests", hostile_tiles.manifests(manifest)),
         "bundles": _listed(out, hostile_folders.bundles(bundle, out / FOLDER / "bundles")),
         "folders": _listed(out, hostile_folders.folders(bundle, out / FOLDER / "folders")),
         "tokenizers": _stored(out, "tokenizers", hostile_tokenizers.tokenizers(tokenizer, rows)),

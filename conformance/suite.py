@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import himix_edge
-from conformance import answers, characters, encodings, hostile, images, sampling, tokenizer_kinds
+from conformance import (
+    answers, characters, encodings, hostile, images, picture_texts, sampling, tiles, tokenizer_kinds,
+)  # fmt: skip
 from himix_edge.errors import InputError
 from himix_edge.runtimes import open_bundle
 
@@ -35,6 +37,9 @@ def write(out: Path, bundles: list[Path], questions: int = QUESTIONS, smollm2: b
     _dump(out / "sampling.json", {"probabilities": sampling.probabilities(), "stops": sampling.stops()})
     pictures = images.Images(out)
     images.add_pictures(pictures)
+    _dump(out / "tiles.json", list(tiles.cases(pictures)))
+    model = json.loads((bundles[0] / "manifest.json").read_text())["model"]
+    templates = list(picture_texts.write(out / "pictures", model))
     asked = answers.questions(pictures, questions)
     (out / "answers").mkdir()
     sessions = {bundle: open_bundle(bundle) for bundle in bundles}
@@ -43,7 +48,7 @@ def write(out: Path, bundles: list[Path], questions: int = QUESTIONS, smollm2: b
     _dump(out / "images.json", pictures.facts)
     _dump(out / "hostile.json", hostile.cases(sessions[bundles[0]], bundles[0], out))
     index = {
-        "format": FORMAT, "himix_edge": himix_edge.__version__, "tokenizers": names,
+        "format": FORMAT, "himix_edge": himix_edge.__version__, "tokenizers": names, "pictures": templates,
         "bundles": [bundle.name for bundle in bundles],
     }  # fmt: skip
     _dump(out / INDEX, index)

@@ -20,6 +20,7 @@ from himix_edge.preprocess import ImageSource, open_upright, resize_to
 Scale = Callable[[Image.Image, int, int], Image.Image]
 MAX_SIDE = 4096  # Idefics3's processor goes no further
 MAX_SCALED_PIXELS = 64 << 20
+MAX_PADDED_PIXELS = 256 << 20  # of the square around a picture: 1 GiB
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -62,9 +63,11 @@ def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str =
     """An upright RGB picture as `load_tiles` cuts it; errors as there, naming `where`."""
     method = FILTERS[layout.filter]
 
+    thin = InputError(f"{where}: {picture.width} x {picture.height} pixels are too long and thin for this model")
+
     def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
         if max(width * image.height, width * height) > MAX_SCALED_PIXELS:
-            raise InputError(f"{where}: {picture.width} x {picture.height} pixels are too long and thin for this model")
+            raise thin
         return resize_to(image, width, height, method)
 
     if layout.strategy == "rows":
@@ -78,6 +81,8 @@ def cut_tiles(picture: Image.Image, size: int, layout: ImageLayout, where: str =
         return _anyres(picture, size, layout, scaled)
     if padded:
         side = max(picture.size)
+        if side * side > MAX_PADDED_PIXELS:
+            raise thin
         square = Image.new("RGB", (side, side), layout.color)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         picture = square

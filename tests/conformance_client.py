@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from himix_edge.bundle import read_manifest
+from himix_edge.config import ImageLayout
 from himix_edge.errors import HimixError, InputError
 from himix_edge.preprocess import load_image, resize
 from himix_edge.runtimes import ImageKV, Session, open_bundle
 from himix_edge.runtimes.sampling import Sampler
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
+from himix_edge.tiles import load_tiles
 
 TURNS = {
     1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1],
@@ -59,6 +62,28 @@ class Client:
                     found.append(np.frombuffer((self.suite / case["pixels"]).read_bytes(), np.uint8))
                 if {digest(pixels) for pixels in found} != {case["sha256"]}:
                     yield f"{name}: {case}"
+
+    def check_tiles(self) -> Iterator[str]:
+        for case in self.json("tiles.json"):
+            layout = ImageLayout(**case["layout"])
+            tiles = load_tiles(self.suite / "images" / case["image"], case["size"], layout)
+            found = tiles.rows, tiles.columns, [digest(tile) for tile in tiles.pixels], digest(tiles.pixels)
+            if found != (case["rows"], case["columns"], case["tiles"], case["sha256"]):
+                yield f"{case['image']}: {case['layout']}"
+
+    def check_picture_texts(self) -> Iterator[str]:
+        for name in self.json("suite.json")["pictures"]:
+            text = TextProcessor.load(self.suite / "pictures" / name)
+            cases = self.json(f"pictures/{name}/cases.json")
+            count, slot_id = cases["tile_tokens"], cases["slot_id"]
+            for case in cases["pictures"]:
+                ids = text.encode_pictures(case["grids"], count, case["system"] or "")
+                if [-1 if number == slot_id else number for number in ids] != case["ids"]:
+                    yield f"{name}: {case['grids']} behind {case['system']}"
+            for case in cases["prompts"]:
+                found = text.encode_behind_pictures(case["prompt"]), text.encode_next_turn(case["prompt"])
+                if found != (case["behind"], case["next_turn"]):
+                    yield f"{name}: {case['prompt']!r}"
 
     def check_texts(self) -> Iterator[str]:
         for name in self.json("suite.json")["tokenizers"]:
@@ -160,11 +185,16 @@ class Client:
             hostile = self.json("hostile.json")
             return case["expect"] == "either" or text.encode_text(hostile["text"]) == hostile["ids"]
 
+        def tile_manifest(case: Case) -> bool:
+            shutil.copyfile(self.suite / case["file"], copy / "manifest.json")
+            return read_manifest(copy).preprocessing.method == "pillow-tiles"
+
         def folder(case: Case) -> bool:
             open_bundle(self.suite / case["folder"])
             return True
 
         yield from self._tried("manifests", manifest)
+        yield from self._tried("tile_manifests", tile_manifest)
         yield from self._tried("tokenizers", tokenizer)
         yield from self._tried("bundles", folder)
         yield from self._tried("folders", folder)

@@ -36,7 +36,7 @@ DEVIATIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["pixels", "texts", "sampling", "answers", "image_kv"])
+@pytest.mark.parametrize("kind", ["pixels", "tiles", "texts", "picture_texts", "sampling", "answers", "image_kv"])
 def test_the_package_conforms(client: Client, kind: str) -> None:
     assert list(getattr(client, f"check_{kind}")()) == []
 
@@ -56,6 +56,10 @@ def _first(client: Client, file: str, *path: str | int):
 FAULTS: dict[str, tuple[str, Callable[[Client], object]]] = {
     "a pixel": ("pixels", lambda c: c.json("images.json")["gamma.png"]["resized"][0].update(sha256="0" * 64)),
     "a turn": ("pixels", lambda c: c.json("images.json")["exif-6.png"].update(orientation=8)),
+    "a tile": ("tiles", lambda c: c.json("tiles.json")[40]["tiles"].reverse()),
+    "a row": ("tiles", lambda c: c.json("tiles.json")[96].update(rows=5)),
+    "a slot": ("picture_texts", lambda c: _first(c, "pictures/rows/cases.json", "pictures", 3, "ids").remove(-1)),
+    "what follows": ("picture_texts", lambda c: _first(c, "pictures/grid/cases.json", "prompts", 0, "behind").pop()),
     "an id": ("texts", lambda c: _first(c, "tokenizers/qwen2/cases.json", "texts", 0, "ids").append(5)),
     "a chat's id": ("texts", lambda c: _first(c, "tokenizers/nano/cases.json", "conversations", 0, "ids").pop()),
     "a piece": ("texts", lambda c: _first(c, "tokenizers/nano/cases.json", "streams", 0, "pieces").append("x")),

@@ -5,13 +5,16 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from himix_edge.bench.job import Job
-from himix_edge.bench.questions import Asking, depth_ids, make_items
+from himix_edge.bench.job import Item, Job
+from himix_edge.bench.questions import Asking, depth_ids, encoder, make_items
 from himix_edge.bench.record import Settings
 from himix_edge.bundle import Bundle, read_manifest
+from himix_edge.config import ModelConfig
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
-from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+from himix_edge.runtimes.pictures import picture_ids
+from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+from himix_edge.tiles import load_tiles
 
 COLD_LOADS = 3
 
@@ -62,7 +65,8 @@ class Plan:
         manifest = read_manifest(folder)
         text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
         images = 0 if self.mode == "text-only" else self.images
-        vision = self.vision_tokens or images * manifest.vision_tokens
+        config = Bundle(folder, manifest).config
+        vision = self.vision_tokens or images * manifest.vision_tokens  # of pictures in the text at least
         room = manifest.context_capacity - self.new_tokens - self.depth - vision
         if self.prompt_tokens and self.prompt_tokens > room:  # said before prompts are made so long
             raise InputError(
@@ -71,10 +75,13 @@ class Plan:
             )
         asking = Asking(self.images, self.questions_per_image, self.prompt_tokens)
         items = make_items(dataset, text, asking, self.mode)
-        if images > 1 and Bundle(folder, manifest).config.architecture == "vanilla":
+        if images > 1 and config.architecture == "vanilla" and config.images is None:
             raise InputError(f"{folder}: a vanilla model takes one image, not {images}")
+        if images and not self.vision_tokens and config.images is not None:
+            vision = max(_slots(text, config, item, manifest.context_capacity) for item in items)
+        encode = encoder(text, bool(images))
         longest = self.prompt_tokens or max(
-            len(text.encode_chat([Message("user", question.prompt)])) for item in items for question in item.questions
+            len(encode(question.prompt)) for item in items for question in item.questions
         )
         needed = vision + self.depth + longest + self.new_tokens
         if needed > manifest.context_capacity:
@@ -104,3 +111,11 @@ class Plan:
             "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens, "depth": self.depth,
             "questions_per_image": self.questions_per_image, "provider": provider, "ignore_stop": not self.natural,
         })  # fmt: skip
+
+
+def _slots(text: TextProcessor, config: ModelConfig, item: Item, capacity: int) -> int:
+    """How many cache slots an item's pictures take in the text. Raises InputError where they do not fit."""
+    assert config.vision is not None
+    assert config.images is not None
+    tiles = [load_tiles(image, config.vision.image_size, config.images) for image in item.images]
+    return len(picture_ids(text, config, tiles, None, capacity))

@@ -1,6 +1,6 @@
 """What is asked in a benchmark: real questions about real images, varied, or of a fixed length."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +33,18 @@ def make_items(dataset: Dataset, text: TextProcessor, asking: Asking, mode: str)
         rows: list[tuple[list[str], list[str]]] = [([], _cycle(prompts, i * count, count)) for i in range(ITEMS)]
     else:
         rows = _about_images(dataset, asking)
+    encode = encoder(text, mode != "text-only")
     return [
-        Item(images, [Question(p, _fixed(text, p, asking.prompt_tokens)) for p in prompts]) for images, prompts in rows
+        Item(images, [Question(p, _fixed(encode, p, asking.prompt_tokens)) for p in prompts])
+        for images, prompts in rows
     ]
+
+
+def encoder(text: TextProcessor, images: bool) -> Callable[[str], list[int]]:
+    """What makes a first question's tokens; of pictures that stand in the text, those of what follows them."""
+    if images and text.template.image is not None:
+        return text.encode_behind_pictures
+    return lambda prompt: text.encode_chat([Message("user", prompt)])
 
 
 def depth_ids(dataset: Dataset, text: TextProcessor, count: int) -> list[int]:
@@ -67,15 +76,15 @@ def _about_images(dataset: Dataset, asking: Asking) -> list[tuple[list[str], lis
     return rows
 
 
-def _fixed(text: TextProcessor, prompt: str, length: int | None) -> list[int] | None:
+def _fixed(encode: Callable[[str], list[int]], prompt: str, length: int | None) -> list[int] | None:
     """The prompt's tokens made exactly `length` long: its words repeated, the chat template around them kept."""
     if length is None:
         return None
-    short, other = (text.encode_chat([Message("user", content)]) for content in ("a", "b"))
+    short, other = (encode(content) for content in ("a", "b"))
     tail = next((n for n in range(min(len(short), len(other))) if short[-1 - n] != other[-1 - n]), 0)
     if length < len(short):
         raise InputError(f"--prompt-tokens {length}: the chat template alone takes {len(short) - 1}; give more")
-    words = text.encode_chat([Message("user", " ".join([prompt] * length))])
+    words = encode(" ".join([prompt] * length))
     if len(words) < length:
         raise InputError(f"--prompt-tokens {length}: {prompt!r} cannot be repeated to that many tokens")
     return words[: length - tail] + words[len(words) - tail :]

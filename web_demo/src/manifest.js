@@ -9,6 +9,7 @@ export const TARGET = "onnx_portable";
 export const ROLES = ["vision_encoder", "vision_injector", "decoder"];
 export const MANIFEST = "manifest.json";
 export const TOKENIZER = "tokenizer.json";
+const METHODS = ["pillow-bilinear-squash", "pillow-bicubic-squash"];
 const MAX_TOKENIZER_BYTES = 64 << 20;
 const MAX_FILES = 10_000;
 
@@ -24,10 +25,22 @@ export function parseManifest(raw, where) {
       `${where}: a bundle for ${manifest.target}; a browser runs ${TARGET} (himix export --target ${TARGET})`,
     );
   }
+  if (hasTiles(manifest)) {
+    throw new InputError(
+      `${where}: this page does not take models whose pictures are tiles in the text (pillow-tiles) yet; ` +
+        `it takes ${METHODS.join(" and ")}`,
+    );
+  }
   const wrong = firstProblem(manifest, SHAPE, "") || contradiction(manifest);
   if (wrong) throw new InputError(`${where}: ${wrong}`);
   checkFiles(manifest, where);
   return manifest;
+}
+
+/** Whether the model's pictures stand in its text as tiles, whichever of the fields says so. */
+function hasTiles({ preprocessing, model, chat_template: template }) {
+  const layout = preprocessing?.method === "pillow-tiles" || preprocessing?.layout != null;
+  return layout || model?.images != null || template?.image != null;
 }
 
 /** The record of every file, each once. */
@@ -121,7 +134,7 @@ const SHAPE = {
   },
   preprocessing: {
     image_size: is("a side in pixels", whole(1, 4096)),
-    method: is("a known method", (x) => x === "pillow-bilinear-squash" || x === "pillow-bicubic-squash"),
+    method: is("a known method", (x) => METHODS.includes(x)),
   },
   quantisation: {
     precision: text, activations: text, bits: is("bits by role", bits), group_size: anything, method: anything,

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { openVerified } from "../src/bundle.js";
 import { InputError, oneLine } from "../src/errors.js";
 import { checkImage } from "../src/image_header.js";
+import { parseManifest } from "../src/manifest.js";
 import { isBounded } from "../src/pattern.js";
 import { TextProcessor } from "../src/text.js";
 import { parseTokenizer } from "../src/tokenizer_file.js";
@@ -54,6 +55,15 @@ test("manifests", async () => {
     const { tokenizer, manifest: found } = await openVerified(source);
     new TextProcessor(tokenizer, found.chat_template);
   });
+});
+
+test("models whose pictures are tiles are refused by name, the good one too", () => {
+  const cases = all.tile_manifests;
+  assert.ok(cases.length > 10);
+  for (const { name, file: path } of cases) {
+    const refused = (error) => error instanceof InputError && error.message.includes("tiles in the text (pillow-tiles)");
+    assert.throws(() => parseManifest(new Uint8Array(readFileSync(file(path))), "b/manifest.json"), refused, name);
+  }
 });
 
 test("tokenizers", async () => {

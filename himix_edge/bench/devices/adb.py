@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from himix_edge.bench.devices.adb_link import SERIAL, AdbLink, adb_command
+from himix_edge.bench.devices.device import refuse_tiles
 from himix_edge.bench.devices.link import ANSWER_S, LinkLost, call
 from himix_edge.bench.devices.pushing import free_bytes, push, quoted
 from himix_edge.bench.plan import Plan
@@ -65,6 +66,7 @@ class AdbDevice:
                 f"{folder}: the app runs {' and '.join(targets)} bundles, not {one_line(target)}; "
                 f"export it with --target {targets[0]}"
             )
+        refuse_tiles(folder)
         bundle = open_verified(folder)
         name = f"{PREFIX}{sha256(folder / MANIFEST)[:16]}"
         if not self._app_installed():

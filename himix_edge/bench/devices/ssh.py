@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from himix_edge.bench.devices.board_job import BoardJob, board_job
+from himix_edge.bench.devices.device import refuse_tiles
 from himix_edge.bench.devices.link import LinkLost, Result
 from himix_edge.bench.devices.program_board import measure_program, program_of
 from himix_edge.bench.devices.pushing import as_size, free_bytes, push, quoted
@@ -61,6 +62,7 @@ class SshDevice:
         }  # fmt: skip
 
     def measure(self, folder: Path, plan: Plan, dataset: Dataset, command: str, progress: Progress) -> Record:
+        refuse_tiles(folder)
         with tempfile.TemporaryDirectory() as scratch:
             if (runtime := program_of(read_manifest(folder).target)) is not None:
                 there = f"{FOLDER}/{runtime.name}-{sha256(folder / MANIFEST)[:16]}"

@@ -124,6 +124,10 @@ Program::Program(const std::string& path) : path_(path), file_(std::make_unique<
   auto program = et::Program::load(file_.get(), et::Program::Verification::InternalConsistency);
   if (!program.ok()) throw InputError(path + ": not an ExecuTorch program; give a bundle's model.pte" + last_error());
   program_ = std::make_unique<et::Program>(std::move(*program));
+  if (program_->method_meta("kept").ok()) {  // as only such a model's program has
+    throw InputError(path_ + ": does not take a model whose pictures are tiles in its text (pillow-tiles) yet; " +
+                     "it takes pictures as keys and values in front of the text");
+  }
   plan_memory();
   for (int name = 0; name < kMethods; ++name) load(static_cast<Name>(name));
   // a dimension that varies is given as its largest value; a prompt leaves one slot for the answer

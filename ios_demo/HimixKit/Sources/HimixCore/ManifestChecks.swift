@@ -46,6 +46,23 @@ extension Manifest {
         for record in records(root) { try check((record as? [String: Any])?["bytes"], "bytes") }
     }
 
+    /// A model whose pictures are tiles in its text is refused by name, whichever of its fields says that it is one.
+    static func refuseTiles(_ data: Data) throws {
+        let root = try? JSONSerialization.jsonObject(with: data) as? [String: Any]
+        func field(_ place: String, _ name: String) -> Any? {
+            let value = (root?[place] as? [String: Any])?[name]
+            return value is NSNull ? nil : value
+        }
+        let method = field("preprocessing", "method") as? String
+        let parts = [field("preprocessing", "layout"), field("model", "images"), field("chat_template", "image")]
+        if method == "pillow-tiles" || parts.contains(where: { $0 != nil }) {
+            let taken = [Preprocessing.Method.bilinear, .bicubic].map(\.rawValue).joined(separator: " and ")
+            throw HimixError(
+                "\(fileName): this app does not take models whose pictures are tiles in the text (pillow-tiles) yet; "
+                    + "it takes \(taken)")
+        }
+    }
+
     private static func records(_ root: [String: Any]) -> [Any] {
         let roles = (root["roles"] as? [String: Any] ?? [:]).values.compactMap { $0 as? [Any] }
         return roles.joined() + (root["files"] as? [Any] ?? [])

@@ -39,6 +39,7 @@ extension Manifest {
             guard version == schemaVersion else {
                 throw HimixError("\(fileName): schema version \(version); this app reads version \(schemaVersion)")
             }
+            try refuseTiles(data)
             manifest = try decoder.decode(Manifest.self, from: data)
         } catch let error as DecodingError {
             throw HimixError("\(fileName): \(error.firstProblem)")

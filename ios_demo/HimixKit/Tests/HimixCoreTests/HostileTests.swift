@@ -18,6 +18,7 @@ final class HostileTests: XCTestCase {
         let text: String
         let ids: [Int]
         let manifests: [Case]
+        let tileManifests: [Case]
         let bundles: [Case]
         let folders: [Case]
         let tokenizers: [Case]
@@ -33,6 +34,15 @@ final class HostileTests: XCTestCase {
         try Self.tryAll(Self.all.manifests) { file, _ in
             try Data(contentsOf: file).write(to: folder.appendingPathComponent(Manifest.fileName))
             _ = try ModelBundle(verifying: folder).loadText()
+        }
+    }
+
+    /// This app takes no model whose pictures are tiles, so it refuses the good one as well, and says of all why.
+    func testModelsWhosePicturesAreTiles() throws {
+        XCTAssertGreaterThan(Self.all.tileManifests.count, 10)
+        for facts in Self.all.tileManifests {
+            let said = refusal(try Manifest.parse(Data(contentsOf: Goldens.url(facts.file ?? ""))))
+            XCTAssertTrue(said.contains("pictures are tiles in the text (pillow-tiles)"), "\(facts.name): \(said)")
         }
     }
 

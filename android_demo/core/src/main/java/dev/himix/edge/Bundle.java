@@ -76,6 +76,7 @@ public final class Bundle {
                     folder + ": a bundle for " + target + "; this app runs the target onnx (himix export --target onnx)");
         }
         name = manifest.plainName("name");
+        refuseTiles(manifest);
         readFiles(manifest);
         model = new ModelConfig(manifest.object("model"));
         template = new ChatTemplate(manifest.object("chat_template"));
@@ -105,6 +106,21 @@ public final class Bundle {
             }
         }
         manifest.only(KNOWN);
+    }
+
+    /** A model whose pictures are tiles in its text is refused by name, whichever of its fields says that it is one. */
+    private void refuseTiles(Fields manifest) {
+        Fields preprocessing = manifest.object("preprocessing");
+        boolean tiles = "pillow-tiles".equals(preprocessing.get("method")) || preprocessing.has("layout");
+        if (tiles || manifest.object("model").has("images") || manifest.object("chat_template").has("image")) {
+            throw new InputException(
+                    where()
+                            + ": this app does not take models whose pictures are tiles in the text (pillow-tiles) yet;"
+                            + " it takes "
+                            + Resize.Filter.BILINEAR.method
+                            + " and "
+                            + Resize.Filter.BICUBIC.method);
+        }
     }
 
     private void readFiles(Fields manifest) {

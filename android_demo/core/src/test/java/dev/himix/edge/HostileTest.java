@@ -2,6 +2,7 @@ package dev.himix.edge;
 
 import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import java.io.File;
@@ -45,6 +46,22 @@ public class HostileTest {
             Session.open(folder, 1).close();
             return null;
         });
+    }
+
+    /** This app takes no model whose pictures are tiles, so it refuses the good one as well, and says of all why. */
+    @Test
+    @SuppressWarnings("unchecked")
+    public void modelsWhosePicturesAreTiles() throws Exception {
+        File folder = copyOfTheBundle();
+        List<Map<String, Object>> cases = (List<Map<String, Object>>) all.get("tile_manifests");
+        assertTrue(cases.size() > 10);
+        for (Map<String, Object> facts : cases) {
+            byte[] manifest = Files.read(Fixtures.file((String) facts.get("file")), 16 << 20);
+            Files.write(new File(folder, Bundle.MANIFEST), manifest);
+            InputException refused = assertThrows(InputException.class, () -> Bundle.open(folder));
+            String said = refused.getMessage();
+            assertTrue(facts.get("name") + ": " + said, said.contains("pictures are tiles in the text (pillow-tiles)"));
+        }
     }
 
     @Test
