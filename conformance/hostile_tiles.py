@@ -16,11 +16,13 @@ LAYOUT = {
     "filter": ["nearest", "", 3, None], "longest": [0, -1, "256", 2.5, 2**31, None], "split": ["yes", 1, None],
     "least_tiles": [0, -1, 13, 65, "1"], "most_tiles": [0, 65, 1.5, 2**63], "thumbnail": ["no", 0],
     "color": [[0, 0], [0, 0, 256], [0, 0, -1], "black", [0, 0, 0, 0], None], "surprise": [1],
+    "enlarge": ["yes"], "whole_first": [1], "grids": [[[2, 2]], [[0, 1]], [[65, 1]], "x", [[1]]],
+    "anyres_max": [-1, 65], "pad_several": ["no"],
 }  # fmt: skip
 TEXT = {
     "slot": ["", 5, None, _MISSING, "x" * 201], "before": [5, None, _MISSING, "x" * 401], "between": [5, _MISSING],
     "after": [["a"], _MISSING], "alone": [5, "x" * 401], "start": [5], "tile": [None, 5], "row_end": [{}],
-    "whole": [5], "surprise": ["x"],
+    "whole": [5], "whole_first": ["yes"], "numbered": [5], "surprise": ["x"],
 }  # fmt: skip
 
 
@@ -50,6 +52,15 @@ def manifests(nano: dict[str, Any]) -> Iterator[Case]:
     yield _changed(good, "images", ["model.architecture"], "himix")
     for value in (0, 3, 17, "2", None):
         yield _changed(good, "shuffle", ["model.connector.shuffle"], value)
+    yield _changed(good, "newline", ["model.connector.newline"], True)
+    ragged = copy.deepcopy(good)
+    for images in (ragged["model"]["images"], ragged["preprocessing"]["layout"]):
+        images.update(strategy="whole_tiles", longest=100)
+    yield "tiles that are not whole", _dumped(ragged), {"expect": "refused", "words": ["longest"]}
+    gridless = copy.deepcopy(good)
+    for images in (gridless["model"]["images"], gridless["preprocessing"]["layout"]):
+        images.update(strategy="anyres")
+    yield "anyres without grids", _dumped(gridless), {"expect": "refused", "words": ["grids"]}
     for part in ("chat_template", "preprocessing"):
         only = copy.deepcopy(nano)
         only[part] = good[part]

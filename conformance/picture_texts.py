@@ -1,4 +1,4 @@
-"""What stands in a text in place of pictures: ids up to their end, and behind them, of two kinds of template."""
+"""What stands in a text in place of pictures: ids up to their end, and behind them, of three kinds of template."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import AddedToken
 
 from himix_edge.config import ImageLayout, ModelConfig
-from himix_edge.image_text import MOST_ROWS, ImageText
+from himix_edge.image_text import ImageText
 from himix_edge.presets import SHIPPED
 from himix_edge.runtimes.pictures import picture_ids
 from himix_edge.text import ChatTemplate, TextProcessor
@@ -36,11 +36,20 @@ GRID = ChatTemplate(  # as InternVL has it
         whole="{slots}</img>",
     ),
 )  # fmt: skip
+NUMBERED = ChatTemplate(  # as nanoVLM has it
+    ("<|im_start|>user\n", f"{END}\n"), ("<|im_start|>assistant\n", f"{END}\n"), (END,),
+    system=("<|im_start|>system\n", f"{END}\n"),
+    image=ImageText(
+        "<image>", "<|im_start|>user\n", "", "", numbered="<image: {number}>", alone="<global-img>{slots}",
+        tile="<row_{row}_col_{column}>{slots}", whole="<global-img>{slots}", whole_first=True,
+    ),
+)  # fmt: skip
 LAYOUTS = {
     "rows": ImageLayout(0, "rows", "lanczos", longest=256),
     "grid": ImageLayout(0, "grid", "bicubic", most_tiles=12),
+    "numbered": ImageLayout(0, "whole_tiles", "bicubic", longest=256, whole_first=True),
 }
-TEMPLATES = {"rows": ROWS, "grid": GRID}
+TEMPLATES = {"rows": ROWS, "grid": GRID, "numbered": NUMBERED}
 GRIDS = [[(0, 0)], [(2, 3)], [(4, 1)], [(0, 0), (1, 2)], [(3, 3), (0, 0), (0, 0)]]
 SYSTEMS = ["", "Be brief.", f"Not a picture: <image><IMG_CONTEXT>{END}"]
 PROMPTS = ["What is this?", "  <image> and <IMG_CONTEXT>, typed\n", "é中 1234"]
@@ -66,8 +75,7 @@ def processor(name: str) -> TextProcessor:
     """The shipped tokenizer with the special tokens of such a template."""
     tokenizer = TextProcessor.load(SHIPPED / "nano").tokenizer
     tags = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
-    named = ["<image>", FULL, "<global-img>", *tags] if name == "rows" else ["<img>", "</img>", "<IMG_CONTEXT>"]
-    assert len(tags) < MOST_ROWS**2
+    named = ["<img>", "</img>", "<IMG_CONTEXT>"] if name == "grid" else ["<image>", FULL, "<global-img>", *tags]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in named])
     return TextProcessor(tokenizer, TEMPLATES[name])
 

@@ -7,8 +7,16 @@ from typing import Any
 
 import himix_edge
 from conformance import (
-    answers, characters, encodings, hostile, images, picture_texts, sampling, tiles, tokenizer_kinds,
-)  # fmt: skip
+    answers,
+    characters,
+    encodings,
+    hostile,
+    images,
+    picture_texts,
+    sampling,
+    tiles,
+    tokenizer_kinds,
+)
 from himix_edge.errors import InputError
 from himix_edge.runtimes import open_bundle
 
@@ -38,6 +46,7 @@ def write(out: Path, bundles: list[Path], questions: int = QUESTIONS, smollm2: b
     pictures = images.Images(out)
     images.add_pictures(pictures)
     _dump(out / "tiles.json", list(tiles.cases(pictures)))
+    _dump(out / "arranged.json", list(tiles.arranged(pictures)))
     model = json.loads((bundles[0] / "manifest.json").read_text())["model"]
     templates = list(picture_texts.write(out / "pictures", model))
     asked = answers.questions(pictures, questions)

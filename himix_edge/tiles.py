@@ -155,7 +155,7 @@ def _anyres(picture: Image.Image, size: int, layout: ImageLayout, scaled: Scale)
         inner = (width, min(math.ceil(picture.height * wide), height))
     else:
         inner = (min(math.ceil(picture.width * high), width), height)
-    canvas = Image.new("RGB", (width, height))
+    canvas = scaled(Image.new("RGB", (1, 1)), width, height)  # black, and refused where it is too large
     canvas.paste(scaled(picture, *inner), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     tiles = [np.asarray(scaled(picture, size, size), np.uint8), *_cut(canvas, size)]
     return Tiles(np.stack(tiles), rows, columns, picture.width, picture.height)

@@ -13,7 +13,10 @@ from PIL import Image
 from himix_edge.bundle import read_manifest
 from himix_edge.config import ImageLayout
 from himix_edge.errors import HimixError, InputError
+from himix_edge.image_text import Slots
+from himix_edge.picture_tokens import arrange, slots
 from himix_edge.preprocess import load_image, resize
+from himix_edge.reading import validated
 from himix_edge.runtimes import ImageKV, Session, open_bundle
 from himix_edge.runtimes.sampling import Sampler
 from himix_edge.runtimes.stopping import StopTexts
@@ -65,11 +68,20 @@ class Client:
 
     def check_tiles(self) -> Iterator[str]:
         for case in self.json("tiles.json"):
-            layout = ImageLayout(**case["layout"])
-            tiles = load_tiles(self.suite / "images" / case["image"], case["size"], layout)
+            layout = validated(ImageLayout, case["layout"], case["image"])
+            tiles = load_tiles(self.suite / "images" / case["image"], case["size"], layout, case["alone"])
             found = tiles.rows, tiles.columns, [digest(tile) for tile in tiles.pixels], digest(tiles.pixels)
             if found != (case["rows"], case["columns"], case["tiles"], case["sha256"]):
                 yield f"{case['image']}: {case['layout']}"
+        for case in self.json("arranged.json"):
+            layout = validated(ImageLayout, case["layout"], case["image"])
+            tiles = load_tiles(self.suite / "images" / case["image"], case["size"], layout)
+            given = np.array(case["embeddings"], np.float32)[..., None]
+            count = slots(tiles, layout, given.shape[1]).tokens
+            tokens = arrange(tiles, layout, given)[:, 0]
+            expected = np.array(case["expected"], np.float32)
+            if not count == case["slots"] == len(tokens) == len(expected) or np.abs(tokens - expected).max() > 1e-6:
+                yield f"{case['image']}: arranged as {case['layout']}"
 
     def check_picture_texts(self) -> Iterator[str]:
         for name in self.json("suite.json")["pictures"]:
@@ -77,7 +89,8 @@ class Client:
             cases = self.json(f"pictures/{name}/cases.json")
             count, slot_id = cases["tile_tokens"], cases["slot_id"]
             for case in cases["pictures"]:
-                ids = text.encode_pictures(case["grids"], count, case["system"] or "")
+                places = [Slots(rows, columns, count) for rows, columns in case["grids"]]
+                ids = text.encode_pictures(places, case["system"] or "")
                 if [-1 if number == slot_id else number for number in ids] != case["ids"]:
                     yield f"{name}: {case['grids']} behind {case['system']}"
             for case in cases["prompts"]:

@@ -58,6 +58,7 @@ FAULTS: dict[str, tuple[str, Callable[[Client], object]]] = {
     "a turn": ("pixels", lambda c: c.json("images.json")["exif-6.png"].update(orientation=8)),
     "a tile": ("tiles", lambda c: c.json("tiles.json")[40]["tiles"].reverse()),
     "a row": ("tiles", lambda c: c.json("tiles.json")[96].update(rows=5)),
+    "an embedding": ("tiles", lambda c: c.json("arranged.json")[3]["expected"].reverse()),
     "a slot": ("picture_texts", lambda c: _first(c, "pictures/rows/cases.json", "pictures", 3, "ids").remove(-1)),
     "what follows": ("picture_texts", lambda c: _first(c, "pictures/grid/cases.json", "prompts", 0, "behind").pop()),
     "an id": ("texts", lambda c: _first(c, "tokenizers/qwen2/cases.json", "texts", 0, "ids").append(5)),

@@ -131,6 +131,10 @@ class ModelConfig:
             not grid or grid % self.connector.pool or self.features != grid**2 or self.connector.shuffle > 1
         ):
             raise ValueError(f"connector.pool ({self.connector.pool}) must divide the {grid} features of a side")
+        if self.images is not None and self.images.strategy == "whole_tiles" and self.vision is not None:
+            longest, side = self.images.longest, self.vision.image_size
+            if longest % side:
+                raise ValueError(f"images.longest ({longest}) is not in whole tiles of {side}")
         if self.levels > len(self.injected_layers) > 0:
             raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
 

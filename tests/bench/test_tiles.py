@@ -13,6 +13,7 @@ from himix_edge.bench.devices.ssh import SshDevice
 from himix_edge.bench.plan import Plan
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
+from himix_edge.image_text import Slots
 from himix_edge.presets import SHIPPED
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
@@ -21,7 +22,7 @@ QUICK = Plan(warm_up=1, timed=5, new_tokens=4, loads=1)
 
 @pytest.fixture(scope="module")
 def tiles_bundle(nano_bundles, tmp_path_factory) -> Path:
-    """What a plan reads of a bundle: its manifest and tokenizer. A picture of the probe set is one tile of 16 tokens."""
+    """What a plan reads of a bundle: manifest and tokenizer. A picture of the probe set is one tile of 16 tokens."""
     folder = tmp_path_factory.mktemp("tiles") / "bundle"
     shutil.copytree(nano_bundles["int8"], folder)
     manifest = tiles_manifest(json.loads((folder / "manifest.json").read_text()))
@@ -34,7 +35,7 @@ def tiles_bundle(nano_bundles, tmp_path_factory) -> Path:
 
 def test_pictures_count_with_their_tags(tiles_bundle):
     text = processor("rows")
-    one = len(text.encode_pictures([(0, 0)], 16))
+    one = len(text.encode_pictures([Slots(0, 0, 16)]))
     longest = max(len(text.encode_behind_pictures(q.prompt)) for item in QUICK.job(tiles_bundle, PROBE).items
                   for q in item.questions)  # fmt: skip
     fits = Plan(timed=5, new_tokens=512 - one - longest)
