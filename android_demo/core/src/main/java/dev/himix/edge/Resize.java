@@ -1,7 +1,9 @@
 package dev.himix.edge;
 
+import java.util.Locale;
+
 /**
- * Pillow's resize((S, S), BILINEAR or BICUBIC), bit for bit: a filter whose support grows with the reduction, weights
+ * Pillow's resize, BILINEAR, BICUBIC or LANCZOS, bit for bit: a filter whose support grows with the reduction, weights
  * of 22 fractional bits, the horizontal pass first, each pass rounded to 8 bits. At S x S nothing changes.
  */
 public final class Resize {
@@ -27,6 +29,17 @@ public final class Resize {
                 }
                 return distance < 2 ? (((distance - 5) * distance + 8) * distance - 4) * a : 0;
             }
+        },
+        /** Of tiles alone: no manifest's method has it. */
+        LANCZOS("", 3) {
+            @Override
+            double at(double x) {
+                return -3 <= x && x < 3 ? wave(x) * wave(x / 3) : 0;
+            }
+
+            private double wave(double x) {
+                return x == 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI);
+            }
         };
 
         final String method;
@@ -41,11 +54,21 @@ public final class Resize {
 
         static Filter of(String method, String where) {
             for (Filter filter : values()) {
-                if (filter.method.equals(method)) {
+                if (filter != LANCZOS && filter.method.equals(method)) {
                     return filter;
                 }
             }
             throw new InputException(where + ": preprocessing: method " + method + " is not supported");
+        }
+
+        /** The filter of a layout, by its short name. */
+        static Filter named(String name, Fields layout) {
+            for (Filter filter : values()) {
+                if (filter.name().toLowerCase(Locale.ROOT).equals(name)) {
+                    return filter;
+                }
+            }
+            throw layout.wrong("filter", "bilinear, bicubic or lanczos");
         }
     }
 
@@ -73,20 +96,25 @@ public final class Resize {
      * @return S * S * 3 bytes, RGB.
      */
     public static byte[] toSquare(Upright image, int size, Filter filter) {
+        PictureFile.checkSize(image.width(), image.height());
+        return to(image, size, size, filter);
+    }
+
+    /** A picture with other sides, {@code toWidth} x {@code toHeight}: RGB, 3 bytes a pixel. Memory is that of the result. */
+    static byte[] to(Rows image, int toWidth, int toHeight, Filter filter) {
         int width = image.width();
         int height = image.height();
-        PictureFile.checkSize(width, height);
-        Window[] across = width == size ? null : windows(width, size, filter);
-        Window[] down = height == size ? null : windows(height, size, filter);
-        int stride = size * 3;
-        int[] sums = new int[down == null ? 0 : size * stride];
-        byte[] out = new byte[size * stride];
+        Window[] across = width == toWidth ? null : windows(width, toWidth, filter);
+        Window[] down = height == toHeight ? null : windows(height, toHeight, filter);
+        int stride = toWidth * 3;
+        int[] sums = new int[down == null ? 0 : toHeight * stride];
+        byte[] out = new byte[toHeight * stride];
         byte[] narrow = new byte[stride];
         int[] row = new int[width];
         int open = 0; // the first output row that is not complete
         for (int y = 0; y < height; y++) {
             image.row(y, row);
-            for (int x = 0; x < size; x++) {
+            for (int x = 0; x < toWidth; x++) {
                 for (int channel = 0; channel < 3; channel++) {
                     int shift = 16 - 8 * channel;
                     int value = across == null ? row[x] >> shift & 255 : sum(row, across[x], shift);
@@ -97,10 +125,10 @@ public final class Resize {
                 System.arraycopy(narrow, 0, out, y * stride, stride);
                 continue;
             }
-            while (open < size && down[open].end() <= y) {
+            while (open < toHeight && down[open].end() <= y) {
                 open++;
             }
-            for (int to = open; to < size && down[to].first <= y; to++) {
+            for (int to = open; to < toHeight && down[to].first <= y; to++) {
                 add(narrow, down[to].weights[y - down[to].first], sums, to * stride);
             }
         }

@@ -1,7 +1,7 @@
 package dev.himix.edge;
 
 /** A picture turned as its EXIF orientation (1..8) says; anything else leaves it as it is. */
-public final class Upright {
+public final class Upright implements Rows {
     private final ImageSource image;
     private final int orientation;
 
@@ -14,15 +14,18 @@ public final class Upright {
         return orientation >= 5 && orientation <= 8;
     }
 
+    @Override
     public int width() {
         return turned() ? image.height() : image.width();
     }
 
+    @Override
     public int height() {
         return turned() ? image.width() : image.height();
     }
 
     /** Row {@code y} of the upright picture, over white where it is transparent, as in {@link ImageSource#row}. */
+    @Override
     public void row(int y, int[] argb) {
         switch (orientation) {
             case 2:

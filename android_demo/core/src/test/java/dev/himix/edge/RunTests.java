@@ -18,7 +18,8 @@ public final class RunTests {
                 new ArrayList<>(
                         Arrays.asList(
                                 BenchmarkTest.class, BundleTest.class, HostileSessionTest.class, HostileTest.class,
-                                ImageKVTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TokenizerTest.class));
+                                ImageKVTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TilesTest.class,
+                                TokenizerTest.class));
         for (String name : arguments) {
             classes.add(Class.forName(name));
         }
