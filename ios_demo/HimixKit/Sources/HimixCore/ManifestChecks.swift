@@ -58,8 +58,8 @@ extension Manifest {
         if method == "pillow-tiles" || parts.contains(where: { $0 != nil }) {
             let taken = [Preprocessing.Method.bilinear, .bicubic].map(\.rawValue).joined(separator: " and ")
             throw HimixError(
-                "\(fileName): this app does not take models whose pictures are tiles in the text (pillow-tiles) yet; "
-                    + "it takes \(taken)")
+                "\(fileName): this app does not take models whose pictures are tiles in the text (pillow-tiles) "
+                    + "yet; it takes \(taken)")
         }
     }
 

@@ -108,7 +108,7 @@ public final class Bundle {
         manifest.only(KNOWN);
     }
 
-    /** A model whose pictures are tiles in its text is refused by name, whichever of its fields says that it is one. */
+    /** A model whose pictures are tiles in its text is refused by name, whichever of its fields says so. */
     private void refuseTiles(Fields manifest) {
         Fields preprocessing = manifest.object("preprocessing");
         boolean tiles = "pillow-tiles".equals(preprocessing.get("method")) || preprocessing.has("layout");

@@ -2,7 +2,7 @@ package dev.himix.edge;
 
 import java.util.List;
 
-/** How a picture becomes tiles: a manifest's preprocessing.layout (docs/bundle-format.md, "From a picture to tiles"). */
+/** How a picture becomes tiles: preprocessing.layout, see "From a picture to tiles" in docs/bundle-format.md. */
 final class ImageLayout {
     final String strategy;
     final Resize.Filter filter;

@@ -100,7 +100,7 @@ public final class Resize {
         return to(image, size, size, filter);
     }
 
-    /** A picture with other sides, {@code toWidth} x {@code toHeight}: RGB, 3 bytes a pixel. Memory is that of the result. */
+    /** A picture with other sides, {@code toWidth} x {@code toHeight}: RGB, 3 bytes a pixel. Memory is the result's. */
     static byte[] to(Rows image, int toWidth, int toHeight, Filter filter) {
         int width = image.width();
         int height = image.height();

@@ -5,8 +5,8 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * A picture cut into square tiles, bit for bit as the Python package cuts it (himix_edge/tiles.py): the pixels of models
- * whose pictures stand in the text. The app's session does not read such models yet.
+ * A picture cut into square tiles, bit for bit as the Python package cuts it (himix_edge/tiles.py): the pixels of
+ * models whose pictures stand in the text. The app's session does not read such models yet.
  */
 final class Tiles {
     private static final int MOST_ROWS_SIDE = 4096; // of "rows"
@@ -28,8 +28,8 @@ final class Tiles {
     }
 
     /**
-     * Cuts an upright picture; {@code alone}: it is the only one of its message. Throws InputException for one that is too
-     * long and thin, and for a strategy that is not known here.
+     * Cuts an upright picture; {@code alone}: it is the only one of its message. Throws InputException for one that is
+     * too long and thin, and for a strategy that is not known here.
      */
     static Tiles cut(Rows picture, int size, ImageLayout layout, boolean alone) {
         Tiles tiles = new Tiles(size, layout);
