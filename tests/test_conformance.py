@@ -56,8 +56,8 @@ def _first(client: Client, file: str, *path: str | int):
 FAULTS: dict[str, tuple[str, Callable[[Client], object]]] = {
     "a pixel": ("pixels", lambda c: c.json("images.json")["gamma.png"]["resized"][0].update(sha256="0" * 64)),
     "a turn": ("pixels", lambda c: c.json("images.json")["exif-6.png"].update(orientation=8)),
-    "a tile": ("tiles", lambda c: c.json("tiles.json")[40]["tiles"].reverse()),
-    "a row": ("tiles", lambda c: c.json("tiles.json")[96].update(rows=5)),
+    "a tile": ("tiles", lambda c: c.json("tiles.json")[96]["tiles"].reverse()),
+    "a row": ("tiles", lambda c: c.json("tiles.json")[97].update(rows=5)),
     "an embedding": ("tiles", lambda c: c.json("arranged.json")[3]["expected"].reverse()),
     "a slot": ("picture_texts", lambda c: _first(c, "pictures/rows/cases.json", "pictures", 3, "ids").remove(-1)),
     "what follows": ("picture_texts", lambda c: _first(c, "pictures/grid/cases.json", "prompts", 0, "behind").pop()),
