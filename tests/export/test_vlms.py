@@ -9,9 +9,12 @@ from himix_edge.export.targets import find_target, target_names
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.runtimes.selftest import self_test
 from tests.checkpoints.test_vlm import FAMILIES, asked, made, picture, set_right, smolvlm
+from tests.checkpoints.test_vlm_goldens import TOKENS, tiny_fastvit, written
 from tests.conftest import QUICK
+from tests.golden.vlm.making import Golden
+from tests.golden.vlm.making import picture as drawn
 
-assert set_right  # a fixture that every test here uses too
+USED_HERE = (set_right, tiny_fastvit)  # fixtures of every test
 PICTURES = [picture(150, 33), picture(40, 30)]
 QUESTIONS = ("What is this?", "And why?")
 
@@ -91,3 +94,20 @@ def test_a_picture_read_in_pieces_is_the_same(tmp_path, monkeypatch):
     parts = session.encode_images(PICTURES)
     np.testing.assert_allclose(parts.key, whole.key, atol=1e-5)
     np.testing.assert_allclose(parts.value, whole.value, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "target"), [
+    pytest.param(name, target, marks=() if (name, target) == ("fastvlm", "onnx_portable") else pytest.mark.slow)
+    for name in TOKENS for target in target_names() if target != "onnx"  # whose attention has no heads of 8
+])  # fmt: skip
+def test_an_authors_layout_says_what_its_authors_code_said(name, target, tmp_path):
+    """Slow: adds the other families and targets."""
+    golden = Golden.load(name)
+    session = open_bundle(exported(written(golden, tmp_path / name), target, "none", tmp_path / "bundle"))
+    for question in golden.questions:
+        chat = session.chat([drawn(*shape) for shape in question.shapes], question.system or None)
+        said = [piece.token_id for piece in chat.send(question.words, max_new_tokens=32, temperature=0)]
+        said = [token for token in said if token is not None]
+        ends = [i for i, token in enumerate(question.tokens) if token in session.text.stop_ids]
+        told = question.tokens[: ends[0]] if ends else question.tokens
+        assert said[:1] == told[:1] if find_target(target).activations == "float16" else said == told

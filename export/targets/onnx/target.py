@@ -155,7 +155,7 @@ class Injector(VisionInjector):
         shared = [] if self.norm is None else self.attentions
         self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
 
-    def forward(self, vision_features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vision_features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if self.norm is None or self.keys is None or self.values is None:
             return super().forward(vision_features)
         normed, shape = self.norm(vision_features), (len(self.attentions), self.attentions[0].kv_heads, -1)

@@ -208,7 +208,7 @@ class OpenVinoTarget:
         present = [name.replace("past", "present") for name in past]
         # sizes that differ, so that torch.export takes none for another
         slots = [4 if rows[i // 2] is None else 5 for i in range(len(past))]
-        arguments = (
+        arguments: tuple[object, ...] = (
             torch.zeros(2, 3, dtype=torch.int64), torch.arange(3).repeat(2, 1), torch.arange(2, dtype=torch.int32),
             [torch.zeros(2, heads, n, size) for n in slots],
         )  # fmt: skip
