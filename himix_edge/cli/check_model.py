@@ -166,7 +166,7 @@ def _exported(
     todo = [plan for plan in plans if plan not in current]
     made: list[tuple[Plan, Bundle | GateRefused]] = [(plan, open_verified(plan.request.out)) for plan in current]
     made += zip(todo, export_all(todo, lambda step: show(str(step))), strict=True)
-    rows = []
+    rows: list[Row] = []
     for plan, outcome in made:
         name = f"{plan.target.name} {plan.request.precision}"
         if isinstance(outcome, Bundle):
