@@ -77,7 +77,7 @@ def main() -> None:
         expected: list[list[int | None]] = []
         for target in arguments.targets.split(","):
             work = plan(ExportRequest(
-                str(folder), target, arguments.quant, Path(scratch) / target, rounding=None, probe_questions=4,
+                str(folder), target, arguments.quant, Path(scratch) / target, rounding="nearest", probe_questions=4,
                 int8_activations=int8,
             ))  # fmt: skip
             session = open_bundle(export(work).folder)

@@ -46,7 +46,7 @@ def smolvlm_256m(
         "bos_token_id": 1, "eos_token_id": tokenizer.convert_tokens_to_ids("<end_of_utterance>"), "pad_token_id": 2,
     }  # fmt: skip
     config = SmolVLMConfig(
-        text_config=text, vision_config=vision, scale_factor=4, tie_word_embeddings=True,
+        text_config=text, vision_config=vision, scale_factor=4, tie_word_embeddings=False,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )  # fmt: skip
     pixels = {
