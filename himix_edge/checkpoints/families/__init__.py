@@ -3,7 +3,6 @@
 `open_vlm` tells them apart by config.json. Adding one: a class with the methods of `VlmFolder`, and a line there.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +12,13 @@ from himix_edge.checkpoints.families.fast_vlm import FastVlm
 from himix_edge.checkpoints.families.internvl_chat import InternVLChat
 from himix_edge.checkpoints.families.llava_original import LlavaOriginal
 from himix_edge.checkpoints.families.nanovlm import NanoVLM
+from himix_edge.checkpoints.families.parts import ConfigFolder
 from himix_edge.checkpoints.lazy import Weights
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.vlm_config import is_vlm, vlm_config
 from himix_edge.checkpoints.vlm_text import vlm_template
 from himix_edge.checkpoints.vlm_weights import vlm_weights
 from himix_edge.config import ModelConfig
-from himix_edge.reading import JsonObject
 from himix_edge.text import ChatTemplate
 
 
@@ -43,12 +42,8 @@ class VlmFolder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class HuggingFaceVlm:
+class HuggingFaceVlm(ConfigFolder):
     """A folder as transformers' own classes write it: see `vlm_config`, `vlm_weights` and `vlm_text`."""
-
-    folder: Path
-    raw: JsonObject
 
     def config(self) -> ModelConfig:
         return vlm_config(self.folder, self.raw)

@@ -1,13 +1,12 @@
 """FastVLM in transformers' layout (`fast_vlm`, from 4.58 on): LLaVA's, around timm's module of FastViTHD."""
 
 import re
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.families import llava_original
-from himix_edge.checkpoints.families.parts import part_of_config
+from himix_edge.checkpoints.families.parts import ConfigFolder, part_of_config
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
@@ -48,15 +47,11 @@ ELSEWHERE = (
 )
 
 
-@dataclass(frozen=True)
-class FastVlm:
+class FastVlm(ConfigFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
 
-    folder: Path
-    raw: JsonObject
-
     def config(self) -> ModelConfig:
-        raw, where = self.raw, str(self.folder / "config.json")
+        raw, where = self.raw, self.where
         text = part_of_config(raw, "text_config", where)
         vision = part_of_config(raw, "vision_config", where)
         for part, wanted in ((raw, ONLY), (vision, VISION_ONLY)):

@@ -5,13 +5,12 @@ normalised. The decoders are Llama's, Qwen2's and Qwen3's.
 """
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from himix_edge.checkpoints.families.parts import image_slot, part_of_config, thirds
+from himix_edge.checkpoints.families.parts import ConfigFolder, image_slot, part_of_config, thirds
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.start_token import start_token, with_start_token
@@ -67,16 +66,8 @@ EMBEDDINGS = {
 CONNECTOR = {"0": "1", "1": "2", "3": "4"}  # their layers, by ours; both have the GELU between the last two
 
 
-@dataclass(frozen=True)
-class InternVLChat:
+class InternVLChat(ConfigFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
-
-    folder: Path
-    raw: JsonObject
-
-    @property
-    def where(self) -> str:
-        return str(self.folder / "config.json")
 
     def config(self) -> ModelConfig:
         raw, where = self.raw, self.where

@@ -6,14 +6,14 @@ may be among the model's; else they, and in any case its config.json, stand in a
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.chat_templates import folder_template, token_text
-from himix_edge.checkpoints.families.parts import read_apart
+from himix_edge.checkpoints.families.parts import ConfigFolder, read_apart
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
@@ -85,16 +85,8 @@ INSIDE = "model.vision_tower."
 PROBE = "What is it?"
 
 
-@dataclass(frozen=True)
-class LlavaOriginal:
+class LlavaOriginal(ConfigFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
-
-    folder: Path
-    raw: JsonObject
-
-    @property
-    def where(self) -> str:
-        return str(self.folder / "config.json")
 
     def config(self) -> ModelConfig:
         raw, where = self.raw, self.where

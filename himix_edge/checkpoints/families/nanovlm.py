@@ -7,7 +7,7 @@ tags, first without the whole picture and then behind it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ from typing import ClassVar
 from tokenizers import AddedToken, Tokenizer
 
 from himix_edge.checkpoints.chat_templates import declarative, jinja_of, special_tokens, token_text
-from himix_edge.checkpoints.families.parts import thirds
+from himix_edge.checkpoints.families.parts import ConfigFolder, thirds
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.hub import TOKENIZER_FILES, download
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
@@ -55,18 +55,10 @@ QUESTION = ChatTemplate(("Question: ", " Answer:"), ("", "<|endoftext|>"), stop=
 MAX_TOKENS = 1024  # of vlm_extra_tokens
 
 
-@dataclass(frozen=True)
-class NanoVLM:
+class NanoVLM(ConfigFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
 
     FIELDS: ClassVar[frozenset[str]] = frozenset({"vit_hidden_dim", "lm_hidden_dim", "mp_pixel_shuffle_factor"})
-
-    folder: Path
-    raw: JsonObject
-
-    @property
-    def where(self) -> str:
-        return str(self.folder / "config.json")
 
     def config(self) -> ModelConfig:
         raw, where = self.raw, self.where

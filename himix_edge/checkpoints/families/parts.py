@@ -1,5 +1,8 @@
 """What the families' own layouts share."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -7,6 +10,19 @@ from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject
 from himix_edge.text import later_tokenizer
+
+
+@dataclass(frozen=True)
+class ConfigFolder:
+    """A folder with `raw` as config.json's content; what has the methods of `families.VlmFolder` is made of it."""
+
+    folder: Path
+    raw: JsonObject
+
+    @property
+    def where(self) -> str:
+        """config.json, for messages."""
+        return str(self.folder / "config.json")
 
 
 def part_of_config(raw: JsonObject, name: str, where: str) -> JsonObject:
