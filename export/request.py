@@ -24,6 +24,8 @@ from himix_edge.export.targets import find_target
 from himix_edge.files import as_path, sha256
 from himix_edge.presets import SHIPPED
 from himix_edge.reading import JsonObject
+from himix_edge.runtimes.pictures import picture_ids
+from himix_edge.tiles import load_tiles
 
 PROBE = SHIPPED / "probe" / "probe.json"
 USUAL_CAPACITY, TEXT_BESIDE = 2048, 1024  # slots of all; of text beside a picture that takes more
@@ -121,6 +123,7 @@ def plan(request: ExportRequest) -> Plan:
             f"max_position_embeddings ({config.decoder.max_position_embeddings})"
         )
     probe = _probe(request, config)
+    _check_pictures_fit(probe, source, capacity)
     target = find_target(request.target)
     policy = replace(POLICIES[request.precision], group_size=request.group_size)
     if request.policy is not None:
@@ -164,6 +167,22 @@ def _probe(request: ExportRequest, config: ModelConfig) -> tuple[Sample, ...]:
         if conversations:
             chosen.append(replace(sample, conversations=conversations))
     return tuple(chosen)
+
+
+def _check_pictures_fit(probe: tuple[Sample, ...], source: Source, capacity: int) -> None:
+    """Raises InputError if the gate's pictures, where they stand in the text, take more slots than there are."""
+    vision, layout = source.config.vision, source.config.images
+    if vision is None or layout is None:
+        return
+    text = source.load_text()
+    for image in {sample.image for sample in probe if isinstance(sample.image, Path)}:
+        try:
+            picture_ids(text, source.config, [load_tiles(image, vision.image_size, layout)], None, capacity)
+        except InputError as error:
+            raise InputError(
+                f"capacity {capacity}: the gate's picture {image} does not fit ({error}); raise --capacity, or give "
+                "--probe a file with smaller pictures"
+            ) from None
 
 
 def weights_hash(source: Source) -> str:

@@ -64,6 +64,15 @@ class ImageText:
     whole_first: bool = False
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    def __post_init__(self) -> None:
+        texts = {name: value for name, value in vars(self).items() if name not in ("slot", "whole_first")}
+        for name, value in texts.items():
+            wanted = {1} if name in ("alone", "tile") else {0, 1} if name == "whole" else {0}
+            if value.count("{slots}") not in wanted:
+                raise ValueError(f"{name} holds {{slots}} {value.count('{slots}')} times")
+            if self.slot in value:
+                raise ValueError(f"{name} holds {self.slot!r:.40}, which stands for a picture's tokens alone")
+
     def picture(self, rows: int, columns: int, tokens: int) -> str:
         """The text of a picture, see `Slots`."""
         slots = self.slot * tokens

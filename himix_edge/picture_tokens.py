@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himix_edge.config import ImageLayout
+from himix_edge.errors import InputError
 from himix_edge.image_text import Slots
 from himix_edge.tiles import Tiles
 
@@ -25,6 +26,9 @@ def slots(tiles: Tiles, layout: ImageLayout, tokens: int) -> Slots:
         tiles: the picture's.
         layout: the model's.
         tokens: M, what the connector makes of a tile, see `ModelConfig.tile_tokens`.
+
+    Raises:
+        InputError: nothing would be left of a picture's shorter side.
     """
     if layout.strategy != "anyres" or not tiles.rows:
         return Slots(tiles.rows, tiles.columns, tokens)
@@ -64,7 +68,12 @@ def _kept(tiles: Tiles, side: int) -> tuple[int, int]:
 
 def _scaled_down(rows: int, columns: int, side: int, layout: ImageLayout) -> tuple[int, int]:
     ratio = math.sqrt(rows * columns / (layout.anyres_max * side**2)) if layout.anyres_max else 0
-    return (int(rows // ratio), int(columns // ratio)) if ratio > SLACK else (rows, columns)
+    if ratio <= SLACK:
+        return rows, columns
+    scaled = int(rows // ratio), int(columns // ratio)
+    if not all(scaled):
+        raise InputError(f"a picture of {columns} x {rows} tokens is too long and thin for this model's scaled grid")
+    return scaled
 
 
 def _bilinear(grid: Floats, rows: int, columns: int) -> Floats:

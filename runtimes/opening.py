@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himix_edge import extras
-from himix_edge.bundle import Bundle, GenerationDefaults
+from himix_edge.bundle import MANIFEST, Bundle, GenerationDefaults
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
 from himix_edge.runtimes.loading import load_engine
@@ -45,6 +45,12 @@ def open_session(bundle: Bundle, threads: int | None = None) -> Session:
     beyond = [token for token, number in text.tokenizer.get_vocab(with_added_tokens=True).items() if number >= rows]
     if beyond:
         raise InputError(f"{path}: {len(beyond)} tokens ({beyond[0]!r:.40}) have ids beyond the model's {rows} rows")
+    image, images = bundle.manifest.chat_template.image, bundle.config.images
+    if image is not None and images is not None and text.tokenizer.token_to_id(image.slot) != images.slot_id:
+        raise InputError(
+            f"{bundle.folder / MANIFEST}: chat_template.image.slot {image.slot!r:.40} is not token {images.slot_id}, "
+            "which stands for a picture's tokens"
+        )
     engine = load_engine(bundle, threads)
     return Session(engine, text, bundle.config, bundle.manifest.image_kv_id, bundle.manifest.generation)
 

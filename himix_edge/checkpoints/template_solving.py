@@ -105,7 +105,7 @@ def solve_pictures(jinja: JinjaTemplate, template: ChatTemplate, slot: str, wher
 def unsupported(where: str, why: str) -> InputError:
     """The error for a chat template that cannot be taken over."""
     return InputError(
-        f"{where}: its chat template is not supported ({why}); give one with --chat-template NAME_OR_FILE"
+        f"{where}: its chat template is not supported ({why}); give one with himix convert --chat-template NAME_OR_FILE"
     )
 
 

@@ -83,7 +83,7 @@ OTHER_LAYOUTS = (
 def is_vlm(raw: object) -> TypeGuard[dict[str, object]]:
     """Whether a config.json is that of a vision-language model, of a known family or not."""
     return isinstance(raw, dict) and (
-        raw.get("model_type") in FAMILIES or ("text_config" in raw and "vision_config" in raw)
+        str(raw.get("model_type")) in FAMILIES or ("text_config" in raw and "vision_config" in raw)
     )
 
 

@@ -45,7 +45,7 @@ def layout_of(raw: JsonObject, pixels: JsonObject, side: int, folder: Path) -> J
     """
     kind, where = str(raw["model_type"]), str(folder / PROCESSOR)
     known = pixels.get("resample", {"idefics3": 1, "smolvlm": 1}.get(kind, 3))
-    if not isinstance(known, int) or known not in FILTERS:
+    if type(known) is not int or known not in FILTERS:
         raise InputError(
             f"{where}: resample {known!r:.40} is not supported; 1 (lanczos), 2 (bilinear), 3 (bicubic) are"
         )

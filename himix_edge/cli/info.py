@@ -53,7 +53,9 @@ def _sides(picture: str) -> tuple[int, int]:
     """Width and height in pixels. Raises InputError for what is no size."""
     found = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", picture)
     if found is None:
-        raise InputError(f"--picture {picture}: give its width and height in pixels, as 1024x768")
+        raise InputError(
+            f"--picture {picture!r:.40}: give its width and height in pixels, as 1024x768, each from 1 to 99999"
+        )
     return int(found[1]), int(found[2])
 
 

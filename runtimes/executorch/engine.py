@@ -39,6 +39,8 @@ class ExecuTorchEngine:
             with _without_chatter():
                 self._program = Runtime.get().load_program(path)
                 self._methods: dict[str, Method] = {name: self._program.load_method(name) for name in names}
+        except KeyError as error:
+            raise InputError(f"{path}: no method {error.args[0]!r:.40}, which the manifest's model needs") from None
         except Exception as error:  # ExecuTorch raises RuntimeError and its own kinds
             raise InputError(f"{path}: ExecuTorch cannot load it: {[*str(error).splitlines(), ''][0]}") from None
         missing = [name for name, method in self._methods.items() if method is None]

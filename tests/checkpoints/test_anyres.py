@@ -136,6 +136,12 @@ def test_grids_that_are_not_of_whole_tiles_are_refused(grids, tmp_path):
         open_source(folder)
 
 
+def test_a_grid_of_which_nothing_would_be_left_is_refused():
+    layout = ImageLayout(slot_id=0, strategy="anyres", grids=((1, 20),), anyres_max=1)
+    with pytest.raises(InputError, match="too long and thin"):
+        slots(Tiles(np.zeros((21, 1, 1, 3), np.uint8), 1, 20, 640, 10), layout, 17)
+
+
 def test_a_missing_newline_is_named(tmp_path):
     folder = made(llava_next, tmp_path).folder
     tensors = load_file(folder / "model.safetensors")

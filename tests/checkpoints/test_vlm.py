@@ -22,6 +22,7 @@ from himix_edge.checkpoints.folder import save_source
 from himix_edge.config.images import SLOT
 from himix_edge.errors import InputError
 from himix_edge.evaluation.similarity import require_vision_sequence
+from himix_edge.image_text import ImageText
 from himix_edge.picture_tokens import arrange, slots
 from himix_edge.presets import resolve_model
 from himix_edge.runtimes import open_checkpoint
@@ -472,6 +473,23 @@ def test_what_is_not_supported_is_refused_by_name(family, file, changes, says, t
     with pytest.raises(InputError, match=says) as caught:
         open_source(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_another_template_is_refused_and_a_strange_model_type_too(tmp_path):
+    made(smolvlm, tmp_path / "theirs")
+    with pytest.raises(InputError, match=r"--chat-template: .* chat_template\.jinja"):
+        convert(Conversion(str(tmp_path / "theirs"), chat_template="chatml"))
+    change(tmp_path / "theirs", "config.json", model_type={})
+    with pytest.raises(InputError, match=r"model_type \{\} are not supported"):
+        open_source(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("texts", [
+    {"alone": ""}, {"tile": "{slots}{slots}"}, {"whole": "{slots}{slots}"}, {"before": "<image>"}, {"row_end": "{slots}"},
+])  # fmt: skip
+def test_texts_around_tiles_hold_their_places_once(texts):
+    with pytest.raises(ValueError, match=next(iter(texts))):
+        ImageText(**{"slot": "<image>", "before": "", "between": "", "after": "", **texts})
 
 
 @pytest.mark.parametrize(

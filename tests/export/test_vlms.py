@@ -1,11 +1,15 @@
 """Vision-language models of other people's in every target: their own classes' greedy tokens from a bundle."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.export.targets import find_target, target_names
+from himix_edge.manifest import MANIFEST
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.runtimes.selftest import self_test
 from tests.checkpoints.test_vlm import FAMILIES, asked, made, picture, set_right, smolvlm
@@ -82,6 +86,18 @@ def test_integers_pass_the_gate(target, precision, tmp_path):
     made(smolvlm, tmp_path)
     folder = exported(tmp_path, target, precision, tmp_path / "bundle")
     assert len(answers(open_bundle(folder), PICTURES)) == len(QUESTIONS)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for layout in (manifest["preprocessing"]["layout"], manifest["model"]["images"]):
+        layout["slot_id"] = 5
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="'<image>' is not token 5"):
+        open_bundle(folder)
+
+
+def test_too_few_slots_are_found_before_any_work(tmp_path):
+    made(smolvlm, tmp_path)
+    with pytest.raises(InputError, match=r"capacity 20: the gate's picture .* raise --capacity"):
+        plan(ExportRequest(str(tmp_path), "onnx", "none", tmp_path / "bundle", capacity=20))
 
 
 def test_a_picture_read_in_pieces_is_the_same(tmp_path, monkeypatch):
