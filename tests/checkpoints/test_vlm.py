@@ -485,7 +485,8 @@ def test_another_template_is_refused_and_a_strange_model_type_too(tmp_path):
 
 
 @pytest.mark.parametrize("texts", [
-    {"alone": ""}, {"tile": "{slots}{slots}"}, {"whole": "{slots}{slots}"}, {"before": "<image>"}, {"row_end": "{slots}"},
+    {"alone": ""}, {"tile": "{slots}{slots}"}, {"whole": "{slots}{slots}"}, {"before": "<image>"},
+    {"row_end": "{slots}"},
 ])  # fmt: skip
 def test_texts_around_tiles_hold_their_places_once(texts):
     with pytest.raises(ValueError, match=next(iter(texts))):
