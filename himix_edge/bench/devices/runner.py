@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import himix_edge.errors
 from himix_edge.bench import bandwidth, digest, host, job, measuring, probes
 from himix_edge.bench.devices import board
+from himix_edge.runtimes import engine
 from himix_edge.runtimes.registry import PythonBoard, Runtime, all_runtimes
 
 BENCH = (bandwidth, digest, host, job, measuring, probes)
@@ -24,7 +25,7 @@ def build_runner(path: Path) -> None:
         "__main__.py": own / "main.py",
         "himix_edge/errors.py": Path(himix_edge.errors.__file__),
         "himix_edge/config.py": own / "config.py",
-        "himix_edge/runtimes/engine.py": own / "engine.py",
+        "himix_edge/runtimes/engine.py": Path(engine.__file__),
         **{f"himix_edge/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
     }
     for runtime in board_runtimes():
@@ -35,7 +36,7 @@ def build_runner(path: Path) -> None:
     content |= {f"{folder}/__init__.py": b"" for folder in folders}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(content):
-            archive.writestr(zipfile.ZipInfo(name), content[name])
+            archive.writestr(zipfile.ZipInfo(name), content[name], zipfile.ZIP_DEFLATED)  # a ZipInfo is stored as it is
 
 
 def _source(module: str) -> Path:

@@ -10,11 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`decoder` has the decoder's fields; the others are as in the real one."""
+    """`decoder` has the decoder's fields; the others are as in the real one. Boards take no pictures in the text."""
 
     decoder: SimpleNamespace
     vision_rows: tuple[int | None, ...]
     layers_without_image: tuple[int, ...]
+    images: None = None
 
     @staticmethod
     def from_dict(raw: dict[str, Any]) -> "ModelConfig":
