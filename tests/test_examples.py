@@ -43,7 +43,9 @@ def test_own_images(tmp_path):
     assert open_verified(tmp_path / "mine" / "bundle").manifest.provenance
 
 
+@pytest.mark.slow
 def test_compare_targets(tiny_checkpoint, probe_image):
+    """Slow: adds the third example."""
     targets = ["onnx", "onnx_portable"]
     model = ("--model", tiny_checkpoint, "--quant", "none")
     lines = example("compare_targets.py", probe_image, "--targets", ",".join(targets), *model)

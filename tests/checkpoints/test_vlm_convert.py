@@ -12,7 +12,9 @@ from himix_edge.cli import himix
 from tests.checkpoints.test_vlm import idefics3, internvl, llava, made
 
 
-@pytest.mark.parametrize("family", [idefics3, internvl], ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", [
+    pytest.param(idefics3, marks=pytest.mark.slow, id="idefics3"), pytest.param(internvl, id="internvl")
+])  # fmt: skip
 def test_a_converted_checkpoint_exports_to_the_same_bundle(family, tmp_path):
     folder = made(family, tmp_path / "theirs").folder
     himix.main(["convert", str(folder), "--out", str(tmp_path / "ours")], standalone_mode=False)

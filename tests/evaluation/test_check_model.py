@@ -47,7 +47,11 @@ def test_a_model_is_compared_exported_and_compared_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["model.text_model.layers.1.mlp.down_proj.weight", "model.vision_model.post_layernorm.bias"]
+    "name",
+    [
+        "model.text_model.layers.1.mlp.down_proj.weight",
+        pytest.param("model.vision_model.post_layernorm.bias", marks=pytest.mark.slow),
+    ],
 )
 def test_one_other_tensor_is_caught(folder, tmp_path, monkeypatch, name):
     """As if the conversion had read one of them wrongly: transformers gets another."""

@@ -128,7 +128,7 @@ FAULTS = {
     "causal mask aligned top left": (align_mask_top_left, "decoder"),
     "weight file truncated": (truncate_the_weights, ""),
 }
-FAST = {("openvino", "one layer's scale doubled"), ("openvino", "causal mask aligned top left")}
+FAST = {("openvino", "causal mask aligned top left")}
 
 
 def cases():

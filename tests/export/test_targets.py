@@ -27,7 +27,7 @@ from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.openvino import engine as openvino_engine
 from himix_edge.runtimes.registry import all_runtimes, find_runtime
 from himix_edge.runtimes.verifying import open_verified
-from tests.conftest import QUICK, TINY
+from tests.conftest import FEW, QUICK, TINY
 
 TARGETS = tuple(runtime.name for runtime in all_runtimes() if runtime.in_all)
 
@@ -39,7 +39,19 @@ def four(tmp_path_factory, tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executorch_weights, "PIECED", dict.fromkeys(executorch_weights.PIECED, (4, 32)))
         himix.main(
-            ["export", "--target", "all", "--quant", "int4", "--model", str(tiny_checkpoint), "--out", str(folder)],
+            [
+                "export",
+                "--target",
+                "all",
+                "--quant",
+                "int4",
+                "--model",
+                str(tiny_checkpoint),
+                "--out",
+                str(folder),
+                "--probe-questions",
+                str(FEW),
+            ],
             standalone_mode=False,
         )
     return {target: folder / f"tiny-{target}-int4" for target in TARGETS}

@@ -14,7 +14,6 @@ from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.runtimes.selftest import self_test
 from tests.checkpoints.test_vlm import FAMILIES, asked, made, picture, set_right, smolvlm
 from tests.checkpoints.test_vlm_goldens import TOKENS, tiny_fastvit, written
-from tests.conftest import QUICK
 from tests.golden.vlm.making import Golden
 from tests.golden.vlm.making import picture as drawn
 
@@ -57,7 +56,7 @@ def as_close_as_float16(theirs, pictures, words, told, said):
 
 
 @pytest.mark.parametrize(("family", "target"), [
-    pytest.param(family, target, marks=() if family is smolvlm and target in QUICK[::2] else pytest.mark.slow)
+    pytest.param(family, target, marks=() if family is smolvlm and target == "onnx" else pytest.mark.slow)
     for family in FAMILIES for target in target_names()
 ])  # fmt: skip
 def test_a_float_bundle_says_what_their_class_says(family, target, tmp_path):

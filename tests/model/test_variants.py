@@ -25,6 +25,7 @@ VARIANTS = {
     "levels without sharing": ModelConfig("himix", DECODER, 64, LEVELS),
     "pooled": ModelConfig("himix", DECODER, 32, dataclasses.replace(TOWER, pooling=2)),
 }
+USUAL = ("subset", "levels", "pooled")
 
 
 def model_of(name):
@@ -105,9 +106,12 @@ def test_pooling_reduces_the_slots():
     assert model.inject(model.encode_image(pixels())).key[0].shape[2] == 4
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("precision", [pytest.param("none", marks=pytest.mark.slow), "int8"])
+@pytest.mark.parametrize(("name", "precision"), [
+    pytest.param(name, bits, marks=() if (name in USUAL and bits == "int8") else pytest.mark.slow)
+    for name in VARIANTS for bits in ("none", "int8")
+])  # fmt: skip
 def test_every_variant_exports_through_the_gate(tmp_path, text, name, precision):
+    """Slow: adds the other variants, and float."""
     source = random_source(VARIANTS[name], "tiny")
     save_checkpoint(tmp_path / "model", build_model(source.config), text)
     request = ExportRequest(str(tmp_path / "model"), "onnx", precision, tmp_path / "out", probe_questions=3)

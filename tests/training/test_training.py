@@ -242,8 +242,12 @@ def test_a_stage_changes_what_it_names_and_nothing_else(tmp_path, recipe, starts
             assert not any("norm" in name or "embed" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_processes_and_micro_batches_do_not_change_the_result(tmp_path, recipe_file):
-    """Two processes (DDP, then FSDP2) and micro-batches give one process's loss curve, to float32 rounding."""
+    """Two processes (DDP, then FSDP2) and micro-batches give one process's loss curve, to float32 rounding.
+
+    Slow: adds several processes.
+    """
     one, two, shared, micro = (tmp_path / name for name in ("one", "two", "shared", "micro"))
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
     cpu = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

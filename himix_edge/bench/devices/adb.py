@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from himix_edge.bench.devices.adb_link import SERIAL, AdbLink, adb_command
-from himix_edge.bench.devices.device import refuse_tiles
 from himix_edge.bench.devices.link import ANSWER_S, LinkLost, call
-from himix_edge.bench.devices.pushing import free_bytes, push, quoted
+from himix_edge.bench.devices.pushing import free_bytes, push, quoted, refuse_tiles
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record, as_records
 from himix_edge.bench.running import Progress

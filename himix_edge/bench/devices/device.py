@@ -8,7 +8,6 @@ from typing import Protocol
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record
 from himix_edge.bench.running import Progress
-from himix_edge.bundle import Bundle, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
 
@@ -33,11 +32,6 @@ class BenchDevice(Protocol):
     def close(self) -> None:
         """Remove what was brought and end the connection."""
         ...
-
-
-def refuse_tiles(folder: Path) -> None:
-    """Raises InputError for a bundle whose pictures stand in its text: what runs on other devices reads none."""
-    Bundle(folder, read_manifest(folder)).config.refuse_pictures_in_text(f"{folder}: measuring on another device")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from himix_edge.bench.devices.link import Link, LinkLost, Result
+from himix_edge.bundle import Bundle, read_manifest
 from himix_edge.errors import InputError, last_line
 from himix_edge.files import sha256
 
@@ -21,6 +22,11 @@ MAX_COMMAND = 8192  # characters; Linux takes 128 Ki in one argument, older phon
 TRIES = 6
 BETWEEN_TRIES_S = 2.0
 HEADROOM = 16 << 20
+
+
+def refuse_tiles(folder: Path) -> None:
+    """Raises InputError for a bundle whose pictures stand in its text: what runs on other devices reads none."""
+    Bundle(folder, read_manifest(folder)).config.refuse_pictures_in_text(f"{folder}: measuring on another device")
 
 
 @dataclass

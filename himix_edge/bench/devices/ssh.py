@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 from himix_edge.bench.devices.board_job import BoardJob, board_job
-from himix_edge.bench.devices.device import refuse_tiles
 from himix_edge.bench.devices.link import LinkLost, Result
 from himix_edge.bench.devices.program_board import measure_program, program_of
-from himix_edge.bench.devices.pushing import as_size, free_bytes, push, quoted
+from himix_edge.bench.devices.pushing import as_size, free_bytes, push, quoted, refuse_tiles
 from himix_edge.bench.devices.remote_job import clean_script, look_script, start_script, stop_script
 from himix_edge.bench.devices.runner import board_runtimes, build_runner
 from himix_edge.bench.devices.ssh_link import SshLink, parse_address
