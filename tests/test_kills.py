@@ -7,7 +7,9 @@ import pytest
 from benchmarks.kills import Case
 
 
-@pytest.mark.parametrize("name", ["convert", "train", pytest.param("export", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [
+    "train", pytest.param("convert", marks=pytest.mark.slow), pytest.param("export", marks=pytest.mark.slow)
+])  # fmt: skip
 def test_a_kill_loses_nothing(tmp_path, name):
     case = Case(name, tmp_path)
     case.round(random.Random(name), 2)

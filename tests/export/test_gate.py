@@ -128,15 +128,13 @@ FAULTS = {
     "causal mask aligned top left": (align_mask_top_left, "decoder"),
     "weight file truncated": (truncate_the_weights, ""),
 }
-FAST = {("openvino", "causal mask aligned top left")}
 
 
 def cases():
-    """All faults in all targets. The gate is the same code for each, so most of those that convert long are slow."""
+    """All faults in all targets. The gate is the same code for each, so those of the others are slow."""
     for target in (runtime.name for runtime in all_runtimes() if runtime.in_all):
         for fault in FAULTS:
-            fast = target == "onnx" or (target, fault) in FAST
-            yield pytest.param(target, fault, marks=() if fast else pytest.mark.slow)
+            yield pytest.param(target, fault, marks=() if target == "onnx" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("target", "fault"), cases())
