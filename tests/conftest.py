@@ -1,10 +1,12 @@
 """Shared fixtures: a tiny random model with a real tokenizer, real images, and bundles of the shipped nano."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.config import DecoderConfig, ModelConfig, ViTConfig
@@ -15,7 +17,7 @@ from himix_edge.text import TextProcessor
 from himix_edge.training.tokenizer import train_tokenizer
 
 FEW = 8  # of the gate's questions, where a test is about something else
-QUICK = ("onnx", "onnx_portable", "openvino")  # targets that export a tiny model in seconds
+QUICK = ("onnx", "onnx_portable")  # targets that export a tiny model in seconds
 TINY = ModelConfig(
     architecture="himix",
     decoder=DecoderConfig(
@@ -80,12 +82,16 @@ def tiny_bundle(tmp_path_factory, tiny_checkpoint) -> Path:
 
 @pytest.fixture(scope="session")
 def nano_bundles(tmp_path_factory) -> dict[str, Path]:
-    """The shipped nano in ONNX, by precision."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for precision in ("none", "int8", "int4"):
-        few = None if precision == "int8" else FEW
-        export(plan(ExportRequest("nano", "onnx", precision, folder / precision, probe_questions=few)))
-    return {path.name: path for path in folder.iterdir()}
+    """The shipped nano in ONNX, by precision; made by the first of pytest-xdist's workers that needs it."""
+    everybodys = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        everybodys = everybodys.parent
+    folder = everybodys / "nano-bundles"
+    with FileLock(everybodys / "nano-bundles.lock"):
+        for precision in ("none", "int8", "int4"):
+            if not (folder / precision).exists():
+                export(plan(ExportRequest("nano", "onnx", precision, folder / precision, probe_questions=FEW)))
+    return {precision: folder / precision for precision in ("none", "int8", "int4")}
 
 
 @pytest.fixture(scope="session")

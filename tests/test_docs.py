@@ -15,11 +15,13 @@ import pytest
 from himix_edge.cli import himix
 from himix_edge.manifest import Manifest
 from himix_edge.presets import SHIPPED
+from tests.conftest import FEW
 from tests.generated_docs import generated
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ("export", "convert", "run", "evaluate", "train", "bench")  # each with what those before it made
 PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
+NEWCOMERS = PAGES[:2]  # as they stand
 LONG = ("docs/guides/train.md", "docs/guides/bench.md")  # they take minutes; no later page needs what they make
 SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
 LONGEST_README = 130  # lines
@@ -50,17 +52,19 @@ def test_its_commands_and_examples(page: str, place: Path) -> None:
             assert result.returncode == 0, result.stderr
             assert result.stdout.strip()
         for line in block.splitlines() if language == "sh" else ():
-            run(line, place)
+            run(line, place, few=page not in NEWCOMERS)
 
 
-def run(line: str, place: Path) -> None:
-    """A line of a page; `make` is what this test is run by."""
+def run(line: str, place: Path, few: bool) -> None:
+    """A line of a page, an export's gate with `few` questions; `make` is what this test is run by."""
     program, *arguments = shlex.split(line, comments=True)
     if program == "make":
         return
     assert program == "himix"
     if arguments[0] == "train":
         arguments += [word for setting in SHORT for word in ("--set", setting)]
+    if arguments[0] == "export" and "--random-weights" not in arguments and few:
+        arguments += ["--probe-questions", str(FEW)]
     if arguments[0] == "bench":
         arguments += ["--iterations", "2", "--warm-up", "1"]
     result = subprocess.run(

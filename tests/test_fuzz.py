@@ -11,7 +11,7 @@ from tests.fuzz.material import make_material
 from tests.fuzz.running import fuzz
 from tests.fuzz.targets import TARGETS
 
-INPUTS = 40
+INPUTS = 24
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_a_head_of_its_own(target, tmp_path, text):
     model = build_model(dataclasses.replace(TINY, decoder=decoder)).requires_grad_(False)
     source = tmp_path / "checkpoint"
     save_checkpoint(source, model, text)
-    asked = ExportRequest(str(source), target, "int4", tmp_path / "bundle", rounding="nearest")
+    asked = ExportRequest(str(source), target, "int4", tmp_path / "bundle", rounding="nearest", probe_questions=FEW)
     bundle = export(plan(asked))
     assert {"model.embed_tokens.weight", "lm_head.weight"} <= bundle.manifest.weights.keys()
     # int8 activations may change what random weights answer; Core ML's stay float
@@ -202,7 +202,8 @@ def test_coreml_functions_share_their_weights_and_states_fit_the_neural_engine(f
 
 
 def test_differing_weights_are_found_and_named(four, tmp_path, tiny_checkpoint):
-    other = export(plan(ExportRequest(str(tiny_checkpoint), "onnx", "int4", tmp_path / "n", rounding="nearest"))).folder
+    asked = ExportRequest(str(tiny_checkpoint), "onnx", "int4", tmp_path / "n", rounding="nearest", probe_questions=FEW)
+    other = export(plan(asked)).folder
     first, second = compare([open_verified(four["openvino"]), open_verified(other)])
     assert "model.layers.0.mlp.up_proj.weight" in first.others
     assert not first.reference
@@ -236,7 +237,8 @@ def test_a_portable_export_has_standard_operators_and_the_same_integers(four, tm
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    made = export(plan(ExportRequest(str(tiny_checkpoint), "onnx_portable", "int4", tmp_path / "portable")))
+    out = tmp_path / "portable"
+    made = export(plan(ExportRequest(str(tiny_checkpoint), "onnx_portable", "int4", out, probe_questions=FEW)))
     assert all(c.passed for c in compare([made, open_verified(four["onnx"])]))
     graph = onnx.load(made.role_path("decoder"))
     assert {node.domain for node in graph.graph.node} == {""}

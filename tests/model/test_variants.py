@@ -25,7 +25,7 @@ VARIANTS = {
     "levels without sharing": ModelConfig("himix", DECODER, 64, LEVELS),
     "pooled": ModelConfig("himix", DECODER, 32, dataclasses.replace(TOWER, pooling=2)),
 }
-USUAL = ("subset", "levels", "pooled")
+USUAL = ("subset", "levels")
 
 
 def model_of(name):
