@@ -10,17 +10,14 @@ Run it on an idle machine.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from rich.progress import track
 
+from benchmarks.processes import himix, measured
 from benchmarks.timing import timed_apart
 from himix_edge.checkpoints.source import random_source
 from himix_edge.cli.console import print_table
@@ -31,14 +28,9 @@ PRESETS = ("qwen2-0.5b", "tinyllama-1.1b", "llama-3.2-1b", "llama-3.2-3b")
 
 
 def export(name: str, out: Path) -> tuple[float, float]:
-    """Seconds and peak bytes of the export as a process of its own."""
-    command = [sys.executable, "-m", "himix_edge", "export", "--target", "onnx", "--quant", "int4", "--random-weights"]
-    began = time.monotonic()
-    process = subprocess.Popen([*command, "--model", name, "--out", str(out)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"export of {name} failed")
-    return time.monotonic() - began, usage.ru_maxrss * 1024
+    """Seconds and peak bytes of the export."""
+    options = ("--target", "onnx", "--quant", "int4", "--random-weights", "--model", name, "--out", str(out))
+    return measured(himix("export", *options))
 
 
 def weight_bytes(name: str) -> tuple[int, int]:

@@ -36,10 +36,12 @@ def report(cases: Timings) -> None:
 
 
 def repeated(run: Callable[[], float]) -> list[float]:
-    """What a case's runs give, without the first ones."""
-    for _ in range(WARM_UPS):
-        run()
+    """What a case's runs give, without the first ones; one is enough of those that are long."""
     times: list[float] = []
+    began = time.perf_counter()
+    for _ in range(WARM_UPS):
+        if time.perf_counter() - began < SECONDS:
+            run()
     began = time.perf_counter()
     while len(times) < RUNS or time.perf_counter() - began < SECONDS:
         times.append(run())

@@ -25,6 +25,8 @@ def timings(folder: Path) -> Timings:
     prompt = np.array(session.text.encode_behind_pictures(PROMPT), np.int64)
     cases: Timings = {}
     for count, (rows, columns) in TILES.items():
+        if count > layout.most_tiles_of_one(side):
+            continue
         pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
         tiles = Tiles(pixels, rows, columns)
         ids = picture_ids(session.text, config, [tiles], None, engine.capacity)

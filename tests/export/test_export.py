@@ -23,10 +23,12 @@ from himix_edge.runtimes.pytorch_engine import PytorchEngine
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.staging import staging
+from tests.conftest import FEW, TINY
 
 
 def request(model, out, **changes):
-    return ExportRequest(**{"model": str(model), "target": "onnx", "precision": "int8", "out": out, **changes})
+    usual = {"target": "onnx", "precision": "int8", "out": out, "probe_questions": FEW}
+    return ExportRequest(**{"model": str(model), **usual, **changes})
 
 
 def operators(path):
@@ -112,7 +114,6 @@ def test_a_vanilla_model_goes_the_same_way(tmp_path, tiny_checkpoint, text):
 
     from himix_edge.checkpoints import save_checkpoint
     from himix_edge.model import build_model
-    from tests.conftest import TINY
 
     save_checkpoint(tmp_path / "vanilla", build_model(dataclasses.replace(TINY, architecture="vanilla")), text)
     bundle = export(plan(request(tmp_path / "vanilla", tmp_path / "out")))

@@ -17,7 +17,7 @@ from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.export.traces import Trace, distance, encoder, noise_of
 from himix_edge.model.decoder import rope_tables
 from himix_edge.runtimes.registry import all_runtimes
-from tests.conftest import TINY
+from tests.conftest import FEW, TINY
 
 
 def in_the_model(change):
@@ -140,7 +140,7 @@ def cases():
 @pytest.mark.parametrize(("target", "fault"), cases())
 def test_a_planted_fault_is_refused(tmp_path, tiny_checkpoint, monkeypatch, fault, target):
     plant, role = FAULTS[fault]
-    work = plan(ExportRequest(str(tiny_checkpoint), target, "int8", tmp_path / "out"))
+    work = plan(ExportRequest(str(tiny_checkpoint), target, "int8", tmp_path / "out", probe_questions=FEW))
     plant(monkeypatch, work)
     with pytest.raises(GateRefused) as refusal:
         export(work)
