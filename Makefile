@@ -7,6 +7,7 @@ IMAGES := himix_edge/assets/probe
 .PHONY: demo test test-all fuzz lint types tree docs bench clean conformance apk test-android web test-web test-ios
 
 demo: $(VENV)/demo.stamp
+	@echo "nano was trained on easy-VQA: it knows one colored shape on a plain background. About any other picture it is wrong."
 	$(BIN)/himix export --target onnx --quant int8 --out bundles/nano-onnx-int8
 	$(BIN)/himix verify bundles/nano-onnx-int8
 	@for image in $(wordlist 1,4,$(sort $(wildcard $(IMAGES)/*.png))); do \

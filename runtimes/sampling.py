@@ -43,6 +43,12 @@ class Sampler:
         return np.asarray(weights / weights.sum())
 
 
+def log_probability(logits: Floats, token: int) -> float:
+    """Natural logarithm of a token's share, softmax of logits (V,): what the model says, whatever is drawn from it."""
+    highest = logits.max()
+    return float(logits[token] - highest) - math.log(np.exp(logits - highest).sum(dtype=np.float64))
+
+
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     """`value`, if it is a whole number of at least `least`. Raises InputError naming it if not."""
     try:

@@ -5,6 +5,7 @@ another conversation is written anew when a conversation goes on, so answers tha
 threads, are right, and slower than one after the other.
 """
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +21,7 @@ from himix_edge.preprocess import ImageSource, is_image, load_image
 from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
 from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
-from himix_edge.runtimes.sampling import Sampler, whole_number
+from himix_edge.runtimes.sampling import Sampler, log_probability, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
 from himix_edge.tiles import load_tiles
@@ -33,10 +34,12 @@ class Piece:
     """One generated token and the text it completes (empty inside a multi-byte character or a possible stop text).
 
     `token_id` is None for text that was held back when the answer ended: a possible stop text, an unfinished character.
+    `log_probability` is the natural logarithm of the share that the model gives this token, at temperature 1.
     """
 
     text: str
     token_id: int | None
+    log_probability: float | None = None
 
 
 @dataclass
@@ -44,7 +47,8 @@ class Stats:
     """Times of the last answer, in milliseconds; an image stage is 0 if its ImageKV was given.
 
     `ttft` runs from the call to the first non-empty text, image stages included. `inter_token` holds the time of each
-    further token.
+    further token. `log_probability` is the sum over the answer's tokens and the one that ended it: how sure the model
+    is of these very words, not how likely they are true.
     """
 
     preprocess: float = 0.0
@@ -56,13 +60,20 @@ class Stats:
     prompt_tokens: int = 0
     vision_tokens: int = 0
     new_tokens: int = 0
+    log_probability: float = 0.0
     finish_reason: str = ""  # "stop": the model ended its answer, "length": max_new_tokens or the cache's end
+
+    @property
+    def probability(self) -> float:
+        """The share, 0 to 1, that the model gives the answer among all that it could say."""
+        return math.exp(min(self.log_probability, 0.0))
 
     def __str__(self) -> str:
         later = f", then {np.median(self.inter_token):.2f} ms a token (median)" if self.inter_token else ""
         return (
             f"preprocess {self.preprocess:.1f}  vision_encoder {self.vision_encoder:.1f}  "
-            f"vision_injector {self.vision_injector:.1f}  prefill {self.prefill:.1f}  TTFT {self.ttft:.1f} ms{later}"
+            f"vision_injector {self.vision_injector:.1f}  prefill {self.prefill:.1f}  TTFT {self.ttft:.1f} ms{later}; "
+            f"probability {self.probability:.2g}"
         )
 
 
@@ -354,6 +365,8 @@ class Chat:
         stats.finish_reason = "length"
         while stats.new_tokens < limit:
             token = sampler.pick(logits)
+            share = log_probability(logits, token)
+            stats.log_probability += share
             if token in self.session.text.stop_ids:
                 stats.finish_reason = "stop"
                 break
@@ -363,7 +376,7 @@ class Chat:
             text, stopped = stop.feed(said)
             if text and not stats.ttft:
                 stats.ttft = (time.perf_counter() - began) * 1000
-            yield Piece(text, token)
+            yield Piece(text, token, share)
             if stopped:
                 stats.finish_reason = "stop"
                 return

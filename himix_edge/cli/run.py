@@ -93,7 +93,8 @@ def run(
             session.stats.ttft += sum(encoding)
             encoding = None
         if as_json:
-            answers.append({"prompt": question, "answer": answer, "stats": dataclasses.asdict(session.stats)})
+            stats, sure = dataclasses.asdict(session.stats), session.stats.probability
+            answers.append({"prompt": question, "answer": answer, "probability": sure, "stats": stats})
         else:
             click.echo(click.style(f"  [{session.stats}]", dim=True))
     if as_json:
