@@ -71,8 +71,9 @@ def test_one_other_tensor_is_caught(folder, tmp_path, monkeypatch, name):
     assert "ids" not in str(error)
 
 
+@pytest.mark.slow
 def test_without_it_the_towers_positions_are_caught(folder, tmp_path, monkeypatch):
-    """That transformers is set right is needed, and seen."""
+    """That transformers is set right is needed, and seen. Slow: adds that this fault too is caught."""
     monkeypatch.setattr(theirs, "FLOAT32_POSITIONS", ())
     _, error = run(folder, *FAST, "--out", tmp_path / "bundles")
     assert isinstance(error, GateRefused)

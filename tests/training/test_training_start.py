@@ -60,8 +60,9 @@ def test_precision_is_what_the_cpu_computes_in(tmp_path, monkeypatch, capabiliti
     assert (trainer.precision, trainer.objective.in_bfloat16) == (precision, precision == "bfloat16")
 
 
+@pytest.mark.slow
 def test_fresh_weights_that_never_learn_are_stored_too(tmp_path):
-    """The real base: it brings decoder and tower, and what it lacks must come with the run."""
+    """The real base: it brings decoder and tower, and what it lacks must come with the run. Slow: adds real weights."""
     stage = dataclasses.replace(STAGE, learn=("decoder",), tower_loss=0.0, steps=1)
     recipe = dataclasses.replace(
         RECIPE, model="smollm2-135m", chat_template="chatml", stages=(stage,), lora_rank=2, blind=True
