@@ -113,6 +113,7 @@ def main() -> None:
             equal = sum(a == b for a, b in zip(expected, found, strict=True))
             tokens = sum(x == y for a, b in zip(expected, found, strict=True) for x, y in zip(a, b, strict=False))
             rows.append((target, f"{equal / len(questions):.1%}", f"{tokens / sum(map(len, expected)):.1%}"))
+            print(*rows[-1], flush=True)
     print_table(f"{arguments.questions} questions, {arguments.quant}", ("target", "answers", "tokens"), rows)
 
 

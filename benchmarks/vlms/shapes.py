@@ -3,7 +3,7 @@
     python -m benchmarks.vlms.shapes [PRESET ...] [--targets LIST] [--rounds N] [--keep DIR]
 
 For each preset and target: `himix export --random-weights --quant int4` as a process of its own (weights rounded to
-nearest, one question for the gate), and the medians of `benchmarks.vlms.ours` in alternating processes. With --keep,
+nearest; the gate asks about one picture, which is five tiles for SmolVLM and the fewest for the others), and the medians of `benchmarks.vlms.ours` in alternating processes. With --keep,
 bundles that are there already are not made again. Run it on an idle machine.
 """
 
@@ -14,17 +14,31 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from PIL import Image
 from rich.progress import track
 
 from benchmarks.processes import himix, measured
 from benchmarks.timing import timed_apart
 from himix_edge.checkpoints.source import random_source
 from himix_edge.cli.console import print_table
+from himix_edge.config import ModelConfig
 from himix_edge.export.targets import target_names
 from himix_edge.presets import preset
 from himix_edge.runtimes.verifying import open_verified
 
 PRESETS = ("smolvlm-256m", "llava-onevision-0.5b", "internvl3-1b", "fastvlm-0.5b")
+
+
+def probe(config: ModelConfig, folder: Path) -> Path:
+    """A question about a picture of few tiles, as a LLaVA file."""
+    folder.mkdir(exist_ok=True)
+    shape = (128, 512, 3) if config.images and config.images.strategy == "rows" else (256, 256, 3)
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(picture).save(folder / "picture.png")
+    talk = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "Noise."}]
+    path = folder / "probe.json"
+    path.write_text(json.dumps([{"image": "picture.png", "conversations": talk}]))
+    return path
 
 
 def export(name: str, target: str, out: Path) -> tuple[float, float]:
@@ -34,7 +48,7 @@ def export(name: str, target: str, out: Path) -> tuple[float, float]:
         found = measured(
             himix(
                 "export", "--random-weights", "--model", name, "--target", target, "--quant", "int4", "--out", str(out),
-                "--rounding", "nearest", "--probe-questions", "1",
+                "--rounding", "nearest", "--probe", str(probe(preset(name), out.parent / f"probe-{name}")),
             ), out.parent / f"{out.name}.log",
         )  # fmt: skip
         record.write_text(json.dumps(found))
