@@ -3,8 +3,9 @@
     python -m benchmarks.vlms.shapes [PRESET ...] [--targets LIST] [--rounds N] [--keep DIR]
 
 For each preset and target: `himix export --random-weights --quant int4` as a process of its own (weights rounded to
-nearest; the gate asks about one picture, which is five tiles for SmolVLM and the fewest for the others), and the medians of `benchmarks.vlms.ours` in alternating processes. With --keep,
-bundles that are there already are not made again. Run it on an idle machine.
+nearest; the gate asks about one picture, which is five tiles for SmolVLM and the fewest for the others), and the
+medians of `benchmarks.vlms.ours` in alternating processes. With --keep, bundles that are there already are not made
+again. Run it on an idle machine.
 """
 
 import argparse
