@@ -40,7 +40,8 @@ def smolvlm_256m(
     from transformers import SmolVLMConfig
 
     text = {
-        "model_type": "llama", "vocab_size": 49280, "hidden_size": 576, "intermediate_size": 1536,
+        "model_type": "llama", "architectures": ["VLlama3ForCausalLM"],
+        "vocab_size": 49280, "hidden_size": 576, "intermediate_size": 1536,
         "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "rope_theta": 100000.0,
         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "head_dim": 64,
         "bos_token_id": 1, "eos_token_id": tokenizer.convert_tokens_to_ids("<end_of_utterance>"), "pad_token_id": 2,
@@ -63,6 +64,7 @@ def internvl3_1b(tokenizer: "PreTrainedTokenizerFast") -> "Model":
     from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
     text = Qwen2Config(
+        architectures=["Qwen2ForCausalLM"],
         vocab_size=151674, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
         num_key_value_heads=2, rope_theta=1000000.0, max_position_embeddings=32768, tie_word_embeddings=False,
         eos_token_id=tokenizer.convert_tokens_to_ids(END), bos_token_id=None,

@@ -84,7 +84,9 @@ class Eyes:
         text = b"<|im_start|>User:" + mtmd_cpp.mtmd_default_marker() + PROMPT.encode() + END
         self.chunks = self.parse(text, [bitmap])
         self.prompt = self.parse(PROMPT.encode() + END, [])
-        self.tiles = [chunk for chunk in self.chunks if self.is_image(chunk)]
+        tiles = [chunk for chunk in self.chunks if self.is_image(chunk)]
+        self.tiles = tiles[len(tiles) - count :]  # one tile alone comes twice, as the whole and as its part
+        self.chunks = [chunk for chunk in self.chunks if chunk in self.tiles or chunk not in tiles]
         self.embeddings: list[Any] = []
 
     def parse(self, text: bytes, bitmaps: list[Any]) -> list[Any]:
@@ -115,8 +117,9 @@ class Eyes:
         for chunk in chunks:
             place = (end, 0, BATCH)
             if self.is_image(chunk):
+                nobody = self.mtmd.mtmd_helper_post_decode_callback()
                 failed = self.mtmd.mtmd_helper_decode_image_chunk(
-                    self.context, self.model.ctx, chunk, next(embeddings), *place, ctypes.byref(end)
+                    self.context, self.model.ctx, chunk, next(embeddings), *place, ctypes.byref(end), nobody, None
                 )
             else:
                 last = chunk is chunks[-1]
