@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedLinear
-from himix_edge.model import VanillaModel, VisionLanguageModel
+from himix_edge.model import HiMixModel, VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 
@@ -43,24 +43,41 @@ class VisionInjector(nn.Module):
         config = model.config
         self.model = model
         own = config.architecture == "himix" and config.injection.sharing == "none"
-        layers = [model.model.layers[i] for i in config.injected_layers] if own else []
+        layers = [model.model.layers[i] for i in config.projecting_layers] if own else []
         norms = [layer.input_layernorm_img for layer in layers]
         self.norm = norms[0] if norms and all(torch.equal(norm.weight, norms[0].weight) for norm in norms) else None
         self.attentions = [layer.self_attn for layer in layers]
+        self.slots = [layer.slots_img for layer in layers]
 
-    def projections(self, normed: Tensor) -> list[Tensor]:
+    def projections(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """What all layers project, with one norm: keys and values (I, G, N, h)."""
+        attention = self.attentions[0]
+        made = self.linears_of(normed)
+        key, value = (torch.cat([attention.split(new, attention.kv_heads) for new in made[i::2]]) for i in range(2))
+        return key, value
+
+    def linears_of(self, normed: Tensor) -> list[Tensor]:
         """Key and value (1, N, G*h) of each layer in turn."""
         return [project(normed) for a in self.attentions for project in (a.k_proj_img, a.v_proj_img)]
 
     def forward(self, vision_features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if isinstance(self.model, VanillaModel) and self.model.config.images is not None:
             return self.model.connect(vision_features)
-        if self.norm is None:
-            rows = [new for row in self.model.project_image(vision_features) for new in row]
-        else:
-            attention = self.attentions[0]
-            rows = [attention.split(new, attention.kv_heads) for new in self.projections(self.norm(vision_features))]
-        return torch.cat(rows[::2]), torch.cat(rows[1::2])
+        if self.norm is None or not isinstance(self.model, HiMixModel):
+            rows = self.model.project_image(vision_features)
+            return torch.cat([key for key, _ in rows]), torch.cat([value for _, value in rows])
+        states, passed = self.model.mix(vision_features)
+        key, value = self.projections(self.norm(states))
+        if self.model.config.injection.slots:
+            heads = self.attentions[0].kv_heads
+            key, value = (
+                made + self.attentions[0].split(torch.stack([getattr(terms, kind) for terms in self.slots]), heads)
+                for made, kind in ((key, "key"), (value, "value"))
+            )
+        key, value = (
+            torch.cat([*(row[i] for row in passed), made]) if passed else made for i, made in enumerate((key, value))
+        )
+        return self.model.place(key), value
 
 
 class Embedding(nn.Module):

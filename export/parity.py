@@ -20,7 +20,7 @@ from himix_edge.bundle import ParityResult
 from himix_edge.config.images import SLOT
 from himix_edge.data import Sample
 from himix_edge.errors import InputError
-from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digest
+from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor, digests_of
 from himix_edge.export.tolerance import FLOAT32, Tolerance
 from himix_edge.export.traces import (
     Ahead,
@@ -88,7 +88,7 @@ class Gate:
 
     def check_weights(self, stored: Iterable[tuple[str, QuantizedTensor]]) -> None:
         """Stage "weights": what is stored in the exported files against what was quantized."""
-        found = {name: digest(tensor) for name, tensor in stored}
+        found = digests_of(stored, self.model.digests)
         off = 0
         for name, expected in self.model.digests.items():
             if found.get(name) != expected:
@@ -122,7 +122,8 @@ class Gate:
         limits = dict.fromkeys(worst, allowed.limit)
         # what passed through all layers holds the rounding of each, and outlier channels, for thousands of slots: the
         # largest difference tells nothing there
-        through = kept if self.model.reference.config.architecture == "vanilla" else []
+        config = self.model.reference.config
+        through = kept if config.architecture == "vanilla" or config.injection.mixing is not None else []
         judged = {role: replace(allowed, rms=allowed.rms or role in through) for role in roles}
         equal = decisive_equal = 0
         self.decisive = []
@@ -174,7 +175,7 @@ class Gate:
         if config.images is None:
             pixels = load_image(sample.image, config.vision.image_size, config.vision.resample)
             ids = self.text.encode_chat([Message("user", prompt)])
-            needed = config.vision.num_tokens + len(ids) + MAX_NEW_TOKENS
+            needed = config.tile_tokens + len(ids) + MAX_NEW_TOKENS
         else:
             picture = load_tiles(sample.image, config.vision.image_size, config.images)
             pixels, ids = picture.pixels, self.text.encode_behind_pictures(prompt)

@@ -1,11 +1,10 @@
 """`himix verify --weights`: integers and scales read back out of bundles, compared bit for bit."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import InputError
-from himix_edge.export.quantization.tensors import QuantizedTensor, digest
+from himix_edge.export.quantization.tensors import digests_of
 from himix_edge.export.targets import find_target
 
 
@@ -36,7 +35,7 @@ def compare(bundles: list[Bundle]) -> list[Comparison]:
             raise InputError(f"{bundle.folder}: no quantized weights to read; export it with --quant int8 or int4")
         if bundle.manifest.weights.keys() != first.manifest.weights.keys():
             raise InputError(f"{bundle.folder}: another model or precision than {first.folder}; compare it by itself")
-    stored = [_digests(find_target(b.manifest.target).read_weights(b)) for b in bundles]
+    stored = [digests_of(find_target(b.manifest.target).read_weights(b), b.manifest.weights) for b in bundles]
     found = []
     for bundle, digests in zip(bundles, stored, strict=True):
         expected = bundle.manifest.weights
@@ -45,7 +44,3 @@ def compare(bundles: list[Bundle]) -> list[Comparison]:
         differing = tuple(sorted(n for n in expected if any(other.get(n) != digests.get(n) for other in stored)))
         found.append(Comparison(bundle, len(digests), off, differing))
     return found
-
-
-def _digests(tensors: Iterable[tuple[str, QuantizedTensor]]) -> dict[str, str]:
-    return {name: digest(tensor) for name, tensor in tensors}

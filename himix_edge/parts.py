@@ -6,8 +6,8 @@ Part = Literal["tower", "injection", "decoder"]
 
 TOWER: Final = "vision_tower"
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-INJECTIONS = ("connector.", "shared_injection.")  # vanilla's, and HiMix's where layers share one
-IN_LAYERS = "_img."  # HiMix's own norms and projections, beside those of a decoder layer
+INJECTIONS = ("connector.", "shared_injection.", "mixer.")  # vanilla's, and HiMix's where layers share or mix
+IN_LAYERS = "_img."  # HiMix's own norms, projections and slots' terms, beside those of a decoder layer
 ROLES: dict[Part, str] = {"tower": "vision_encoder", "injection": "vision_injector", "decoder": "decoder"}
 
 

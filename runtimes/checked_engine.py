@@ -40,7 +40,8 @@ class CheckedEngine:
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
         decoder = self._config.decoder
-        shape = (self._config.num_vision_rows, decoder.num_key_value_heads, features.shape[1], decoder.head_dim)
+        rows, slots = self._config.num_vision_rows, self._config.tile_tokens
+        shape = (rows, decoder.num_key_value_heads, slots, decoder.head_dim)
         key, value = self._call("vision_injector", self._engine.inject, features)
         return self._expected("vision key", key, shape), self._expected("vision value", value, shape)
 

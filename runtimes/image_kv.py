@@ -26,7 +26,7 @@ class ImageKV:
 
     Attributes:
         key: float32 (I, G, N, h): I rows as in `ModelConfig.vision_rows` (one for each layer that sees the image,
-            unless layers share them), G key/value heads, N image tokens, h numbers a head; not rotated.
+            unless layers share them), G key/value heads, N image tokens, h numbers a head; as the injector gives them.
         value: float32 (I, G, N, h).
         model_id: names the tower and injection weights that made them.
         next_position: rotary position of the first text token behind it: 0 for HiMix, N for a vanilla model.

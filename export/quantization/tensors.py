@@ -6,7 +6,7 @@ exactly. The model with the dequantized weights is the reference for every runti
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -21,6 +21,7 @@ from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.policy import Policy, check_overrides, role_bits
 from himix_edge.model import VisionLanguageModel
+from himix_edge.parts import part_of
 
 MIN_SCALE = 2.0**-13  # its 8 significant bits and the products with integers stay normal in fp16
 MAX_SCALE = 65504.0  # float16's largest number: some formats store them so
@@ -256,6 +257,23 @@ def digest(tensor: QuantizedTensor) -> str:
     made.update(tensor.values.contiguous().numpy().data)
     made.update(scale.float().numpy().data)
     return made.hexdigest()
+
+
+def digests_of(stored: Iterable[tuple[str, QuantizedTensor]], expected: Mapping[str, str]) -> dict[str, str]:
+    """Name -> digest of the tensors that were read out of a file, see `Target.read_weights`.
+
+    A format that knows a tensor by its content gives equal ones a single name (an injection that mixes holds copies of
+    the decoder's layers): what is stored under it counts for all that `expected`, digests by name, has as equal.
+    """
+    found = {name: digest(tensor) for name, tensor in stored}
+    there = set(found.values())
+    return {name: made for name, made in expected.items() if made in there} | found
+
+
+def names_by_digest(digests: Mapping[str, str]) -> dict[str, str]:
+    """Digest -> the name of its tensor, of equal ones the decoder's."""
+    ordered = sorted(digests.items(), key=lambda one: part_of(one[0]) == "decoder")
+    return {made: name for name, made in ordered}
 
 
 def representable_scale(scale: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From a plain language model and a vision tower to a HiMix (or vanilla) model with fresh injection weights."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
 from himix_edge.checkpoints.lazy import Weights, checked
 from himix_edge.checkpoints.named_templates import NAMED
-from himix_edge.checkpoints.packages import PACKAGES, fetch
+from himix_edge.checkpoints.packages import PACKAGES, Package, fetch
 from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.checkpoints.tower_weights import efficientnet_lite0_weights, tower_config, tower_weights
 from himix_edge.config import CNNConfig, Injection, ModelConfig, VisionConfig
@@ -34,6 +34,15 @@ class Conversion:
     seed: int = 0
 
 
+def _package(source: str) -> Package | None:
+    return PACKAGES.get(source) if source in DECODERS and not Path(source).exists() else None
+
+
+def open_base(source: str) -> Source:
+    """What is converted, as it is: see `open_source`; a decoder of PACKAGES is fetched."""
+    return open_source(fetch(source) if _package(source) else source)
+
+
 def convert(request: Conversion) -> Source:
     """The converted model, ready to be saved; weights are read when they are written.
 
@@ -41,8 +50,8 @@ def convert(request: Conversion) -> Source:
         InputError: see `open_source`; also a plain language model without a tower, a tower of unknown weights, or
             injection settings that do not fit the layers.
     """
-    package = PACKAGES.get(request.source) if request.source in DECODERS and not Path(request.source).exists() else None
-    base = open_source(fetch(request.source) if package else request.source)
+    package = _package(request.source)
+    base = open_base(request.source)
     origin = f"{package.name} {package.version} ({package.license})" if package else base.name
     if request.chat_template is not None and base.config.images is not None:
         raise InputError(
@@ -80,7 +89,7 @@ def convert(request: Conversion) -> Source:
     check_names(merged, expected, f"{base.where} with {tower_name}")
     kept = {name: merged[name] for name in expected}
     record = {"source": origin, "tower": Path(tower_name).name, "fresh_tensors": len(missing), "seed": request.seed}
-    provenance = {**base.provenance, "converted": {**record, "injection": asdict(request.injection)}}
+    provenance = {**base.provenance, "converted": {**record, "injection": request.injection.to_dict()}}
     wordless = cache(lambda: replace(base.load_template(), image=None))  # this model's images are not in its text
     return replace(base, config=config, weights=kept, provenance=provenance, load_template=wordless)
 

@@ -15,8 +15,8 @@ def fresh_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str
     """Reproducible initial values, bfloat16, each tensor generated when it is read.
 
     A tensor depends on the seed and its own name only. Matrices and convolutions: normal, std fan_in^-0.5; embeddings
-    and positions: std 0.02; norms and layer scales: 1; biases: 0. The image's projections are ten times smaller, to
-    disturb a language model less before it has learned to look.
+    and positions: std 0.02; norms and layer scales: 1; biases and slots' terms: 0. The image's projections are ten
+    times smaller, to disturb a language model less before it has learned to look.
     """
     return {name: LazyTensor(shape, _reader(name, shape, seed)) for name, shape in shapes.items()}
 
@@ -26,7 +26,7 @@ def _reader(name: str, shape: tuple[int, ...], seed: int) -> Callable[[], Tensor
 
 
 def _initial(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    if name.endswith("bias"):
+    if name.endswith("bias") or ".slots_img." in name:
         return torch.zeros(shape, dtype=torch.bfloat16)
     if len(shape) == 1 and "token" not in name:
         return torch.ones(shape, dtype=torch.bfloat16)

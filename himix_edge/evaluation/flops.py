@@ -31,7 +31,7 @@ class Flops:
 
     Attributes:
         vision_encoder: the tower, on all tiles.
-        vision_injector: HiMix: the tiles' keys and values. Vanilla: the connector.
+        vision_injector: HiMix: the tiles' keys and values, mixing included. Vanilla: the connector.
         prefill: what the runtimes here do: logits of the last position only.
         paper_prefill: as the paper counts: logits at every position that runs through the decoder; with the injection.
         token: one further token behind the cached ones, the picture's and M.
@@ -73,6 +73,8 @@ def vanilla_of(config: ModelConfig) -> ModelConfig:
 
 def himix_of(config: ModelConfig) -> ModelConfig:
     """HiMix on the same decoder and tower, `config` itself if it is one; a vanilla model's has every layer injected."""
+    if config.architecture == "himix":
+        return config
     return replace(config, architecture="himix", connector=Connector(), images=None)
 
 
@@ -132,8 +134,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 
 def picture_slots(config: ModelConfig, picture: PictureCosts) -> int:
-    """The cache slots a layer that a picture takes, tags aside; of HiMix each tile's features take theirs."""
-    return picture.tokens if config.architecture == "vanilla" else picture.tiles * config.features
+    """The cache slots a layer that a picture takes, tags aside; of HiMix each tile takes its own."""
+    return picture.tokens if config.architecture == "vanilla" else picture.tiles * config.tile_tokens
 
 
 def kv_bytes(

@@ -24,8 +24,8 @@ class KVCache:
     """Keys and values that the next tokens attend to, one (B, G, P, h) tensor per layer.
 
     P may differ by layer: without the image, a layer's cache starts empty. `position` is the rotary position of the
-    next text token. HiMix's vision slots have no position, so it starts at 0 behind them; the vanilla model's image
-    tokens are ordinary tokens, so it starts at N.
+    next text token. HiMix's vision slots have no position, or those up to -1, so it starts at 0 behind them; the
+    vanilla model's image tokens are ordinary tokens, so it starts at N.
     """
 
     key: list[Tensor]
@@ -163,10 +163,21 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class DecoderLayer(nn.Module):
-    """One pre-norm block; with `vision_size` also `input_layernorm_img`, the norm in front of the injection."""
+class SlotTerms(nn.Module):
+    """What a layer adds to the keys and values of each of N slots, whatever the image: (N, G * h) each."""
 
-    def __init__(self, config: DecoderConfig, vision_size: int | None):
+    def __init__(self, slots: int, size: int):
+        super().__init__()
+        self.key, self.value = (nn.Parameter(torch.zeros(slots, size)) for _ in range(2))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm block; with `vision_size` also `input_layernorm_img`, the norm in front of the injection.
+
+    With `slots`, the image's keys and values get a term of their own in each of so many.
+    """
+
+    def __init__(self, config: DecoderConfig, vision_size: int | None, slots: int = 0):
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         if vision_size is not None:
@@ -174,12 +185,16 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(config, vision_size)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
+        self.slots_img = SlotTerms(slots, config.kv_size) if slots else None
 
     def inject(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Vision features (B, N, d_v) -> this layer's vision key and value (B, G, N, h); no position is applied."""
         attn = self.self_attn
         x = self.input_layernorm_img(features)
-        return attn.split(attn.k_proj_img(x), attn.kv_heads), attn.split(attn.v_proj_img(x), attn.kv_heads)
+        key, value = attn.k_proj_img(x), attn.v_proj_img(x)
+        if self.slots_img is not None:
+            key, value = key + self.slots_img.key, value + self.slots_img.value
+        return attn.split(key, attn.kv_heads), attn.split(value, attn.kv_heads)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor
@@ -202,13 +217,16 @@ class DecoderStack(nn.Module):
 
     layers: Any  # an nn.ModuleList of DecoderLayer; torch's own type forgets of what
 
-    def __init__(self, config: DecoderConfig, vision_size: int | None, injected: Collection[int]):
-        """Layers in `injected` own a projection of the image's features, `vision_size` wide."""
+    def __init__(self, config: DecoderConfig, vision_size: int | None, injected: Collection[int], slots: int = 0):
+        """Layers in `injected` own a projection of the image's features, `vision_size` wide, and terms of `slots`."""
         super().__init__()
         self.config = config
         self.embed_tokens: Any = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            [DecoderLayer(config, vision_size if i in injected else None) for i in range(config.num_hidden_layers)]
+            [
+                DecoderLayer(config, vision_size, slots) if i in injected else DecoderLayer(config, None)
+                for i in range(config.num_hidden_layers)
+            ]
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.model.connector import build_connector
-from himix_edge.model.decoder import DecoderStack, KVCache
+from himix_edge.model.decoder import DecoderStack, KVCache, rope_tables, rotate
 from himix_edge.model.injection import SharedInjection
+from himix_edge.model.mixer import Mixer
 from himix_edge.model.tower import build_tower
 
 VisionRows = list[tuple[Tensor, Tensor]]  # keys and values (B, G, N, h), one pair for each distinct one of an image
@@ -32,7 +33,8 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.vision_tower: Any = build_tower(config.vision) if config.vision else None
-        self.model = DecoderStack(config.decoder, config.vision_hidden_size, injected)
+        slots = config.tile_tokens if config.injection.slots else 0
+        self.model = DecoderStack(config.decoder, config.injection_width, injected, slots)
         if not config.decoder.tie_word_embeddings:
             self.lm_head = nn.Linear(config.decoder.hidden_size, config.decoder.vocab_size, bias=False)
         self.apply(_initialize)
@@ -91,20 +93,46 @@ class VisionLanguageModel(nn.Module):
 
 
 class HiMixModel(VisionLanguageModel):
-    """HiMix: every layer projects the unchanged features to its own extra keys and values (section 3.2)."""
+    """HiMix: every layer projects the unchanged features to its own extra keys and values (section 3.2).
+
+    Where `config.injection` mixes, the features become tokens of the decoder's width first, and pass some layers.
+    """
 
     def __init__(self, config: ModelConfig):
-        shared = config.injection.sharing != "none"
-        super().__init__(config, injected=() if shared else config.injected_layers)
-        if shared and config.vision_hidden_size is not None:
+        shared, mixing = config.injection.sharing != "none", config.injection.mixing
+        super().__init__(config, injected=() if shared else config.projecting_layers)
+        if config.vision_hidden_size is None:
+            return
+        if shared:
             self.shared_injection = SharedInjection(config.decoder, config.vision_hidden_size, config.levels)
             self.shared_injection.apply(_initialize)
+        if mixing is not None:
+            self.connector = build_connector(config.connector, config.vision_hidden_size, config.decoder.hidden_size)
+            self.mixer = Mixer(config.decoder, mixing)
+            for module in (self.connector, self.mixer):
+                module.apply(_initialize)
 
     def project_image(self, vision_features: Tensor) -> VisionRows:
+        states, rows = self.mix(vision_features)
         if self.config.injection.sharing != "none":
-            rows: VisionRows = self.shared_injection(vision_features)
-            return rows
-        return [self.model.layers[i].inject(vision_features) for i in self.config.injected_layers]
+            rows = self.shared_injection(states)
+        else:
+            rows = rows + [self.model.layers[i].inject(states) for i in self.config.projecting_layers]
+        return [(self.place(key), value) for key, value in rows]
+
+    def mix(self, vision_features: Tensor) -> tuple[Tensor, VisionRows]:
+        """Features (B, N, d_v) -> what layers project (B, N, width), and the rows of the layers passed on the way."""
+        if self.config.injection.mixing is None:
+            return vision_features, []
+        states, passed = self.mixer(self.connector(vision_features))
+        return states, [row for layer, row in enumerate(passed) if layer in self.config.injected_layers]
+
+    def place(self, key: Tensor) -> Tensor:
+        """Keys (B, G, N, h) at their rotary positions, if they have any: -N..-1, right in front of the text's 0."""
+        if self.config.injection.positions == "none":
+            return key
+        positions = torch.arange(-key.shape[2], 0, device=key.device)
+        return rotate(key, *rope_tables(self.config.decoder, positions))
 
 
 class VanillaModel(VisionLanguageModel):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.data import Sample, Turn
-from himix_edge.model import VisionLanguageModel
+from himix_edge.model import KVCache, VisionLanguageModel
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import IGNORED, Batch, Row, collate
 from himix_edge.training.pixels import Load
@@ -24,8 +24,12 @@ def answer_logits(model: VisionLanguageModel, batch: Batch, features: Tensor) ->
 
     `features` (I, N, d_v) are the batch's encoded images; one is injected once, whatever the number of rows about it.
     """
+    return logits_behind(model, batch, model.inject(features) if len(batch.image_of_row) else None)
+
+
+def logits_behind(model: VisionLanguageModel, batch: Batch, images: KVCache | None) -> Tensor:
+    """The same with the images' keys and values, I of them."""
     seeing, longest = len(batch.image_of_row), batch.input_ids.shape[1]
-    images = model.inject(features) if seeing else None
     states, row = [], 0
     for count, length in batch.blocks:
         past = images.select(batch.image_of_row[row : row + count]) if images and row < seeing else None

@@ -31,7 +31,7 @@ def start_from_words(model: VisionLanguageModel, head: WordHead, text: TextProce
         pixels: uint8 (I, S, S, 3), images that the fit is made on.
 
     Raises:
-        InputError: an injection that layers share has no layer's keys and values to start from.
+        InputError: an injection that layers share, or that mixes, has no layer's keys and values to start from.
     """
     features = torch.cat([model.encode_image(some) for some in pixels.split(IMAGES)])
     shown = head.at_places(features).sigmoid().flatten(0, 1)
@@ -42,7 +42,8 @@ def start_from_words(model: VisionLanguageModel, head: WordHead, text: TextProce
         last.weight.copy_(fit(hidden, shown, embedding))
         last.bias.copy_(embedding.mean(0))
         return
-    if not isinstance(model, HiMixModel) or model.config.injection.sharing != "none":
+    injection = model.config.injection
+    if not isinstance(model, HiMixModel) or injection.sharing != "none" or injection.mixing is not None:
         raise InputError("from_words: this injection belongs to no layer, whose words it could start from")
     own = words_in_layers(model, head.words, text)
     for number in model.config.injected_layers:

@@ -1,16 +1,19 @@
 """The injection variants, each by the property that defines it, in PyTorch and exported."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.checkpoints.source import random_source
-from himix_edge.config import Injection, ModelConfig
+from himix_edge.config import Connector, Injection, ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.evaluation.flops import count_flops, parameters
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model import build_model
+from himix_edge.parts import part_of
 from himix_edge.runtimes import open_bundle
 from tests.conftest import TINY
 
@@ -24,8 +27,12 @@ VARIANTS = {
     "levels": ModelConfig("himix", DECODER, 64, LEVELS, Injection(sharing="levels")),
     "levels without sharing": ModelConfig("himix", DECODER, 64, LEVELS),
     "pooled": ModelConfig("himix", DECODER, 32, dataclasses.replace(TOWER, pooling=2)),
+    "placed subset": ModelConfig("himix", DECODER, 32, TOWER, Injection(layers=(1, 3), positions="sequence")),
+    "mixed": ModelConfig(
+        "himix", DECODER, 32, TOWER, Injection(positions="sequence", mixing=2, slots=True), Connector(pool=2)
+    ),
 }
-USUAL = ("subset", "levels")
+USUAL = ("subset", "levels", "mixed")
 
 
 def model_of(name):
@@ -106,6 +113,25 @@ def test_pooling_reduces_the_slots():
     assert model.inject(model.encode_image(pixels())).key[0].shape[2] == 4
 
 
+def test_a_mixing_injection_owns_its_layers_and_no_projection_below_them():
+    model = model_of("mixed")
+    cache = model.inject(model.encode_image(pixels()))
+    assert [key.shape[2] for key in cache.key] == [4] * 4
+    assert {name.split(".")[2] for name in model.state_dict() if "_img" in name} == {"2", "3"}
+    injection = {name for name in model.state_dict() if part_of(name) == "injection"}
+    assert {name.split(".")[0] for name in injection} == {"connector", "mixer", "model"}
+    assert parameters(model.config)["vision_injector"] == sum(model.state_dict()[name].numel() for name in injection)
+    assert model.state_dict()["model.layers.3.slots_img.key"].shape == (4, 32)
+    mixed, plain = count_flops(model.config), count_flops(VARIANTS["pooled"])
+    assert mixed.vision_injector > plain.vision_injector
+    assert (mixed.prefill, mixed.token) == (plain.prefill, plain.token)
+
+
+def test_what_is_as_before_is_not_written():
+    assert VARIANTS["subset"].to_dict()["injection"] == {"layers": (1, 3), "sharing": "none"}
+    assert ModelConfig.from_dict(json.loads(json.dumps(VARIANTS["mixed"].to_dict()))) == VARIANTS["mixed"]
+
+
 @pytest.mark.parametrize(("name", "precision"), [
     pytest.param(name, bits, marks=() if (name in USUAL and bits == "int8") else pytest.mark.slow)
     for name in VARIANTS for bits in ("none", "int8")
@@ -119,7 +145,7 @@ def test_every_variant_exports_through_the_gate(tmp_path, text, name, precision)
     session = open_bundle(bundle.folder)
     image = session.encode_image(bundle.folder / bundle.manifest.selftest.image)
     rows = source.config.num_vision_rows
-    assert image.key.shape == (rows, 2, source.config.vision.num_tokens, 16)
+    assert image.key.shape == (rows, 2, source.config.tile_tokens, 16)
     image.save(tmp_path / "image.kv")
     assert session.answer("what is it?", image) == session.answer("what is it?", image.load(tmp_path / "image.kv"))
     assert isinstance(session.answer("what is it?"), str)
@@ -127,8 +153,11 @@ def test_every_variant_exports_through_the_gate(tmp_path, text, name, precision)
 
 @pytest.mark.parametrize(("injection", "message"), [
     (Injection(layers=(4,)), "0..3"), (Injection(layers=(1, 0)), "rising"), (Injection(layers=()), "rising"),
+    (Injection(mixing=5), "beyond layer 3"), (Injection(layers=(0, 1), mixing=3), "beyond layer 1"),
+    (Injection(mixing=-1), "mixing"), (Injection(sharing="uniform", mixing=0), "of their own"),
+    (Injection(sharing="uniform", slots=True), "of their own"), (Injection(positions="before"), "positions"),
 ])  # fmt: skip
-def test_layers_that_are_not_there_are_refused(injection, message):
+def test_injections_that_cannot_be_are_refused(injection, message):
     raw = {**ModelConfig("himix", DECODER, 32, TOWER).to_dict(), "injection": dataclasses.asdict(injection)}
     with pytest.raises(InputError, match=message):
         ModelConfig.from_dict(raw)

@@ -124,6 +124,10 @@ const SHAPE = {
     injection: optional({
       layers: optional(is("layer numbers or null", list(whole(0, 1023)))),
       sharing: optional(is("none, uniform or levels", (x) => ["none", "uniform", "levels"].includes(x))),
+      // these three change the injector's own graph and no more
+      positions: optional(is("none or sequence", (x) => ["none", "sequence"].includes(x))),
+      mixing: optional(is("a number of layers", whole(0, 1024))),
+      slots: flag,
     }),
     vision_config: optional({
       image_size: optional(count),

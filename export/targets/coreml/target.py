@@ -38,6 +38,7 @@ from himix_edge.export.quantization.tensors import (
     QuantizedModule,
     QuantizedTensor,
     digest,
+    names_by_digest,
 )
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.coreml.converter import register_conversions
@@ -176,7 +177,7 @@ class CoreMlTarget:
         return CoreMlEngine(files, bundle.config, capacity, rounding=False)
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
-        names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
+        names = names_by_digest(bundle.manifest.weights)
         for role in bundle.manifest.roles:
             for function in load_program(bundle.role_path(role).parent).functions.values():
                 for operation in function.operations:

@@ -118,13 +118,14 @@ class Injector(VisionInjector):
 
     def __init__(self, model: VisionLanguageModel):
         super().__init__(model)
-        if self.norm is None:
-            swap_linears(model, lambda linear: int8_linear(linear, model.config))
-        else:
+        if self.norm is not None:
             self.norm = Norm(self.norm)
             self.linears = SideBySide([p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)])
+        parts = [model] if self.norm is None else [p for n, p in model.named_children() if n in ("connector", "mixer")]
+        for part in parts:
+            swap_linears(part, lambda linear: int8_linear(linear, model.config))
 
-    def projections(self, normed: Tensor) -> list[Tensor]:
+    def linears_of(self, normed: Tensor) -> list[Tensor]:
         made: list[Tensor] = self.linears(normed)
         return made
 

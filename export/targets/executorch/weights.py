@@ -25,6 +25,7 @@ from himix_edge.export.quantization.tensors import (
     QuantizedLinear,
     QuantizedTensor,
     digest,
+    names_by_digest,
 )
 from himix_edge.parts import part_of
 
@@ -42,10 +43,11 @@ PIECED = {"down_proj": (4, 128), "lm_head": (8, 64), "embed_tokens": (8, 64)}
 def pieces_of(quantized: QuantizedTensor, name: str, config: ModelConfig) -> int:
     """Into how many equal pieces of whole groups a linear is cut along its input.
 
-    Vanilla's image passes through the same layers in another method; whole, the two share their weights.
+    Vanilla's image passes through the same layers in another method; whole, the two share their weights. An injection's
+    are its own, and known by their digest.
     """
     most, least = PIECED.get(name.removesuffix(".weight").rpartition(".")[2], (1, 1))
-    if config.architecture == "vanilla" or part_of(name) == "tower":
+    if config.architecture == "vanilla" or part_of(name) != "decoder":
         return 1
     columns, step = quantized.values.shape[1], max(BLOCK, quantized.group_size if quantized.bits == 4 else 0)
     fitting = [n for n in range(2, most + 1) if columns % (n * step) == 0 and columns // n >= least]
@@ -207,7 +209,7 @@ def read_back(bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
     with quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
-    names = {sha256: name for name, sha256 in bundle.manifest.weights.items()}
+    names = names_by_digest(bundle.manifest.weights)
     file = deserialize_pte_binary(bundle.role_path("decoder").read_bytes())
     embedding = _read_embedding(file.program)
     if embedding is not None:

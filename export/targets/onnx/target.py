@@ -155,10 +155,10 @@ class Injector(VisionInjector):
         shared = [] if self.norm is None else self.attentions
         self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
 
-    def forward(self, vision_features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if self.norm is None or self.keys is None or self.values is None:
-            return super().forward(vision_features)
-        normed, shape = self.norm(vision_features), (len(self.attentions), self.attentions[0].kv_heads, -1)
+    def projections(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keys is None or self.values is None:
+            return super().projections(normed)
+        shape = (len(self.attentions), self.attentions[0].kv_heads, -1)
         key, value = (
             made(normed).flatten(0, 1).unflatten(1, shape).permute(1, 2, 0, 3) for made in (self.keys, self.values)
         )
@@ -311,7 +311,7 @@ class OnnxTarget:
         else:
             _swap_int8(own, options)
             stack = FusedStack(own.model, options.capacity)
-            injector = VanillaInjector(own.get_submodule("connector"), stack, config.vision.num_tokens)
+            injector = VanillaInjector(own.get_submodule("connector"), stack, config.tile_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         names = injector_outputs(config)
         return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")

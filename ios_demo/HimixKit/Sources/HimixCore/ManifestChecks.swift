@@ -15,7 +15,7 @@ extension Manifest {
         "chat_template": ["user", "assistant", "system", "stop", "bos", "default_system", "said"],
         "generation": ["max_new_tokens", "temperature", "top_p"],
         "selftest": ["image", "prompt", "pixels_sha256", "token_ids", "text", "ends", "decisive"],
-        "model.injection": ["layers", "sharing"],
+        "model.injection": ["layers", "sharing", "positions", "mixing", "slots"],
         "roles": ["vision_encoder", "vision_injector", "decoder"],
         "file": ["path", "bytes", "sha256"],
     ]

@@ -49,7 +49,11 @@ public final class ModelConfig {
         String sharing = "none";
         if (architecture.equals("himix") && model.has("injection")) {
             Fields injection = model.object("injection");
-            injection.only("layers", "sharing"); // another way to inject gives other answers
+            // another way to inject gives other answers; the last three change the injector's own graph and no more
+            injection.only("layers", "sharing", "positions", "mixing", "slots");
+            if (!Arrays.asList("none", "sequence").contains(injection.string("positions", "none"))) {
+                throw injection.wrong("positions", "none or sequence");
+            }
             sharing = injection.string("sharing", "none");
             if (!Arrays.asList("none", "uniform", "levels").contains(sharing)) {
                 throw injection.wrong("sharing", "none, uniform or levels");
