@@ -232,6 +232,25 @@ def test_layers_without_the_image(tmp_path, text, probe_image):
             np.testing.assert_allclose(session.engine.step(ids), reference.engine.step(ids), rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "onnx"])
+def test_an_injection_that_mixes(target, tmp_path, text):
+    """Its layers are copies of the decoder's, so that int8 weights are equal which formats know by their content.
+
+    Slow: adds the other targets to what tests/model/test_variants.py shows in ONNX.
+    """
+    torch.manual_seed(0)
+    model = build_model(dataclasses.replace(TINY, injection=Injection(positions="sequence", mixing=1, slots=True)))
+    model.mixer.layers[0].load_state_dict(model.model.layers[0].state_dict())
+    torch.nn.init.normal_(model.model.layers[1].slots_img.key)
+    save_checkpoint(tmp_path / "mixed", model, text)
+    asked = ExportRequest(str(tmp_path / "mixed"), target, "int8", tmp_path / "bundle", rounding="nearest",
+                          probe_questions=FEW)  # fmt: skip
+    made = export(plan(asked))
+    assert {"mixer.layers.0.mlp.down_proj.weight", "connector.2.weight"} <= made.manifest.weights.keys()
+    assert all(comparison.passed for comparison in compare([made]))
+
+
 def test_a_portable_export_has_standard_operators_and_the_same_integers(four, tmp_path, tiny_checkpoint):
     """It also runs in ONNX's own reference implementation, which shares no code with ONNX Runtime."""
     import onnx
