@@ -233,7 +233,7 @@ def test_layers_without_the_image(tmp_path, text, probe_image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [name for name in TARGETS if name != "onnx"])
+@pytest.mark.parametrize("target", ["onnx_portable", *(name for name in TARGETS if name != "onnx")])
 def test_an_injection_that_mixes(target, tmp_path, text):
     """Its layers are copies of the decoder's, so that int8 weights are equal which formats know by their content.
 
