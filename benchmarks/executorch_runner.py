@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from himix_edge.bundle import Bundle
+from himix_edge.bundle import Bundle, bundle_text
 from himix_edge.errors import HimixError, InputError
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.executorch.build_runner import build_here
 from himix_edge.runtimes.verifying import open_verified
-from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+from himix_edge.text import Message
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "other_cpus"
@@ -42,7 +42,7 @@ def arguments_for(bundle: Bundle, prompt: str, image: Path | None, pixels: Path,
     if bundle.manifest.target != "executorch":
         raise InputError(f"{bundle.folder}: a bundle for {bundle.manifest.target}; the runner takes ExecuTorch's")
     bundle.config.refuse_pictures_in_text(f"{bundle.folder}: the runner")
-    text = TextProcessor(load_tokenizer(bundle.folder / TOKENIZER), bundle.manifest.chat_template)
+    text = bundle_text(bundle.folder, bundle.manifest)
     arguments = ["--model", str(bundle.role_path("decoder")), "--max-new-tokens", str(max_new_tokens)]
     arguments += ["--prompt", _listed(text.encode_chat([Message("user", prompt)])), "--stop", _listed(text.stop_ids)]
     vision = bundle.config.vision

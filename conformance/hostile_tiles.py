@@ -57,6 +57,9 @@ def manifests(nano: dict[str, Any]) -> Iterator[Case]:
     for images in (ragged["model"]["images"], ragged["preprocessing"]["layout"]):
         images.update(strategy="whole_tiles", longest=100)
     yield "tiles that are not whole", _dumped(ragged), {"expect": "refused", "words": ["longest"]}
+    twice = copy.deepcopy(good)
+    twice["chat_template"]["image"]["whole_first"] = True
+    yield "the whole picture in two places", _dumped(twice), {"expect": "refused", "words": ["whole_first"]}
     gridless = copy.deepcopy(good)
     for images in (gridless["model"]["images"], gridless["preprocessing"]["layout"]):
         images.update(strategy="anyres")

@@ -24,11 +24,12 @@ from himix_edge.manifest import (
     read_manifest,
     write_manifest,
 )
+from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
 
 __all__ = [
     "MANIFEST", "METHODS", "ROLES", "Bundle", "FileRecord", "GenerationDefaults", "Manifest", "ParityResult",
-    "Preprocessing", "Quantization", "SelfTest", "all_files", "cache_bytes", "file_record", "read_manifest",
-    "write_manifest",
+    "Preprocessing", "Quantization", "SelfTest", "all_files", "bundle_text", "cache_bytes", "file_record",
+    "read_manifest", "write_manifest",
 ]  # fmt: skip
 
 
@@ -56,6 +57,13 @@ class Bundle:
     def role_path(self, role: str) -> Path:
         """The main file of a role (its first)."""
         return self.folder / self.manifest.roles[role][0].path
+
+
+def bundle_text(folder: Path, manifest: Manifest) -> TextProcessor:
+    """A bundle's tokenizer and chat template. Raises InputError naming the file that is missing or wrong."""
+    return TextProcessor(
+        load_tokenizer(folder / TOKENIZER), manifest.chat_template, f"{folder / MANIFEST}: chat_template"
+    )
 
 
 def file_record(folder: Path, path: Path) -> FileRecord:

@@ -6,6 +6,9 @@ from typing import Annotated, NamedTuple, TypedDict
 
 from pydantic import ConfigDict, Field
 
+from himix_edge.config import ImageLayout
+from himix_edge.errors import InputError
+
 MOST_ROWS = 16  # of tags that are looked for in a tokenizer
 Texts = Annotated[str, Field(max_length=400)]
 
@@ -95,3 +98,22 @@ class ImageText:
     def examples(self) -> list[str]:
         """Texts that hold every tag there is."""
         return [self.picture(0, 0, 1), self.picture(MOST_ROWS, MOST_ROWS, 1), self.before, self.between, self.after]
+
+
+def refuse_other_text(layout: ImageLayout | None, text: ImageText | None, where: str, names: tuple[str, str]) -> None:
+    """Raises InputError if a layout of pictures and what stands around them in the text are not of one model.
+
+    Args:
+        layout: the model's; None: its pictures are not in its text.
+        text: of the chat template.
+        where: their file or folder, for messages.
+        names: what the two are called there.
+    """
+    if (layout is None) != (text is None):
+        there, missing = names if text is None else names[::-1]
+        raise InputError(f"{where}: {there} is there and {missing} is not; pictures in a model's text need both")
+    if layout is not None and text is not None and layout.whole_first != text.whole_first:
+        raise InputError(
+            f"{where}: {names[0]}.whole_first is {layout.whole_first}, {names[1]}.whole_first {text.whole_first}; the "
+            "whole picture stands in one place"
+        )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from himix_edge.config import ImageLayout, ModelConfig
 from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
+from himix_edge.image_text import refuse_other_text
 from himix_edge.names import Name
 from himix_edge.paths_inside import check_paths
 from himix_edge.reading import MAX_VALUE, read_json, validated
@@ -207,8 +208,7 @@ def _check_model(path: Path, manifest: Manifest, config: ModelConfig) -> None:
         "preprocessing.method": (manifest.preprocessing.method, TILES if config.images else METHODS[vision.resample]),
         "preprocessing.layout": (manifest.preprocessing.layout, config.images),
     }
-    if (config.images is None) != (manifest.chat_template.image is None):
-        raise InputError(f"{path}: chat_template.image belongs to a model with images in its text, and to no other")
+    refuse_other_text(config.images, manifest.chat_template.image, str(path), ("model.images", "chat_template.image"))
     for name, (found, expected) in said.items():
         if found != expected:
             raise InputError(f"{path}: {name} is {found}, its model's configuration says {expected}")

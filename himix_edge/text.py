@@ -103,14 +103,16 @@ class Message:
 class TextProcessor:
     """Tokenizer and chat template of one model."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate):
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, where: str = "the chat template"):
+        """Raises InputError, naming `where`, for a token of the template that is not one of the tokenizer's."""
         self.tokenizer = tokenizer
+        self._where = where
         added = tokenizer.get_added_tokens_decoder().values()
         self.template = _without_swallowed(template, added)
         texts = _texts(template)
         tokens = [token.content for token in added if token.special and any(token.content in text for text in texts)]
         if template.image is not None and template.image.slot not in tokens:
-            raise InputError(f"{TEMPLATE}: {template.image.slot!r:.40} is not a special token of {TOKENIZER}")
+            raise InputError(f"{where}: {template.image.slot!r:.40} is not a special token of {TOKENIZER}")
         longest_first = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         self._special_pattern = re.compile(f"({longest_first})") if tokens else None
         self.stop_ids = frozenset(self._special_id(token) for token in template.stop)
@@ -124,7 +126,7 @@ class TextProcessor:
     @classmethod
     def load(cls, folder: Path) -> "TextProcessor":
         """Read tokenizer.json and chat_template.json. Raises InputError naming the file that is missing or wrong."""
-        return cls(load_tokenizer(folder / TOKENIZER), read_template(folder / TEMPLATE))
+        return cls(load_tokenizer(folder / TOKENIZER), read_template(folder / TEMPLATE), str(folder / TEMPLATE))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and chat_template.json into `folder`."""
@@ -234,6 +236,14 @@ class TextProcessor:
             if self._encode(parts) != expected:
                 raise InputError(f"{where}: its tokenizer reads special tokens in a way that is not supported")
 
+    def check_slot(self, slot_id: int) -> None:
+        """Raises InputError if the token that stands for pictures in the text is not the one with this id."""
+        slot = self._images().slot
+        if self.tokenizer.token_to_id(slot) != slot_id:
+            raise InputError(
+                f"{self._where}: image.slot {slot!r:.40} is not token {slot_id}, which stands for a picture's tokens"
+            )
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text. Raises InputError if it is too long or no Unicode text."""
         return _ids(self.tokenizer, text)
@@ -286,7 +296,7 @@ class TextProcessor:
     def _special_id(self, token: str) -> int:
         number = self.tokenizer.token_to_id(token)
         if number is None:
-            raise InputError(f"{TEMPLATE}: {token!r} is not a token of {TOKENIZER}")
+            raise InputError(f"{self._where}: {token[:40]!r} is not a token of {TOKENIZER}")
         return int(number)
 
 

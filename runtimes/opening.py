@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himix_edge import extras
-from himix_edge.bundle import MANIFEST, Bundle, GenerationDefaults
+from himix_edge.bundle import Bundle, GenerationDefaults, bundle_text
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
 from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.sampling import whole_number
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
-from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+from himix_edge.text import TOKENIZER
 
 if TYPE_CHECKING:
     from himix_edge.checkpoints.source import Source
@@ -39,18 +39,13 @@ def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Session:
     """A verified bundle in the runtime of its target; arguments and errors as `open_bundle`."""
-    path = bundle.folder / TOKENIZER
-    text = TextProcessor(load_tokenizer(path), bundle.manifest.chat_template)
+    path, text = bundle.folder / TOKENIZER, bundle_text(bundle.folder, bundle.manifest)
     rows = bundle.config.decoder.vocab_size
     beyond = [token for token, number in text.tokenizer.get_vocab(with_added_tokens=True).items() if number >= rows]
     if beyond:
         raise InputError(f"{path}: {len(beyond)} tokens ({beyond[0]!r:.40}) have ids beyond the model's {rows} rows")
-    image, images = bundle.manifest.chat_template.image, bundle.config.images
-    if image is not None and images is not None and text.tokenizer.token_to_id(image.slot) != images.slot_id:
-        raise InputError(
-            f"{bundle.folder / MANIFEST}: chat_template.image.slot {image.slot!r:.40} is not token {images.slot_id}, "
-            "which stands for a picture's tokens"
-        )
+    if bundle.config.images is not None:
+        text.check_slot(bundle.config.images.slot_id)
     engine = load_engine(bundle, threads)
     return Session(engine, text, bundle.config, bundle.manifest.image_kv_id, bundle.manifest.generation)
 

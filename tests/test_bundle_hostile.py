@@ -15,6 +15,7 @@ from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.checked_engine import CheckedEngine
 from himix_edge.runtimes.onnx.files import external_data
 from himix_edge.runtimes.verifying import open_verified, read_beside
+from himix_edge.text import TextProcessor
 
 
 @pytest.fixture
@@ -231,6 +232,8 @@ def test_one_file_with_two_hashes(copy):
     (lambda m: m["preprocessing"].update(method="pillow-bicubic-squash"), "method is"),
     (lambda m: m.update(context_capacity=16), "context_capacity 16"),
     (lambda m: m.update(context_capacity=97), "context_capacity 97"),
+    (lambda m: m["chat_template"].update(image={"slot": "a", "before": "", "between": "", "after": ""}),
+     r"chat_template\.image is there and model\.images is not"),
     (lambda m: m["model"].update(vision_config=None, vision_hidden_size=None), "no vision_config"),
     (lambda m: m["selftest"]["token_ids"].append(400), "no token 400"),
     (lambda m: m["selftest"].update(token_ids=[-1]), "token_ids"),
@@ -322,6 +325,16 @@ def test_a_graph_that_gives_something_else(copy, result, message):
     engine = CheckedEngine(Graph(result), copy, bundle.config, bundle.held)
     with pytest.raises(InputError, match=message):
         engine.encode(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_a_token_that_is_none_is_told_with_the_file_that_holds_the_template(copy):
+    edit(copy, lambda m: m["chat_template"].update(stop=["<|nope|>"]))
+    with pytest.raises(InputError, match=r"/manifest\.json: chat_template: '<\|nope\|>' is not a token of tokenizer"):
+        open_bundle(copy)
+    template = json.loads((copy / MANIFEST).read_text())["chat_template"]
+    (copy / "chat_template.json").write_text(json.dumps(template))
+    with pytest.raises(InputError, match=r"/chat_template\.json: '<\|nope\|>' is not a token"):
+        TextProcessor.load(copy)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(copy):

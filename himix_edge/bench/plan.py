@@ -8,12 +8,12 @@ from pathlib import Path
 from himix_edge.bench.job import Item, Job
 from himix_edge.bench.questions import Asking, depth_ids, encoder, make_items
 from himix_edge.bench.record import Settings
-from himix_edge.bundle import Bundle, read_manifest
+from himix_edge.bundle import Bundle, bundle_text, read_manifest
 from himix_edge.config import ModelConfig
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError
 from himix_edge.runtimes.pictures import picture_ids
-from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
+from himix_edge.text import TextProcessor
 from himix_edge.tiles import load_tiles
 
 COLD_LOADS = 3
@@ -63,7 +63,7 @@ class Plan:
             InputError: not a bundle, or what is asked does not fit into its context.
         """
         manifest = read_manifest(folder)
-        text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+        text = bundle_text(folder, manifest)
         images = 0 if self.mode == "text-only" else self.images
         config = Bundle(folder, manifest).config
         vision = self.vision_tokens or images * manifest.vision_tokens  # of pictures in the text at least

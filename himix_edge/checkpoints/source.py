@@ -22,6 +22,7 @@ from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
+from himix_edge.image_text import refuse_other_text
 from himix_edge.names import as_name
 from himix_edge.parts import TOWER
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
@@ -62,8 +63,13 @@ class Source:
         check_ids(tokenizer, self.config, self.where)
         from himix_edge.checkpoints.chat_templates import with_ends
 
-        text = TextProcessor(tokenizer, with_ends(self.load_template(), self.load_ends(), tokenizer))
+        template, images = with_ends(self.load_template(), self.load_ends(), tokenizer), self.config.images
+        names = ("config.json's images", "the chat template's image")
+        refuse_other_text(images, template.image, self.where, names)
+        text = TextProcessor(tokenizer, template, f"{self.where}: its chat template")
         text.check_ids(self.where)
+        if images is not None:
+            text.check_slot(images.slot_id)
         return text
 
 
@@ -137,9 +143,9 @@ def _folder(folder: Path, name: str) -> Source:
     base = read_base(folder)
     trained: Weights = {}
     vlm = None
-    if is_official(raw):
+    if is_official(raw, folder):
         config = official_config(folder, raw)
-        weights = official_weights(folder, config)
+        weights = official_weights(folder, raw, config)
     elif (vlm := open_vlm(folder, raw)) is not None:
         config = vlm.config()
         weights = vlm.weights(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypedDict, TypeGuard, Unpack
 
 from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
+from himix_edge.config.vision import RGB
 from himix_edge.errors import InputError
 from himix_edge.model.transformers_tower import KINDS, transformers_config
 from himix_edge.reading import MAX_VALUE, JsonObject, read_json, refuse_absurd, validated
@@ -54,13 +55,15 @@ def tower_config(folder: Path, **options: Unpack[TowerOptions]) -> VisionConfig:
     """The configuration of a tower in a Hugging Face folder; `options` as in `tower_config_from`."""
     preprocessor = folder / "preprocessor_config.json"
     settings = read_json(preprocessor) if preprocessor.is_file() else {}
-    return tower_config_from(read_json(folder / "config.json"), str(folder / "config.json"), settings, **options)
+    where = str(folder / "config.json")
+    return tower_config_from(read_json(folder / "config.json"), where, settings, str(preprocessor), **options)
 
 
 def tower_config_from(
     raw: object,
     where: str,
     preprocessor: object = None,
+    beside: str = "preprocessor_config.json",
     *,
     feature_layers: tuple[int, ...] = (-2,),
     drop_first_token: bool | None = None,
@@ -73,6 +76,7 @@ def tower_config_from(
         raw: the config; of CLIP and SigLIP the whole model's or the vision part's.
         where: the file, for messages.
         preprocessor: preprocessor_config.json's content: mean, deviation and filter are taken from it.
+        beside: that file, for messages.
         feature_layers: indices into the hidden states; BEiT and Hiera take one.
         drop_first_token: None: where the first is a class token.
         pooling: see ViTConfig.
@@ -83,7 +87,7 @@ def tower_config_from(
     """
     family, values = family_settings(raw, where)
     shared = {
-        **_preprocessing({} if preprocessor is None else preprocessor, family, where),
+        **_preprocessing({} if preprocessor is None else preprocessor, family, beside),
         "drop_first_token": family not in (*PLAIN_GRID, "hiera") if drop_first_token is None else drop_first_token,
     }
     if values.get("quantization_config"):
@@ -143,20 +147,32 @@ def family_settings(raw: object, where: str) -> tuple[str, JsonObject]:
 def _preprocessing(settings: object, family: str, where: str) -> JsonObject:
     """Mean, deviation and filter. Raises InputError for what the tower would silently do otherwise."""
     if not isinstance(settings, dict):
-        raise InputError(f"{where}: preprocessor_config.json holds no JSON object")
+        raise InputError(f"{where}: expected a JSON object, found {type(settings).__name__}")
     mean, std = NORMALIZATION[family]
-    mean, std = settings.get("image_mean") or mean, settings.get("image_std") or std
+    mean, std = _color(settings, "image_mean", mean, where), _color(settings, "image_std", std, where)
     if settings.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     factor = settings.get("rescale_factor", 1 / 255)
     if settings.get("do_rescale") is False or not isinstance(factor, float) or not math.isclose(factor * 255, 1):
-        raise InputError(f"{where}: preprocessor_config.json scales pixels by other than 1/255; not supported")
+        raise InputError(f"{where}: pixels are scaled by other than 1/255 (do_rescale, rescale_factor); not supported")
     resample = settings.get("resample", 2 if family == "vit" else 3)
     if resample not in (2, 3):
-        raise InputError(
-            f"{where}: preprocessor_config.json: resample {resample!r:.40} is not bilinear (2) or bicubic (3)"
-        )
+        raise InputError(f"{where}: resample {resample!r:.40} is not bilinear (2) or bicubic (3)")
     return {"image_mean": mean, "image_std": std, "resample": "bilinear" if resample == 2 else "bicubic"}
+
+
+def _color(settings: JsonObject, name: str, default: RGB, where: str) -> RGB:
+    """Three numbers of a preprocessor_config.json; its `default` where it says nothing."""
+    value = settings.get(name)
+    if value is None or value == []:
+        return default
+    values = list(value) if isinstance(value, list | tuple) else []
+    numbers = [float(n) for n in values if type(n) in (int, float) and -10 <= n <= 10]
+    if len(values) != 3 or len(numbers) != 3:
+        raise InputError(f"{where}: {name} {value!r:.60} is no color: three numbers of pixels from 0 to 1")
+    if name == "image_std" and min(numbers) < 1e-4:
+        raise InputError(f"{where}: {name} {value!r:.60} must be positive, and of pixels from 0 to 1")
+    return numbers[0], numbers[1], numbers[2]
 
 
 def square_side(value: object, where: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from himix_edge.checkpoints.tower_config import TowerOptions, tower_config_from
-from himix_edge.checkpoints.vlm_layout import layout_of, processor_of, whole
+from himix_edge.checkpoints.vlm_layout import PROCESSOR, layout_of, processor_of, whole
 from himix_edge.config import ModelConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
@@ -67,6 +67,7 @@ FAMILIES = {
     "llava_onevision": Family("qwen2", "siglip_vision_model", _NESTED, _MLP, select="full", newline=True),
     "internvl": Family("qwen2", "internvl_vision", _NESTED, {"layer_norm": "1", "linear_1": "2", "linear_2": "4"}),
 }
+TIED = "tie_word_embeddings"
 # those of `families` that have files of their own
 OTHER_LAYOUTS = (
     "fast_vlm",
@@ -77,6 +78,7 @@ OTHER_LAYOUTS = (
     "bunny-qwen2",
     "mobilevlm",
     "llava_llama",
+    "tinyllava",
 )
 
 
@@ -98,13 +100,19 @@ def family_of_vlm(raw: dict[str, object], where: str) -> Family:
     return family
 
 
-def tied(raw: dict[str, object], text: dict[str, object]) -> object:
+def tied(raw: dict[str, object], text: dict[str, object], where: str) -> bool:
     """Whether the head is the embedding: where one of the two says so; a file with a head of its own has that one.
 
     transformers 4.57 goes by text_config's alone; folders have either, or say the opposite in both.
+
+    Raises:
+        InputError: one says neither true nor false.
     """
-    said = [part["tie_word_embeddings"] for part in (raw, text) if "tie_word_embeddings" in part]
-    return next((value for value in said if value is not False), False)
+    said = {"": raw.get(TIED), "text_config.": text.get(TIED)}
+    for place, value in said.items():
+        if value is not None and not isinstance(value, bool):
+            raise InputError(f"{where}: {place}{TIED} {value!r:.40} is neither true nor false")
+    return True in said.values()
 
 
 def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
@@ -122,11 +130,12 @@ def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     text = _part(raw, "text_config", where)
     kind = str(text.get("model_type", family.decoder))
     text = {"model_type": kind, **DECODERS.get(kind, {}), **text}
-    text["tie_word_embeddings"] = tied(raw, text)
+    text["tie_word_embeddings"] = tied(raw, text, where)
     vision = {"model_type": family.tower, **_part(raw, "vision_config", where)}
     pixels = processor_of(folder, str(raw["model_type"]))
     unfiltered = {name: value for name, value in pixels.items() if name != "resample"}  # the layout has it
-    tower = tower_config_from(vision, where, unfiltered, **_tower_options(raw, where))
+    beside = str(folder / PROCESSOR)
+    tower = tower_config_from(vision, where, unfiltered, beside, **_tower_options(raw, where))
     fields = {
         "architecture": "vanilla",
         "decoder": decoder_fields(text, where),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from himix_edge.config import VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject, read_json
 from himix_edge.tower_presets import CLIP_MEAN, CLIP_STD
@@ -91,6 +92,29 @@ def one_tile(pixels: JsonObject, side: int, where: str) -> dict[str, object]:
     if padded:
         return {"strategy": "pad", "color": _color(pixels, where)}
     return {"strategy": "squash" if both else "crop"}
+
+
+def one_square(pixels: JsonObject, kind: object, tower: VisionConfig, padded: bool, where: str) -> JsonObject:
+    """The fields of an `ImageLayout` where LLaVA's own code, or a descendant, gives one picture to a processor.
+
+    Args:
+        pixels: the tower's preprocessor_config.json.
+        kind: the tower's model_type.
+        tower: its configuration.
+        padded: whether the code makes a square of the picture first, in the color of the mean.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a setting that is not supported; named.
+    """
+    crops = not str(kind).startswith("siglip")
+    pixels = {"do_center_crop": crops, **pixels} | ({"do_pad": True} if padded else {})
+    resample = pixels.get("resample", 3)
+    if type(resample) is not int or resample not in FILTERS:
+        raise InputError(f"{where}: resample {resample!r:.40} is not supported")
+    if padded and not pixels.get("image_mean"):
+        pixels["image_mean"] = list(tower.image_mean)
+    return {"filter": FILTERS[resample], **one_tile(pixels, tower.image_size, where)}
 
 
 def _color(pixels: JsonObject, where: str) -> list[int]:

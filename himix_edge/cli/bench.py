@@ -209,9 +209,19 @@ def show(records: Sequence[Record]) -> None:
 
 
 def sweep_sizes(sweep: str | None, folder: Path, plan: Plan) -> list[int]:
-    """Image sizes in tokens. Raises InputError for something that is not a list of numbers."""
+    """Image sizes in tokens.
+
+    Raises:
+        InputError: something that is not a list of numbers, or a model whose pictures are not one run of tokens.
+    """
     if sweep is None:
         return []
+    manifest = read_manifest(folder)
+    if manifest.preprocessing.layout is not None:
+        raise InputError(
+            f"--sweep-vision-tokens: {folder}: its pictures are tiles in its text, which take as many tokens as their "
+            "shapes make; give pictures of other shapes with --questions"
+        )
     if sweep != "auto":
         try:
             sizes = [int(part) for part in sweep.split(",")]
@@ -222,7 +232,6 @@ def sweep_sizes(sweep: str | None, folder: Path, plan: Plan) -> list[int]:
                 f"--sweep-vision-tokens {sweep}: give numbers of tokens, {MOST_SIZES} at most, e.g. 0,64,128"
             )
         return sizes
-    manifest = read_manifest(folder)
     own, room = manifest.vision_tokens, manifest.context_capacity - plan.depth - plan.new_tokens
     room -= plan.prompt_tokens or 32
     sizes = [0, own // 4, own]

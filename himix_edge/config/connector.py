@@ -25,7 +25,7 @@ class Connector:
 
     shuffle: Annotated[int, Field(ge=1, le=16)] = 1
     norm: bool = False
-    layers: Annotated[int, Field(ge=1, le=2)] = 2
+    layers: Annotated[int, Field(ge=1, le=4)] = 2
     bias: bool = True
     newline: bool = False
     pool: Annotated[int, Field(ge=1, le=16)] = 1

@@ -65,7 +65,7 @@ def build_connector(config: Connector, features: int, hidden: int) -> nn.Sequent
     if config.norm:
         parts.append(nn.LayerNorm(width))
     parts.append(nn.Linear(width, hidden, bias=config.bias))
-    if config.layers == 2:
+    for _ in range(config.layers - 1):
         parts += [nn.GELU(), nn.Linear(hidden, hidden, bias=config.bias)]
     if config.pool > 1:
         parts.append(GridPooling(config.pool))

@@ -11,6 +11,7 @@ from conformance.picture_texts import processor
 from himix_edge.bench.devices.adb import AdbDevice
 from himix_edge.bench.devices.ssh import SshDevice
 from himix_edge.bench.plan import Plan
+from himix_edge.cli.bench import sweep_sizes
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.image_text import Slots
@@ -54,6 +55,12 @@ def test_a_prompt_of_a_fixed_length_follows_the_pictures(tiles_bundle):
     asked = text.encode_behind_pictures(job.items[0].questions[0].prompt)
     assert {len(prompt) for prompt in ids} == {20}
     assert (ids[0][:3], ids[0][-5:]) == (asked[:3], asked[-5:])
+
+
+@pytest.mark.parametrize("sizes", ["auto", "0,8"])
+def test_no_sweep_over_the_tokens_of_tiles(tiles_bundle, sizes):
+    with pytest.raises(InputError, match=r"--sweep-vision-tokens: .* its pictures are tiles in its text"):
+        sweep_sizes(sizes, tiles_bundle, QUICK)
 
 
 @pytest.mark.parametrize(("device", "target"), [(SshDevice, "onnx"), (SshDevice, "executorch"), (AdbDevice, "onnx")])

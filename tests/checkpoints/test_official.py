@@ -47,13 +47,10 @@ def config_of(language, tower, **changes):
     }  # fmt: skip
 
 
-def write_prefixed(folder, parts, connector=None, **changes):
+def write_prefixed(folder, parts, **changes):
     language, tower, injection = parts
     tensors = {f"language_model.{n}": t.clone() for n, t in language.state_dict().items()}
-    if connector is None:
-        tensors |= {f"language_model.{name}": tensor for name, tensor in injection.items()}
-    else:
-        tensors |= {f"connector._connector.{name}": tensor for name, tensor in connector.items()}
+    tensors |= {f"language_model.{name}": tensor for name, tensor in injection.items()}
     tensors |= {f"vision_tower._vision_tower.{n}": t.clone() for n, t in tower.state_dict().items()}
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "model.safetensors")
@@ -102,14 +99,6 @@ def test_both_layouts_load(tmp_path, parts, write):
     pixels, ids = torch.randint(256, (1, 28, 28, 3), dtype=torch.uint8), torch.randint(128, (1, 6))
     with torch.no_grad():
         assert torch.allclose(model(ids, pixel_values=pixels), expected_logits(parts, pixels, ids), rtol=0, atol=5e-5)
-
-
-def test_a_vanilla_one_has_a_connector(tmp_path, parts):
-    connector = {"0.weight": torch.randn(32, 24), "0.bias": torch.randn(32), "2.weight": torch.randn(32, 32),
-                 "2.bias": torch.randn(32)}  # fmt: skip
-    model = load_checkpoint(write_prefixed(tmp_path / "model", parts, connector))
-    assert model.config.architecture == "vanilla"
-    assert torch.equal(model.connector[2].bias, connector["2.bias"])
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -186,11 +186,12 @@ def test_preprocessor_config_is_followed(folders, tmp_path):
     config = tower_config(tmp_path)
     assert (config.image_mean, config.image_std) == ((0, 0, 0), (1, 1, 1))
     for settings, message in (
-        ({"resample": 1}, "resample 1"), ({"rescale_factor": 1.0}, "other than 1/255"), ([], "no JSON object"),
-        ({"image_std": [0, 1, 1]}, "image_std"), ({"image_mean": [0.5]}, "image_mean"),
+        ({"resample": 1}, "resample 1"), ({"rescale_factor": 1.0}, "pixels are scaled by other than 1/255"),
+        ([], "expected a JSON object"), ({"image_std": [0, 1, 1]}, "image_std"), ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_mean": [0.5, 0.5, 99]}, "image_mean"), ({"image_mean": [0.5, 0.5, True]}, "image_mean"),
     ):  # fmt: skip
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=rf"/preprocessor_config\.json: {message}"):
             tower_config(tmp_path)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+from torch import nn
 
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.families import llava_original
@@ -22,9 +23,10 @@ from himix_edge.checkpoints.families.parts import read_apart
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.folder import save_source
 from himix_edge.checkpoints.tower_config import tower_config_from
-from himix_edge.config import FastViTConfig
+from himix_edge.config import Connector, FastViTConfig
 from himix_edge.errors import InputError
 from himix_edge.image_text import Slots
+from himix_edge.model.connector import build_connector
 from himix_edge.picture_tokens import slots
 from himix_edge.runtimes import Session, open_checkpoint
 from himix_edge.text import ChatTemplate, Message
@@ -38,10 +40,11 @@ from tests.golden.vlm.talking import TEXT
 NANOVLM = ["<|endoftext|>", "<empty_output>"]
 INTERNVL = ["<|endoftext|>", "<img>", "</img>", "<IMG_CONTEXT>"]
 LLAMA = ["<unk>", "</s>"]
-TOKENS = {
-    "nanovlm": (NANOVLM, None), "nanovlm_tiles": (NANOVLM, None), "nanovlm_222m": (NANOVLM, None),
-    "internvl_chat": (INTERNVL, None), "internvl_chat_llama": (INTERNVL, None), "fastvlm": (["<|endoftext|>"], None),
-    "mobilevlm": (LLAMA, "<s>"), "llava_llama": (LLAMA, "<s>"), "nanollava": (["<|endoftext|>"], None),
+TOKENS = {  # `nano_tokenizer`'s arguments
+    "nanovlm": (NANOVLM,), "nanovlm_tiles": (NANOVLM,), "nanovlm_222m": (NANOVLM,),
+    "internvl_chat": (INTERNVL,), "internvl_chat_llama": (INTERNVL,), "fastvlm": (["<|endoftext|>"],),
+    "mobilevlm": (LLAMA, "<s>"), "llava_llama": (LLAMA, "<s>"), "nanollava": (["<|endoftext|>"],),
+    "tinyllava_qwen2": (["<|endoftext|>"], None, "<|endoftext|>"), "tinyllava_llama": (LLAMA, "<s>", "</s>"),
 }  # fmt: skip
 LLAVA_QWEN = (  # of convert_fastvlm_weights_to_hf.py
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -66,15 +69,15 @@ def tiny_fastvit():
 def written(golden: Golden, folder: Path) -> Path:
     """The family's folder, with the weights that the golden was made with."""
     folder.mkdir(exist_ok=True)
-    tokens, bos = TOKENS[golden.name]
-    tokenizer = nano_tokenizer(tokens, bos)
+    tokenizer = nano_tokenizer(*TOKENS[golden.name])
     tokenizer.chat_template = golden.config.get("_chat_template")
     tokenizer.save_pretrained(folder)
     config = {name: value for name, value in golden.config.items() if not name.startswith("_")}
     (folder / "config.json").write_text(json.dumps(config))
     state = weights(golden.shapes)
     if "_tower" in golden.config:
-        tower = folder / Path(golden.config["mm_vision_tower"]).name
+        named = golden.config.get("mm_vision_tower") or golden.config["vision_model_name_or_path"]
+        tower = folder / Path(named).name
         tower.mkdir(exist_ok=True)
         for name, content in golden.config["_tower"].items():
             (tower / name).write_text(json.dumps(content))
@@ -143,7 +146,10 @@ def test_a_saved_checkpoint_is_the_same_model(golden, session, tmp_path):
 
 def test_a_missing_and_a_surplus_tensor_are_named(golden, tmp_path):
     folder = written(golden, tmp_path / "theirs")
+    unused = ".encoder.layers.2." if golden.name.startswith("tinyllava") else None  # behind the feature layer
     for name in list(golden.shapes)[:: len(golden.shapes) // 4]:
+        if unused and unused in name:
+            continue
         shapes = {kept: shape for kept, shape in golden.shapes.items() if kept != name}
         save_file(weights({**shapes, "one.too.many": [1]}), folder / "model.safetensors")
         with pytest.raises(InputError, match="missing"):
@@ -203,6 +209,40 @@ def test_the_whole_picture_of_nanovlm_is_theirs_within_its_rounding():
             "not a known tower",
         ),
         ("mobilevlm", {"mm_vision_tower": "tiny", "_tower": {"config.json": []}}, "expected a JSON object, found list"),
+        ("tinyllava_qwen2", {"connector_type": "resampler"}, "'resampler' is not supported; linear and mlp1x_gelu to"),
+        ("tinyllava_qwen2", {"connector_type": "mlp2x_relu"}, "connector_type 'mlp2x_relu' is not supported"),
+        ("tinyllava_qwen2", {"connector_type": "mlp3x_gelu"}, r"missing connector\.4\.bias, connector\.4\.weight"),
+        (
+            "tinyllava_qwen2",
+            {"text_config": {"model_type": "phi"}},
+            "'phi' is not supported; decoders: llama",
+        ),
+        ("tinyllava_qwen2", {"text_config": {"tie_word_embeddings": "x"}}, "text_config: tie_word_embeddings 'x'"),
+        (
+            "tinyllava_qwen2",
+            {"vision_config": {"model_type": "dinov2"}},
+            "'dinov2' is not supported; clip_",
+        ),
+        ("tinyllava_qwen2", {"vision_config": []}, "no vision_config in config.json"),
+        ("tinyllava_qwen2", {"vision_model_name_or_path2": "dinov2"}, "a mixture of two towers is not supported"),
+        ("tinyllava_qwen2", {"vision_feature_layer": 2}, "vision_feature_layer 2 is not supported"),
+        ("tinyllava_qwen2", {"vision_feature_select_strategy": "cls"}, "vision_feature_select_strategy 'cls'"),
+        ("tinyllava_qwen2", {"image_aspect_ratio": "anyres"}, "'anyres' is not supported; square and pad are"),
+        (
+            "tinyllava_qwen2",
+            {"_tower": {}},
+            r"no preprocessor_config\.json; copy that of its tower someone",
+        ),
+        (
+            "tinyllava_qwen2",
+            {"_tower": {"preprocessor_config.json": {"resample": 0}}},
+            r"preprocessor_config\.json: resample 0",
+        ),
+        (
+            "tinyllava_qwen2",
+            {"vision_model_name_or_path": "siglip:google/siglip-so400m-patch14-384", "_tower": {}},
+            "do not give the 32 x 32 pixels",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path):
@@ -212,6 +252,62 @@ def test_what_is_not_supported_is_refused_by_name(name, changes, says, tmp_path)
     with pytest.raises(InputError, match=says) as caught:
         open_source(folder)
     assert "\n" not in str(caught.value)
+
+
+def in_parts(golden: Golden, folder: Path) -> Path:
+    """TinyLLaVA's golden in a folder for each part, as TinyLLaVA Factory leaves a training's first stage."""
+    written(golden, folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    for part, prefix in (("language_model", "language_model."), ("vision_tower", "vision_tower._vision_tower."),
+                         ("connector", "connector.")):  # fmt: skip
+        inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        (folder / part).mkdir()
+        save_file(inside, folder / part / "model.safetensors")
+    for part, name in (("language_model", "text_config"), ("vision_tower", "vision_config")):
+        (folder / part / "config.json").write_text(json.dumps(config.pop(name)))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "end"), [("tinyllava_qwen2", "<|endoftext|>"), ("tinyllava_llama", "</s>")])
+def test_tinyllava_in_a_folder_for_each_part_is_the_same_model(name, end, tmp_path):
+    golden = Golden.load(name)
+    whole, parts = open_source(written(golden, tmp_path / "whole")), open_source(in_parts(golden, tmp_path / "parts"))
+    assert parts.config == whole.config
+    assert all(torch.equal(parts.weights[name].read(), tensor.read()) for name, tensor in whole.weights.items())
+    template = parts.load_text().template
+    assert (template.assistant, template.stop[0]) == (("ASSISTANT:", end), end)
+    (tmp_path / "parts" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="LoRA adapters are not supported; merge them"):
+        open_source(tmp_path / "parts")
+
+
+def test_pictures_in_the_configuration_alone_or_in_the_template_alone_are_refused(tmp_path):
+    folder = tmp_path / "ours"
+    save_source(folder, open_source(written(Golden.load("tinyllava_llama"), tmp_path / "theirs")))
+    config, template = (json.loads((folder / name).read_text()) for name in ("config.json", "chat_template.json"))
+    twice = {**config["images"], "whole_first": True}
+    for images, image, says in (
+        (config["images"], None, "config.json's images is there and the chat template's image is not"),
+        (None, template["image"], "the chat template's image is there and config.json's images is not"),
+        (twice, template["image"], "images.whole_first is True, the chat template's image.whole_first False"),
+        ({**config["images"], "slot_id": 5}, template["image"], "its chat template: image.slot '<unk>' is not token 5"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, "images": images}))
+        (folder / "chat_template.json").write_text(json.dumps({**template, "image": image}))
+        with pytest.raises(InputError, match=says):
+            open_source(folder).load_text()
+
+
+def test_a_connector_of_several_layers_is_theirs():
+    torch.manual_seed(0)
+    ours = build_connector(Connector(layers=3), 8, 4)
+    theirs = nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 4))  # MLPConnector
+    theirs.load_state_dict(ours.state_dict())
+    features = torch.randn(1, 3, 8)
+    assert torch.equal(ours(features), theirs(features))
 
 
 def transformers_folder(folder: Path) -> Path:

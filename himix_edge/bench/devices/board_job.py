@@ -12,12 +12,12 @@ from himix_edge.bench.devices.remote_job import is_own
 from himix_edge.bench.devices.runner import board_runtimes
 from himix_edge.bench.job import Item, Job, Question
 from himix_edge.bench.plan import Plan
-from himix_edge.bundle import MANIFEST, all_files, read_manifest
+from himix_edge.bundle import MANIFEST, all_files, bundle_text, read_manifest
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes.verifying import open_verified
-from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+from himix_edge.text import Message, TextProcessor
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
         first = record.path.partition("/")[0]
         if first in ("pixels", "job.json") or is_own(first):
             raise InputError(f"{folder}: its file {record.path} has the name of one that measuring makes on the board")
-    text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+    text = bundle_text(folder, manifest)
     plain = plan.job(folder, dataset)
     pixels: dict[str, str] = {}
 

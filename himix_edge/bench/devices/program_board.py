@@ -20,14 +20,14 @@ from himix_edge.bench.digest import token_digest
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Device, Milliseconds, Part, Record
 from himix_edge.bench.running import Progress, make_record, now
-from himix_edge.bundle import MANIFEST, all_files
+from himix_edge.bundle import MANIFEST, all_files, bundle_text
 from himix_edge.data import Dataset
 from himix_edge.errors import InputError, last_line, one_line
 from himix_edge.preprocess import load_image
 from himix_edge.reading import parse_json, validated
 from himix_edge.runtimes.registry import ProgramBoard, Runtime, find_runtime, runtime_names
 from himix_edge.runtimes.verifying import open_verified
-from himix_edge.text import TOKENIZER, Message, TextProcessor, load_tokenizer
+from himix_edge.text import Message, TextProcessor
 
 ANSWER_S = 600.0  # for all runs of one question
 Time = Annotated[float, Field(ge=0, le=1e9)]
@@ -74,7 +74,7 @@ def measure_program(
     bundle = open_verified(folder)
     manifest, config = bundle.manifest, bundle.config
     assert config.vision is not None
-    text = TextProcessor(load_tokenizer(folder / TOKENIZER), manifest.chat_template)
+    text = bundle_text(folder, manifest)
     job = plan.job(folder, dataset)
     questions = [(item.images[0], item.questions[0].prompt) for item in job.items]
     test = (str(folder / manifest.selftest.image), manifest.selftest.prompt)

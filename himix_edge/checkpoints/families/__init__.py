@@ -13,7 +13,9 @@ from himix_edge.checkpoints.families.internvl_chat import InternVLChat
 from himix_edge.checkpoints.families.llava_original import LlavaOriginal
 from himix_edge.checkpoints.families.nanovlm import NanoVLM
 from himix_edge.checkpoints.families.parts import ConfigFolder
+from himix_edge.checkpoints.families.tinyllava import TinyLlava
 from himix_edge.checkpoints.lazy import Weights
+from himix_edge.checkpoints.tinyllava_parts import is_tinyllava
 from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.vlm_config import is_vlm, vlm_config
 from himix_edge.checkpoints.vlm_text import vlm_template
@@ -68,6 +70,8 @@ def open_vlm(folder: Path, raw: object) -> VlmFolder | None:
         return InternVLChat(folder, raw)
     if raw.get("model_type") == "fast_vlm":
         return FastVlm(folder, raw)
+    if is_tinyllava(raw):
+        return TinyLlava(folder, raw)
     if "mm_vision_tower" in raw:
         return LlavaOriginal(folder, raw)
     return HuggingFaceVlm(folder, raw) if is_vlm(raw) else None

@@ -60,7 +60,7 @@ class FastVlm(ConfigFolder):
                     raise InputError(f"{where}: {name} {part[name]!r:.40} is not supported; {value} is")
         kind = str(text.get("model_type", "qwen2"))
         text = {"model_type": kind, **DECODERS.get(kind, {}), **text}
-        text["tie_word_embeddings"] = tied(raw, text)
+        text["tie_word_embeddings"] = tied(raw, text, where)
         rows = text.get("vocab_size")
         most = rows - 1 if isinstance(rows, int) else 0
         slot = raw.get("image_token_id", raw.get("image_token_index", 151646))

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from himix_edge.checkpoints.chat_templates import folder_template, token_text
-from himix_edge.checkpoints.families.parts import ConfigFolder, read_apart
+from himix_edge.checkpoints.families.parts import ConfigFolder, read_apart, tower_folders
 from himix_edge.checkpoints.families.spare_token import spare_token
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
@@ -25,7 +25,7 @@ from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
 from himix_edge.checkpoints.vlm_config import DECODERS
-from himix_edge.checkpoints.vlm_layout import FILTERS, one_tile
+from himix_edge.checkpoints.vlm_layout import PROCESSOR, one_square
 from himix_edge.config import FastViTConfig, ModelConfig, VisionConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
@@ -188,33 +188,26 @@ class LlavaOriginal(ConfigFolder):
                 f"{where}: mm_vision_select_layer {layer!r:.40} or mm_vision_select_feature {select!r:.40} is not "
                 "supported; numbers from the end are, patch and cls_patch"
             )
-        described, settings, there = self._described_tower
+        described, settings, there, beside = self._described_tower
         # a class token is dropped, SigLIP has none
         drop = False if select == "cls_patch" else None
-        vit = tower_config_from(described, there, settings, feature_layers=(layer,), drop_first_token=drop)
-        crops = not str(described.get("model_type")).startswith("siglip")
-        settings = {"do_center_crop": crops, **settings} | ({"do_pad": True} if ratio == "pad" else {})
-        resample = settings.get("resample", 3)
-        if not isinstance(resample, int) or resample not in FILTERS:
-            raise InputError(f"{there}: resample {resample!r:.40} is not supported")
-        if ratio == "pad" and not settings.get("image_mean"):
-            settings["image_mean"] = list(vit.image_mean)
-        return vit, {"filter": FILTERS[resample], **one_tile(settings, vit.image_size, there)}
+        vit = tower_config_from(described, there, settings, beside, feature_layers=(layer,), drop_first_token=drop)
+        return vit, one_square(settings, described.get("model_type"), vit, ratio == "pad", beside)
 
     @cached_property
-    def _described_tower(self) -> tuple[JsonObject, JsonObject, str]:
-        """The tower's config.json and preprocessor_config.json, and where they are."""
+    def _described_tower(self) -> tuple[JsonObject, JsonObject, str, str]:
+        """The tower's config.json and preprocessor_config.json, and where each is."""
         known = KNOWN_TOWERS.get(Path(str(self.raw["mm_vision_tower"])).name)
         if known is not None and any(name.startswith(INSIDE) for name in self._tensors):
-            return *known, self.where
-        folder = self._tower_folder
+            return *known, self.where, self.where
+        files = [self._tower_folder / name for name in ("config.json", PROCESSOR)]
         found = []
-        for name in ("config.json", "preprocessor_config.json"):
-            settings = read_json(folder / name)
+        for path in files:
+            settings = read_json(path)
             if not isinstance(settings, dict):
-                raise InputError(f"{folder / name}: expected a JSON object, found {type(settings).__name__}")
+                raise InputError(f"{path}: expected a JSON object, found {type(settings).__name__}")
             found.append(settings)
-        return found[0], found[1], str(folder)
+        return found[0], found[1], str(files[0]), str(files[1])
 
     @cached_property
     def _tensors(self) -> Weights:
@@ -224,8 +217,8 @@ class LlavaOriginal(ConfigFolder):
     def _tower_folder(self) -> Path:
         """Inside of the model's folder, under its own name or `vision_tower`, or on the hub."""
         name = str(self.raw["mm_vision_tower"])
-        own = self.folder / (Path(name).name.strip(".") or "vision_tower")
-        for folder in (own, self.folder / "vision_tower"):
+        folders = tower_folders(self.folder, name)
+        for folder in folders:
             if (folder / "config.json").is_file():
                 return folder
         reason = "it is no hub id"
@@ -234,13 +227,15 @@ class LlavaOriginal(ConfigFolder):
                 return download(name)
             except InputError as error:
                 reason = str(error)
-        raise InputError(f"{self.folder}: its tower {name[:80]} is a folder of its own; copy that to {own} ({reason})")
+        raise InputError(
+            f"{self.folder}: its tower {name[:80]} is a folder of its own; copy that to {folders[0]} ({reason})"
+        )
 
     def _tower_weights(self, inside: Weights, config: VisionConfig) -> Weights:
         if isinstance(config, FastViTConfig):
             stripped = {name.removeprefix("model."): tensor for name, tensor in inside.items()}
             return fastvit_weights(stripped, config, str(self.folder))
-        described, _, _ = self._described_tower
+        described, *_ = self._described_tower
         if inside:
             return tower_weights_from(inside, described, config, str(self.folder))
         folder = self._tower_folder

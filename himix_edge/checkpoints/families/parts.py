@@ -1,5 +1,6 @@
 """What the families' own layouts share."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from himix_edge.checkpoints.lazy import LazyTensor
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject
 from himix_edge.text import later_tokenizer
+
+ROLE = "vision_tower"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ def part_of_config(raw: JsonObject, name: str, where: str) -> JsonObject:
     if not isinstance(part, dict):
         raise InputError(f"{where}: {name} is not a JSON object")
     return {name: value for name, value in part.items() if value is not None}
+
+
+def tower_folders(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where a tower called `name`, a path or hub id, may stand inside of the model's folder: so called, or by role."""
+    last = Path(name).name
+    return folder / (last if PLAIN_NAME.fullmatch(last) else ROLE), folder / ROLE
 
 
 def thirds(tensor: LazyTensor) -> list[LazyTensor]:

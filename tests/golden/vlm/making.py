@@ -57,10 +57,12 @@ def horizontal_first() -> None:
     Image.Image.resize = patched
 
 
-def nano_tokenizer(tokens: list[str], bos: str | None = None) -> transformers.PreTrainedTokenizerFast:
+def nano_tokenizer(
+    tokens: list[str], bos: str | None = None, eos: str = "<|im_end|>"
+) -> transformers.PreTrainedTokenizerFast:
     """The shipped nano's tokenizer with a family's special tokens; `bos` stands in front of every text."""
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token="<|im_end|>", bos_token=bos,
+        tokenizer_file=str(resolve_model("nano") / "tokenizer.json"), eos_token=eos, bos_token=bos,
         pad_token="<|im_end|>", additional_special_tokens=tokens,
     )  # fmt: skip
     if bos is not None:

@@ -23,6 +23,7 @@ def talked(
     process: Callable[[list[Image.Image]], torch.Tensor],
     scale: tuple = (0, 1),
     shapes: Sequence[tuple[int, int]] = SHAPES,
+    questions_asked: Sequence[tuple[list[tuple[int, int]], str]] = ASKED,
 ) -> tuple[list[Question], dict[str, torch.Tensor]]:
     """The questions with their ids, slots written out, and the arrays of a golden.
 
@@ -34,6 +35,7 @@ def talked(
         process: pictures as the model takes them.
         scale: mean and deviation, to make bytes of them again.
         shapes: of the pictures whose pixels are kept.
+        questions_asked: the pictures' shapes and the words of each.
     """
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in scale)
     arrays = {}
@@ -42,7 +44,7 @@ def talked(
         bytes_again = ((pixels * std + mean) * 255).round().byte().permute(0, 2, 3, 1)
         arrays[f"pixels_{shape[0]}x{shape[1]}"] = bytes_again
     questions = []
-    for i, (asked, words) in enumerate(ASKED):
+    for i, (asked, words) in enumerate(questions_asked):
         said = conversation.copy()
         said.append_message(said.roles[0], "<image>\n" * len(asked) + words)
         said.append_message(said.roles[1], None)
