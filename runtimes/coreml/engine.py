@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats
+from himix_edge.runtimes.ports import check_ports
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class CoreMlEngine:
         self.capacity, self._rows = capacity, config.vision_rows
         packages = {role: files[role].parent for role in ROLES}
         apple = sys.platform == "darwin" and rounding
-        self._models: _Apple | _Interpreted = _Apple(packages) if apple else _Interpreted(packages, rounding)
+        self._models: _Apple | _Interpreted = _Apple(packages) if apple else _Interpreted(packages, config, rounding)
         decoder = config.decoder
         slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         shape = (decoder.num_hidden_layers, decoder.num_key_value_heads, slots, decoder.head_dim)
@@ -93,7 +94,7 @@ class CoreMlEngine:
 class _Interpreted:
     """The packages in the reference interpreter."""
 
-    def __init__(self, packages: dict[str, Path], rounding: bool):
+    def __init__(self, packages: dict[str, Path], config: ModelConfig, rounding: bool):
         import torch
 
         from himix_edge.runtimes.coreml.interpreter import Dequantized, Interpreter, load_program
@@ -110,6 +111,10 @@ class _Interpreted:
             for name in ("prefill", "decode")
         }
         self._states: dict[str, Tensor] = {}
+        functions = {"vision_encoder": self._encoder, "vision_injector": self._injector}
+        for role, function in (*functions.items(), *(("decoder", each) for each in self._functions.values())):
+            inputs, outputs = function.ports()
+            check_ports(packages[role], role, config, dict.fromkeys(inputs), outputs)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return self._functions["decode"].state_shapes()

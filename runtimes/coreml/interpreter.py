@@ -129,6 +129,10 @@ class Interpreter:
                 for output in operation.outputs:
                     _check_size(output, where)
 
+    def ports(self) -> tuple[list[str], list[str]]:
+        """The names of the function's inputs and outputs."""
+        return list(self._function.inputs), [output.name for output in self._function.outputs]
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the function's states."""
         return {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
+from himix_edge.runtimes.ports import check_ports
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -35,7 +36,7 @@ class OnnxEngine:
     def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None):
         self.capacity = capacity
         self._encoder, self._injector, self._decoder = (
-            open_graph(files[role], threads) for role in ("vision_encoder", "vision_injector", "decoder")
+            open_role(files, role, config, threads) for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._vision_rows, self._embeds = config.vision_rows, config.images is not None
         decoder = config.decoder
@@ -117,6 +118,16 @@ def load(
     `activations` is written into these graphs, node by node; it is not decided here.
     """
     return OnnxEngine(files, config, capacity, threads)
+
+
+def open_role(
+    files: dict[str, Path], role: str, config: ModelConfig, threads: int | None, optimization: int | None = None
+) -> "InferenceSession":
+    """A role's graph, see `open_graph`. Raises InputError if it is not one of this role and model, too."""
+    session = open_graph(files[role], threads, optimization)
+    inputs = {port.name: port.shape for port in session.get_inputs()}
+    check_ports(files[role], role, config, inputs, [port.name for port in session.get_outputs()])
+    return session
 
 
 def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> "InferenceSession":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
-from himix_edge.runtimes.onnx.engine import open_graph
+from himix_edge.runtimes.onnx.engine import open_role
 
 
 class OnnxPortableEngine:
@@ -21,7 +21,7 @@ class OnnxPortableEngine:
         # level 1 leaves dequantised weights as they are; above it ONNX Runtime multiplies with int8 activations
         level = 1 if activations == "float" else None
         self._encoder, self._injector, self._decoder = (
-            open_graph(files[role], threads, level) for role in ("vision_encoder", "vision_injector", "decoder")
+            open_role(files, role, config, threads, level) for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._names = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")]
         layers = range(config.decoder.num_hidden_layers)

@@ -12,9 +12,10 @@ from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Floats, given_or_zeros
 from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
+from himix_edge.runtimes.ports import check_ports
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model, Node
+    from openvino import CompiledModel, Model, Node, Output
 
 # the CPU plugin's own defaults are int8 activations, 32 of them with a scale, and bfloat16 where the CPU has it
 GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"
@@ -40,6 +41,10 @@ class OpenVinoEngine:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         graphs = {role: _read(path) for role, path in files.items()}
+        for role, graph in graphs.items():
+            inputs = {name: _shape(port) for port in graph.inputs for name in port.get_names()}
+            outputs = [name for port in graph.outputs for name in port.get_names()]
+            check_ports(files[role], role, config, inputs, outputs)
         self._encoder, self._injector = (
             _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role])
             for role in ("vision_encoder", "vision_injector")
@@ -110,6 +115,14 @@ def _read(path: Path) -> "Model":
         return openvino.Core().read_model(path, path.with_suffix(".bin"))
     except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
         raise _refused(path, error) from None
+
+
+def _shape(port: "Output") -> list[int] | None:
+    """A port's lengths, -1 for one that may be any; None: their number is open."""
+    partial = port.get_partial_shape()
+    if partial.rank.is_dynamic:
+        return None
+    return [-1 if length.is_dynamic else length.get_length() for length in partial]
 
 
 def _compile(graph: "Model", settings: dict[str, str], path: Path) -> "CompiledModel":

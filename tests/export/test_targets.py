@@ -6,11 +6,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
+from himix_edge.bundle import ROLES
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.cli import himix
 from himix_edge.config import Injection
@@ -72,6 +74,18 @@ def test_one_command_makes_all_of_them_and_a_report(four):
     manifests = [open_verified(bundle).manifest for bundle in four.values()]
     assert {m.quantization.method for m in manifests} == {"gptq, tuned scales and norms"}
     assert len({m.image_kv_id for m in manifests}) == 1
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "coreml"])  # ExecuTorch's is one file
+@pytest.mark.parametrize(("role", "other"), list(combinations(ROLES, 2)))
+def test_a_graph_in_the_place_of_another_is_named(four, target, role, other):
+    bundle = open_verified(four[target])
+    swapped = {role: bundle.role_path(other), other: bundle.role_path(role)}
+    with pytest.raises(InputError, match=r": takes .* of the manifest's model takes|: no function ") as refused:
+        load_engine(bundle, role_files=swapped)
+    names = [str(path.parent if target == "coreml" else path) for path in swapped.values()]
+    assert any(name in str(refused.value) for name in names)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_same_integers_are_in_every_file(four):
