@@ -19,6 +19,7 @@ from himix_edge.config import ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedLinear
 from himix_edge.model import HiMixModel, VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
+from himix_edge.model.mixer import ImageRope
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -28,6 +29,22 @@ Swapped = TypeVar("Swapped", bound=nn.Module)
 def injector_outputs(config: ModelConfig) -> list[str]:
     """Names of what the injector's graph gives: keys and values, or embeddings of pictures that stand in the text."""
     return ["vision_key", "vision_value"] if config.images is None else ["vision_embeds"]
+
+
+class FixedImageRope(nn.Module):
+    """`ImageRope` of one number of slots, whose tables are constants: some targets compute cosines coarsely."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, rope: ImageRope, slots: int):
+        super().__init__()
+        cos, sin = rope(slots, torch.device("cpu"))
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(self, slots: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self.cos, self.sin
 
 
 class VisionInjector(nn.Module):
@@ -48,6 +65,8 @@ class VisionInjector(nn.Module):
         self.norm = norms[0] if norms and all(torch.equal(norm.weight, norms[0].weight) for norm in norms) else None
         self.attentions = [layer.self_attn for layer in layers]
         self.slots = [layer.slots_img for layer in layers]
+        if isinstance(model, HiMixModel):
+            model.image_rope = FixedImageRope(model.image_rope, config.tile_tokens)
 
     def projections(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """What all layers project, with one norm: keys and values (I, G, N, h)."""

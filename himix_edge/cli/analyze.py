@@ -63,8 +63,9 @@ def analyze(
     For every layer: the cosine similarity between what enters and what leaves it, for image tokens and text tokens
     apart. Image tokens that hardly change are what HiMix does without.
 
-    With --layers: the share of each layer's attention that goes to the image, and the loss of the data's answers where
-    the layer does not see it; then with one layer less after the other, the least needed first.
+    With --layers, on a question about each image: the share of each layer's attention that goes to the image, and the
+    loss of the data's answer where the layer does not see it; then with one layer less after the other, the least
+    needed first.
     """
     with extras.needed("torch", extras.TRAIN):
         import torch  # noqa: F401
@@ -103,11 +104,12 @@ def _layers(model: str, data: str | None, image_folder: Path | None, limit: int,
     from himix_edge.checkpoints import open_source
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.distillation.layers import image_use, require_image_in_cache
+    from himix_edge.distillation.losses import one_question_each
     from himix_edge.training.pixels import ImageLoader
 
     source = open_source(model)
     vision = require_image_in_cache(source.config)
-    samples = _samples(data, image_folder, limit)
+    samples = one_question_each(_samples(data, image_folder, limit))
     opened = assemble(source.config, source.weights, source.where)
     use = image_use(opened, source.load_text(), samples, ImageLoader(vision), lambda r: track(r, "leaving layers out"))
     choice = use.choice(None)

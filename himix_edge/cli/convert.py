@@ -1,18 +1,20 @@
 """himix convert: a language model and a vision tower, or a vision-language model, become a HiMix checkpoint."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from himix_edge import extras
-from himix_edge.cli.console import print_json, print_table, progress_console, size
-from himix_edge.cli.convert_vlm import needed_layers, of_teacher, refuse_others
+from himix_edge.cli.console import print_json, progress_console, size
+from himix_edge.cli.convert_vlm import losses_of, needed_layers, of_teacher, print_student, refuse_others
 from himix_edge.cli.options import examples, numbers
 from himix_edge.errors import InputError
 from himix_edge.folders import Replacing, staged_folder
 
 if TYPE_CHECKING:
+    from himix_edge.distillation.losses import AnswerLosses
     from himix_edge.distillation.student import Student
 
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
@@ -41,6 +43,8 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 @click.option("--images", metavar="NAME_OR_PATH", help="With --to: a folder, a .json file or a data set to solve on.")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json file's images are.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Images of --images.")
+@click.option("--check", type=click.IntRange(min=1), metavar="N",
+              help="With --to: what answers about N images of --images lose, layer by layer.")  # fmt: skip
 @click.option("--mixing", type=click.IntRange(min=0), help="With --to: decoder layers that the image passes first.")
 @click.option(
     "--positions",
@@ -68,6 +72,7 @@ def convert(
     images: str | None,
     image_folder: Path | None,
     limit: int,
+    check: int | None,
     mixing: int | None,
     positions: Literal["none", "sequence"] | None,
     slots: bool,
@@ -100,6 +105,7 @@ def convert(
         numbers("--feature-layers", feature_layers), pooling, image_size, chat_template, seed,
     )  # fmt: skip
     student: Student | None = None
+    losses: AnswerLosses | None = None
     with staged_folder(out, Replacing(CHECKPOINT, force, read)) as staged:
         teacher = open_base(source) if to else None
         if teacher is not None and teacher.config.vision_hidden_size is not None:
@@ -109,9 +115,11 @@ def convert(
             injection = Injection(layers, "none", positions or "sequence", mixing, slots)
             student = of_teacher(teacher, injection, images, limit, image_folder)
             converted = student.source
-        elif images or mixing is not None or slots or auto:
+            losses = losses_of(teacher, student, images, check, image_folder) if check else None
+        elif images or check or mixing is not None or slots or auto:
             raise InputError(
-                "--images, --mixing, --slots and --injection-layers auto: for --to himix of a vision-language model"
+                "--images, --check, --mixing, --slots and --injection-layers auto: for --to himix of a vision-language "
+                "model"
             )
         else:
             with progress_console.status(f"converting {source}"):
@@ -124,12 +132,9 @@ def convert(
     if as_json:
         result = {"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh}
         more = {name: record[name] for name in ("injection", "solved_on", "explained")} if student else {}
-        print_json(result | more)
+        print_json(result | more | ({"losses": dataclasses.asdict(losses)} if losses else {}))
         return
-    if student is not None and student.explained:
-        print_table(
-            "Explained of the keys and values on images that no fit has seen", ("layer", "keys", "values"),
-            [(layer.layer, layer.keys, layer.values) for layer in student.explained],
-        )  # fmt: skip
+    if student is not None:
+        print_student(student, losses)
     untrained = f", {fresh} of them fresh (untrained)" if student is None else ""
     click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}{untrained}")

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from himix_edge.cli.console import track
+import click
+
+from himix_edge.cli.console import print_table, track
 from himix_edge.cli.options import numbers
 from himix_edge.errors import InputError
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from himix_edge.checkpoints import Source
     from himix_edge.checkpoints.convert import Conversion
     from himix_edge.config import Injection
+    from himix_edge.distillation.losses import AnswerLosses
     from himix_edge.distillation.student import Student
 
 ASKED = 64  # samples on which layers are chosen
@@ -33,6 +36,7 @@ def needed_layers(teacher: "Source", asked: str, images: str | None, image_folde
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.data import load_dataset
     from himix_edge.distillation.layers import image_use, require_image_in_cache
+    from himix_edge.distillation.losses import one_question_each
     from himix_edge.training.pixels import ImageLoader
 
     vision = require_image_in_cache(teacher.config)
@@ -41,9 +45,7 @@ def needed_layers(teacher: "Source", asked: str, images: str | None, image_folde
     counts = numbers("--injection-layers", asked.partition(":")[2] or None) or (None,)
     if len(counts) > 1:
         raise InputError(f"--injection-layers {asked}: give auto or auto:K")
-    samples = [
-        sample for sample in load_dataset(images, image_folder=image_folder).first(ASKED).samples if sample.image
-    ]
+    samples = one_question_each(load_dataset(images, image_folder=image_folder).first(ASKED).samples)
     model = assemble(teacher.config, teacher.weights, teacher.where)
     load, text = ImageLoader(vision), teacher.load_text()
     return image_use(model, text, samples, load, lambda r: track(r, "leaving layers out")).choice(counts[0])
@@ -62,3 +64,44 @@ def of_teacher(
     calibration = Calibration(load_images(images, limit, image_folder), images)
     batches = -(-len(calibration.images) // IMAGES_AT_ONCE)
     return make_student(teacher, injection, calibration, lambda b: track(b, "looking at images", batches))
+
+
+def losses_of(
+    teacher: "Source", student: "Student", images: str | None, count: int, image_folder: Path | None
+) -> "AnswerLosses":
+    """Of the answers to questions about `count` images, of the data's test split where it has one."""
+    from himix_edge.checkpoints.assemble import assemble
+    from himix_edge.data import load_dataset
+    from himix_edge.distillation.losses import answer_losses, one_question_each
+    from himix_edge.model import HiMixModel, VanillaModel
+    from himix_edge.training.pixels import ImageLoader
+
+    if images is None or Path(images).is_dir():
+        raise InputError("--check: --images has to be a data set or a .json file with questions and answers")
+    samples = one_question_each(load_dataset(images, "test", image_folder).first(count).samples)
+    if not samples:
+        raise InputError(f"--check: {images}: no sample has an image")
+    models = [assemble(of.config, of.weights, of.where) for of in (teacher, student.source)]
+    assert isinstance(models[0], VanillaModel)
+    assert isinstance(models[1], HiMixModel)
+    vision = teacher.config.vision
+    assert vision is not None
+    return answer_losses(
+        models[0], models[1], teacher.load_text(), samples, ImageLoader(vision), lambda r: track(r, "asking")
+    )
+
+
+def print_student(student: "Student", losses: "AnswerLosses | None") -> None:
+    """What is explained of each layer, and what the answers lose by it."""
+    if student.explained:
+        columns, rows = ["layer", "keys", "values"], [[one.layer, one.keys, one.values] for one in student.explained]
+        if losses is not None:
+            columns.append("loss with this layer solved")
+            rows = [[*row, losses.layers[int(row[0])]] for row in rows]
+        print_table("Explained of the keys and values on images that no fit has seen", columns, rows)
+    if losses is not None:
+        click.echo(
+            f"loss of the answers, nats a token: teacher {losses.teacher:.4f}, student {losses.student:.4f}; with the "
+            f"teacher's own keys and values in all of its layers {losses.exact:.4f}; {losses.kept:.2%} of the "
+            "likeliest tokens are the teacher's"
+        )

@@ -23,7 +23,7 @@ from himix_edge.training.pixels import Load
 from himix_edge.training.teacher_forced import encode, logits_behind, question_batches
 
 IMAGES_PER_BATCH = 32
-LEFT_OUT = 8  # of so many layers that are left, one goes at a time, and of more in proportion
+LEFT_OUT = 5  # of so many layers that are left, one goes at a time, and of more in proportion
 ENOUGH = 0.02  # `auto`: of what the image is worth, at most so much is lost
 
 Watch = Callable[[Iterable[int]], Iterable[int]]

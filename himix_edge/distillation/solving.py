@@ -15,7 +15,7 @@ from himix_edge.config import ModelConfig
 from himix_edge.distillation.moments import Constant, Map, Moments, ridge
 from himix_edge.errors import InputError
 from himix_edge.model import VanillaModel
-from himix_edge.model.mixer import pass_layers
+from himix_edge.model.mixer import ImageRope, pass_layers
 
 STRENGTHS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 ROUND = 10  # of so many images one chooses the penalty, and one tells how much is explained
@@ -68,8 +68,10 @@ class Sums:
 
     def _inputs_and_targets(self, features: Tensor) -> tuple[Tensor, Tensor]:
         config, layers, mixing = self.config, self.teacher.model.layers, self.config.injection.mixing
-        states, passed = pass_layers(layers[: mixing or 0], config.decoder, self.teacher.connect(features))
-        _, above = pass_layers(layers[mixing or 0 :], config.decoder, states)
+        tokens = self.teacher.connect(features)
+        tables = ImageRope(config.decoder)(tokens.shape[1], tokens.device)
+        states, passed = pass_layers(layers[: mixing or 0], tokens, tables)
+        _, above = pass_layers(layers[mixing or 0 :], states, tables)
         rows = [*passed, *above]
         x = features if mixing is None else states
         normed = F.rms_norm(x.float(), x.shape[-1:], eps=config.decoder.rms_norm_eps)

@@ -14,20 +14,31 @@ from himix_edge.config import DecoderConfig
 from himix_edge.model.decoder import DecoderLayer, attend, mixture_mask, rope_tables, rotate
 
 
+class ImageRope(nn.Module):
+    """Cos and sin (N, h/2) of the places of an image's slots: -N..-1, right in front of the text's 0."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, slots: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return rope_tables(self.config, torch.arange(-slots, 0, device=device))
+
+
 def pass_layers(
-    layers: Iterable[DecoderLayer], config: DecoderConfig, x: Tensor
+    layers: Iterable[DecoderLayer], x: Tensor, tables: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Tokens that nothing stands in front of, through some layers of a decoder.
 
     Args:
         layers: of the decoder.
-        config: the decoder's.
         x: (B, N, d), what enters the first of them.
+        tables: of their places; which follow each other, and where they begin makes no difference.
 
     Returns:
         What leaves the last, (B, N, d), and each layer's keys, not rotated, and values, (B, G, N, h).
     """
-    cos, sin = rope_tables(config, torch.arange(x.shape[1], device=x.device))
+    cos, sin = tables
     mask = mixture_mask(x.shape[1], 0, x.device)
     made = []
     for layer in layers:
@@ -47,8 +58,7 @@ class Mixer(nn.Module):
 
     def __init__(self, config: DecoderConfig, count: int):
         super().__init__()
-        self.config = config
         self.layers = nn.ModuleList([DecoderLayer(config, None) for _ in range(count)])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        return pass_layers(self.layers, self.config, x)
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        return pass_layers(self.layers, x, tables)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.model.connector import build_connector
-from himix_edge.model.decoder import DecoderStack, KVCache, rope_tables, rotate
+from himix_edge.model.decoder import DecoderStack, KVCache, rotate
 from himix_edge.model.injection import SharedInjection
-from himix_edge.model.mixer import Mixer
+from himix_edge.model.mixer import ImageRope, Mixer
 from himix_edge.model.tower import build_tower
 
 VisionRows = list[tuple[Tensor, Tensor]]  # keys and values (B, G, N, h), one pair for each distinct one of an image
@@ -101,6 +101,7 @@ class HiMixModel(VisionLanguageModel):
     def __init__(self, config: ModelConfig):
         shared, mixing = config.injection.sharing != "none", config.injection.mixing
         super().__init__(config, injected=() if shared else config.projecting_layers)
+        self.image_rope: Any = ImageRope(config.decoder)
         if config.vision_hidden_size is None:
             return
         if shared:
@@ -124,15 +125,15 @@ class HiMixModel(VisionLanguageModel):
         """Features (B, N, d_v) -> what layers project (B, N, width), and the rows of the layers passed on the way."""
         if self.config.injection.mixing is None:
             return vision_features, []
-        states, passed = self.mixer(self.connector(vision_features))
+        tokens = self.connector(vision_features)
+        states, passed = self.mixer(tokens, self.image_rope(tokens.shape[1], tokens.device))
         return states, [row for layer, row in enumerate(passed) if layer in self.config.injected_layers]
 
     def place(self, key: Tensor) -> Tensor:
         """Keys (B, G, N, h) at their rotary positions, if they have any: -N..-1, right in front of the text's 0."""
         if self.config.injection.positions == "none":
             return key
-        positions = torch.arange(-key.shape[2], 0, device=key.device)
-        return rotate(key, *rope_tables(self.config.decoder, positions))
+        return rotate(key, *self.image_rope(key.shape[2], key.device))
 
 
 class VanillaModel(VisionLanguageModel):

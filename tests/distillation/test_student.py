@@ -16,6 +16,7 @@ from himix_edge.cli import himix
 from himix_edge.config import Connector, Injection
 from himix_edge.data.llava import load_llava
 from himix_edge.distillation.layers import image_use
+from himix_edge.distillation.losses import answer_losses
 from himix_edge.distillation.solving import Sums, solve
 from himix_edge.distillation.student import make_student, student_config
 from himix_edge.errors import InputError
@@ -173,6 +174,31 @@ def test_layers_are_chosen_on_questions(tmp_path, teacher, photos, text, capsys)
         lambda image: load_image(image, vision.image_size), list,
     )  # fmt: skip
     assert (layer,) == use.choice(1)
+
+
+def test_what_answers_lose_is_zero_where_keys_and_values_are_the_teachers(teacher, text, photos, tmp_path, capsys):
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a cat"}]
+    (tmp_path / "talks.json").write_text(json.dumps([
+        {"image": f"{number}.png", "conversations": talk} for number in range(9, 40)
+    ]))  # fmt: skip
+    samples = load_llava(tmp_path / "talks.json", Path(photos)).samples[:3]
+
+    def losses(**injection):
+        student = opened(student_of(teacher, positions="sequence", **injection))
+        return answer_losses(
+            opened(open_source(teacher)), student, text, samples, lambda i: load_image(i, TINY.vision.image_size), list
+        )
+
+    whole = losses(mixing=2)
+    assert whole.student == pytest.approx(whole.teacher, abs=1e-5)
+    assert (whole.kept, list(whole.layers)) == (1.0, [0, 1])
+    part = losses(mixing=0)
+    assert part.exact == pytest.approx(part.teacher, abs=1e-5)
+    assert part.layers[0] == pytest.approx(part.teacher, abs=1e-5)
+    assert part.layers[1] == pytest.approx(part.student, abs=1e-6) != pytest.approx(part.teacher, abs=1e-4)
+    data = ["--images", str(tmp_path / "talks.json"), "--image-folder", photos, "--check", "4"]
+    himix.main(["convert", str(teacher), "--to", "himix", *data, "--out", str(tmp_path / "x")], standalone_mode=False)
+    assert "likeliest tokens are the teacher's" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("options", "message"), [
