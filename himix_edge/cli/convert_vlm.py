@@ -98,7 +98,7 @@ def print_student(student: "Student", losses: "AnswerLosses | None") -> None:
         if losses is not None:
             columns.append("loss with this layer solved")
             rows = [[*row, losses.layers[int(row[0])]] for row in rows]
-        print_table("Explained of the keys and values on images that no fit has seen", columns, rows)
+        print_table("Explained variance on unseen images", columns, rows)
     if losses is not None:
         click.echo(
             f"loss of the answers, nats a token: teacher {losses.teacher:.4f}, student {losses.student:.4f}; with the "

@@ -103,14 +103,14 @@ def image_use(
                question_batches(seen, text, load, images_per_batch=IMAGES_PER_BATCH)]  # fmt: skip
     layers = model.config.injected_layers
 
-    def loss_with(kept: Iterable[int]) -> float:
-        losses = [_losses(model, batch, _only(images, set(kept))) for batch, images in batches]
+    def loss_with(kept: list[int]) -> float:
+        losses = [_losses(model, batch, _only(images, kept)) for batch, images in batches]
         return float(torch.cat(losses).mean())
 
     attention = _attention(model, batches)
     left, single, gone = list(layers), [0.0] * len(layers), {}
     for turn in watch(rounds(len(layers))):
-        without = {layer: loss_with(other for other in left if other != layer) for layer in left}
+        without = {layer: loss_with([other for other in left if other != layer]) for layer in left}
         if turn == 0:
             single = list(without.values())
         for layer in sorted(left, key=without.__getitem__)[: _at_once(len(left))]:
@@ -118,7 +118,7 @@ def image_use(
             gone[layer] = len(left), loss_with(left)
     uses = [LayerUse(layer, share, alone, *gone[layer])
             for layer, share, alone in zip(layers, attention, single, strict=True)]  # fmt: skip
-    return ImageUse(loss_with(layers), loss_with(()), tuple(uses))
+    return ImageUse(loss_with([*layers]), loss_with([]), tuple(uses))
 
 
 def rounds(layers: int) -> range:
@@ -134,7 +134,7 @@ def _at_once(layers: int) -> int:
     return max(1, layers // LEFT_OUT)
 
 
-def _only(images: KVCache, layers: set[int]) -> KVCache:
+def _only(images: KVCache, layers: list[int]) -> KVCache:
     """The images, seen by these layers alone."""
     keys, values = (
         [rows if layer in layers else rows[:, :, :0] for layer, rows in enumerate(kind)]

@@ -10,6 +10,7 @@ from himix_edge.checkpoints import save_checkpoint
 from himix_edge.cli import himix
 from himix_edge.data import load_dataset
 from himix_edge.data.dataset import Sample
+from himix_edge.distillation import layers
 from himix_edge.distillation.layers import ImageUse, LayerUse, image_use, rounds
 from himix_edge.errors import InputError
 from himix_edge.model import build_model
@@ -37,7 +38,8 @@ def measured(model, text, count=3):
 
 
 @pytest.mark.parametrize("architecture", ["himix", "vanilla"])
-def test_a_layer_whose_attention_reaches_nothing_is_the_least_needed(text, architecture):
+def test_a_layer_whose_attention_reaches_nothing_is_the_least_needed(text, architecture, monkeypatch):
+    monkeypatch.setattr(layers, "IMAGES_PER_BATCH", 2)
     for dead in (0, 1):
         use = measured(model_whose(dead, architecture), text)
         by_layer = {one.layer: one for one in use.layers}
