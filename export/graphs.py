@@ -109,7 +109,9 @@ class Embedding(nn.Module):
     def forward(self, input_ids: Tensor, vision_embeds: Tensor | None) -> Tensor:
         if vision_embeds is None:
             return self.table(input_ids)
-        return torch.where(input_ids[..., None] < 0, vision_embeds, self.table(input_ids.clamp(min=0)))
+        # not clamp: in Core ML it goes through float16, which has no 2049
+        words = torch.where(input_ids < 0, 0, input_ids)
+        return torch.where(input_ids[..., None] < 0, vision_embeds, self.table(words))
 
 
 class RotaryTable(nn.Module):

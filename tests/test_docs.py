@@ -22,7 +22,11 @@ ROOT = Path(__file__).parents[1]
 GUIDES = ("export", "convert", "run", "evaluate", "train", "distil", "bench")  # each with what those before it made
 PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 NEWCOMERS = PAGES[:2]  # as they stand
-LONG = ("docs/guides/train.md", "docs/guides/distil.md", "docs/guides/bench.md")  # they take minutes; no later page needs what they make
+LONG = (
+    "docs/guides/train.md",
+    "docs/guides/distil.md",
+    "docs/guides/bench.md",
+)  # no later page needs them
 SHORT = ["steps=2", "images_per_step=2", "validation_images=2", "evaluate_every=1"]
 LONGEST_README = 130  # lines
 OURS = ("himix_edge", "export", "runtimes", "tests", "benchmarks", "conformance", "examples", "docs", "web_demo",

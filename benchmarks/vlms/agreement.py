@@ -3,7 +3,8 @@
     python -m benchmarks.vlms.agreement [--quant int4] [--targets LIST] [--questions N] [--activations float]
 
 The model is SmolVLM's architecture with SmolLM2-135M's own weights as decoder (from a package), so that its answers are
-as sure as a language model's are; tower and connector are small and random. Questions are easy-VQA's test split.
+as sure as a language model's are; tower and connector are small and random, and make of a picture what has the size
+of words. Questions are easy-VQA's test split.
 """
 
 import argparse
@@ -44,6 +45,9 @@ def model(folder: Path) -> Path:
         for name, tensor in inner.items():
             given = weights[f"model.{name}"].to(tensor.dtype)
             tensor[: len(given)] = given
+        words = weights["model.embed_tokens.weight"].float().square().mean().sqrt()
+        connector = theirs.get_submodule("model.connector.modality_projection.proj").get_parameter("weight")
+        connector.normal_(std=float(words) * connector.shape[1] ** -0.5)  # of a feature whose norm makes it one
 
     vision = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -127,8 +127,8 @@ def pool_grid(x: Tensor, pooling: int) -> Tensor:
     if pooling == 1:
         return x
     grid = math.isqrt(x.shape[1])
-    cells = x.unflatten(1, (grid // pooling, pooling, grid // pooling, pooling))
-    return cells.mean(dim=(2, 4)).flatten(1, 2)
+    rows = x.unflatten(1, (-1, pooling)).mean(2)  # one axis after the other: Core ML takes five and no more
+    return rows.unflatten(1, (-1, pooling, grid // pooling)).mean(2).flatten(1, 2)
 
 
 class ViTTower(nn.Module):
