@@ -19,7 +19,6 @@ from himix_edge.config import ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedLinear
 from himix_edge.model import HiMixModel, VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
-from himix_edge.model.mixer import ImageRope
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -37,7 +36,7 @@ class FixedImageRope(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, rope: ImageRope, slots: int):
+    def __init__(self, rope: nn.Module, slots: int):
         super().__init__()
         cos, sin = rope(slots, torch.device("cpu"))
         self.register_buffer("cos", cos)
@@ -58,6 +57,9 @@ class VisionInjector(nn.Module):
     def __init__(self, model: VisionLanguageModel):
         super().__init__()
         config = model.config
+        if isinstance(model, HiMixModel) and (config.injection.positions, config.injection.mixing) != ("none", None):
+            model = share_weights(model)
+            model.image_rope = FixedImageRope(model.get_submodule("image_rope"), config.tile_tokens)
         self.model = model
         own = config.architecture == "himix" and config.injection.sharing == "none"
         layers = [model.model.layers[i] for i in config.projecting_layers] if own else []
@@ -65,8 +67,6 @@ class VisionInjector(nn.Module):
         self.norm = norms[0] if norms and all(torch.equal(norm.weight, norms[0].weight) for norm in norms) else None
         self.attentions = [layer.self_attn for layer in layers]
         self.slots = [layer.slots_img for layer in layers]
-        if isinstance(model, HiMixModel):
-            model.image_rope = FixedImageRope(model.image_rope, config.tile_tokens)
 
     def projections(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """What all layers project, with one norm: keys and values (I, G, N, h)."""

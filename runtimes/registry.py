@@ -28,8 +28,8 @@ class Provider:
 class PythonBoard:
     """A board runs it in Python, with NumPy and the first of the runtime's packages.
 
-    `modules`: the modules that go there, beside `himix_edge.errors`, `.config` and `.runtimes.engine`, which a board
-    has in a short form: the engine, and whatever it imports at its top.
+    `modules`: the modules that go there, beside `himix_edge.errors`, `.config` (which a board has in a short form),
+    `.runtimes.engine` and `.runtimes.ports`: the engine, and whatever it imports at its top.
     """
 
     modules: tuple[str, ...]

@@ -19,6 +19,8 @@ from himix_edge.preprocess import load_image
 from himix_edge.runtimes.verifying import open_verified
 from himix_edge.text import Message, TextProcessor
 
+VISION_FIELDS = ("image_size", "num_tokens", "feature_size")  # of the tower, that a board's checks read
+
 
 @dataclass(frozen=True)
 class BoardJob:
@@ -85,6 +87,7 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
         "capacity": manifest.context_capacity, "no_image": rows,
         "activations": manifest.quantization.activations, "vanilla": config.architecture == "vanilla",
         "config": {"decoder": dataclasses.asdict(config.decoder), "vision_rows": config.vision_rows,
+                   "vision": {name: getattr(config.vision, name) for name in VISION_FIELDS},
                    "layers_without_image": config.layers_without_image},
         "files": {role: manifest.roles[role][0].path for role in manifest.roles},
         "hashes": {record.path: record.sha256 for record in all_files(manifest)},

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import himix_edge.errors
 from himix_edge.bench import bandwidth, digest, host, job, measuring, probes
 from himix_edge.bench.devices import board
-from himix_edge.runtimes import engine
+from himix_edge.runtimes import engine, ports
 from himix_edge.runtimes.registry import PythonBoard, Runtime, all_runtimes
 
 BENCH = (bandwidth, digest, host, job, measuring, probes)
@@ -26,6 +26,7 @@ def build_runner(path: Path) -> None:
         "himix_edge/errors.py": Path(himix_edge.errors.__file__),
         "himix_edge/config.py": own / "config.py",
         "himix_edge/runtimes/engine.py": Path(engine.__file__),
+        "himix_edge/runtimes/ports.py": Path(ports.__file__),
         **{f"himix_edge/bench/{Path(str(m.__file__)).name}": Path(str(m.__file__)) for m in BENCH},
     }
     for runtime in board_runtimes():

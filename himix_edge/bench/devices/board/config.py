@@ -13,12 +13,13 @@ class ModelConfig:
     """`decoder` has the decoder's fields; the others are as in the real one. Boards take no pictures in the text."""
 
     decoder: SimpleNamespace
+    vision: SimpleNamespace  # image_size, num_tokens, feature_size
     vision_rows: tuple[int | None, ...]
     layers_without_image: tuple[int, ...]
     images: None = None
 
     @staticmethod
     def from_dict(raw: dict[str, Any]) -> "ModelConfig":
-        """From {"decoder": fields, "vision_rows": rows, "layers_without_image": numbers}."""
-        decoder = SimpleNamespace(**raw["decoder"])
-        return ModelConfig(decoder, tuple(raw["vision_rows"]), tuple(raw["layers_without_image"]))
+        """From {"decoder": fields, "vision": fields, "vision_rows": rows, "layers_without_image": numbers}."""
+        decoder, vision = (SimpleNamespace(**raw[part]) for part in ("decoder", "vision"))
+        return ModelConfig(decoder, vision, tuple(raw["vision_rows"]), tuple(raw["layers_without_image"]))
