@@ -32,7 +32,7 @@ VARIANTS = {
         "himix", DECODER, 32, TOWER, Injection(positions="sequence", mixing=2, slots=True), Connector(pool=2)
     ),
 }
-USUAL = ("subset", "levels", "mixed")
+USUAL = ("subset", "mixed")
 
 
 def model_of(name):
