@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 from torch import nn
 
+from himix_edge.checkpoints.assemble import meta_model
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.policy import Policy, role_bits
-from himix_edge.model import build_model
 from himix_edge.parts import ROLES, is_table, part_of
 
 BASE_MEMORY = 700 << 20  # interpreter, torch, exporter and runtime with no model
@@ -40,8 +39,7 @@ def forecast(
         rounding: as in quantization.rounding.
         disk: the target's, see `Target.disk`.
     """
-    with torch.device("meta"):
-        model = build_model(config)
+    model = meta_model(config)
     weights = dict.fromkeys(ROLES.values(), 0)
     for name, module in model.named_modules():
         for part, tensor in module.named_parameters(recurse=False):
@@ -68,8 +66,7 @@ def forecast(
 
 def float_bytes(config: ModelConfig) -> int:
     """Bytes of all parameters in float32."""
-    with torch.device("meta"):
-        return 4 * sum(parameter.numel() for parameter in build_model(config).parameters())
+    return 4 * sum(parameter.numel() for parameter in meta_model(config).parameters())
 
 
 def _is_matrix(module: nn.Module) -> bool:

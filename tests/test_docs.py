@@ -1,6 +1,5 @@
 """README and docs/: their commands and Python examples run as they stand (training: a few steps of it)."""
 
-import os
 import re
 import shlex
 import shutil
@@ -12,9 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from himix_edge.cli import himix
+from himix_edge.cli.commands import himix as group
 from himix_edge.manifest import Manifest
 from himix_edge.presets import SHIPPED
+from tests.commands import himix
 from tests.conftest import FEW
 from tests.generated_docs import generated
 
@@ -71,10 +71,7 @@ def run(line: str, place: Path, few: bool) -> None:
         arguments += ["--probe-questions", str(FEW)]
     if arguments[0] == "bench":
         arguments += ["--iterations", "2", "--warm-up", "1"]
-    result = subprocess.run(
-        [sys.executable, "-m", "himix_edge", *arguments], cwd=place, capture_output=True, text=True, check=False,
-        input="What is this?\n\n", env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    result = himix(*arguments, cwd=place, stdin="What is this?\n\n")
     assert result.returncode == 0, (line, result.stderr)
 
 
@@ -129,9 +126,9 @@ def test_links_between_files_lead_somewhere() -> None:
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", sorted(himix.commands))
+@pytest.mark.parametrize("name", sorted(group.commands))
 def test_help_is_whole_and_ends_with_an_example(name: str) -> None:
-    command = himix.commands[name]
+    command = group.commands[name]
     assert not command.get_short_help_str(limit=68).endswith("...")  # of 80 columns
     shown = command.commands["run"] if isinstance(command, click.Group) else command
     assert f"himix {name}" in click.Context(shown, info_name=name).get_help().splitlines()[-1]
@@ -144,7 +141,7 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
         yield from commands(found, f"{name} {part}")
 
 
-@pytest.mark.parametrize(("name", "command"), commands(himix, "himix"))
+@pytest.mark.parametrize(("name", "command"), commands(group, "himix"))
 def test_every_option_says_what_it_is_and_tracebacks_can_be_asked_for(name: str, command: click.Command) -> None:
     options = {option for each in command.params for option in each.opts if isinstance(each, click.Option)}
     assert [each.opts for each in command.params if isinstance(each, click.Option) and not each.help] == []

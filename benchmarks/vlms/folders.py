@@ -9,6 +9,7 @@ import torch
 
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.packages import fetch
+from himix_edge.model.meta import meta_device
 from himix_edge.text import TOKENIZER
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def write_folder(
     config, pixels, template = make(tokenizer)
     torch.manual_seed(0)
     kind = getattr(transformers, type(config).__name__.replace("Config", "ForConditionalGeneration"))
-    with torch.device("meta"):
+    with meta_device():
         model = kind(config)
     model = model.to_empty(device="cpu").to(torch.bfloat16)
     for parameter in model.parameters():

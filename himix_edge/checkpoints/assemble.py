@@ -7,6 +7,7 @@ from himix_edge.checkpoints.lazy import Weights, as_weights, cast
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.model import VisionLanguageModel, build_model
+from himix_edge.model.meta import meta_device
 
 
 def assemble(config: ModelConfig, weights: Weights, where: str) -> VisionLanguageModel:
@@ -24,7 +25,7 @@ def assemble(config: ModelConfig, weights: Weights, where: str) -> VisionLanguag
 
 def meta_model(config: ModelConfig) -> VisionLanguageModel:
     """The model's structure without memory for its weights."""
-    with torch.device("meta"):
+    with meta_device():
         return build_model(config)
 
 

@@ -16,6 +16,7 @@ from himix_edge.checkpoints.assemble import check_names, expected_shapes
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
+from himix_edge.model.meta import meta_device
 from himix_edge.model.tower import build_tower
 
 EPSILON = 1e-5  # of torch's batch norm
@@ -35,7 +36,7 @@ def fastvit_weights(tensors: Weights, config: FastViTConfig, where: str) -> Weig
     Raises:
         InputError: missing, surplus or misshapen tensors, named.
     """
-    with torch.device("meta"):
+    with meta_device():
         expected = expected_shapes(build_tower(config))
     state = _State(tensors, where)
     found: dict[str, LazyTensor] = {}

@@ -20,6 +20,7 @@ from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.tower_config import family_settings, square_side, tower_config, tower_config_from
 from himix_edge.config import CNNConfig, TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.errors import InputError
+from himix_edge.model.meta import meta_device
 from himix_edge.model.tower import build_tower
 from himix_edge.reading import JsonObject, read_json
 
@@ -91,7 +92,7 @@ def tower_weights_from(tensors: Weights, raw: object, config: VisionConfig, wher
         found, used = _vit_weights(stripped, family, config, stored, where)
         behind = range(config.num_layers_used, config.num_hidden_layers)
         found |= {name: stripped[name] for name in stripped.keys() - used if not _left_over(name, behind)}
-    with torch.device("meta"):
+    with meta_device():
         expected = expected_shapes(build_tower(config))
     check_names(found, expected, where)
     return found
@@ -115,7 +116,7 @@ def _left_over(name: str, behind: range) -> bool:
 def efficientnet_lite0_weights() -> Weights:
     """EfficientNet-Lite0's ImageNet weights (see `efficientnet_lite0_state`), batch normalisation folded in."""
     state = efficientnet_lite0_state()
-    with torch.device("meta"):
+    with meta_device():
         tower = build_tower(CNNConfig("efficientnet_lite0"))
     weights = {}
     for name, shape in expected_shapes(tower).items():

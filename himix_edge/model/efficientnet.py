@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import CNNConfig
+from himix_edge.model.meta import register_pixel_norm
 from himix_edge.model.vit import pool_grid
 
 # repeats, kernel, stride of the first, expansion, output channels of each stage
@@ -92,10 +93,10 @@ class EfficientNetTower(nn.Module):
 
     def reset_buffers(self) -> None:
         """Mean and deviation in pixel values, and the positions, from the configuration."""
-        self.register_buffer("mean", torch.tensor(self.config.image_mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
-        positions = POSITION_SCALE * grid_positions(self.config.grid // self.config.pooling, HEAD)
-        self.register_buffer("positions", positions, persistent=False)
+        register_pixel_norm(self, self.config.image_mean, self.config.image_std)
+        with torch.device("cpu"):
+            positions = POSITION_SCALE * grid_positions(self.config.grid // self.config.pooling, HEAD)
+        self.register_buffer("positions", positions.to(torch.get_default_device()), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = ((pixels.to(self.mean.dtype) - self.mean) / self.std).permute(0, 3, 1, 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import FastViTConfig
+from himix_edge.model.meta import register_pixel_norm
 
 MIXING, POSITIONS = 3, 7  # sides of the depthwise kernels: of RepMixer; of positions, downsampling and feed-forward
 
@@ -159,8 +160,7 @@ class FastViTTower(nn.Module):
 
     def reset_buffers(self) -> None:
         """Mean and deviation in pixel values, from the configuration."""
-        self.register_buffer("mean", torch.tensor(self.config.image_mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
+        register_pixel_norm(self, self.config.image_mean, self.config.image_std)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = ((pixels.to(self.mean.dtype) - self.mean) / self.std).permute(0, 3, 1, 2)

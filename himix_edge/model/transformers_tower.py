@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from himix_edge import extras
 from himix_edge.config import TransformersVisionConfig
 from himix_edge.errors import BackendMissing, InputError
+from himix_edge.model.meta import meta_device, register_pixel_norm
 
 KINDS = ("beit", "hiera")
 
@@ -27,8 +28,7 @@ class TransformersTower(nn.Module):
 
     def reset_buffers(self) -> None:
         """Mean and deviation in pixel values, and the index tables that the module makes from its configuration."""
-        self.register_buffer("mean", torch.tensor(self.config.image_mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
+        register_pixel_norm(self, self.config.image_mean, self.config.image_std)
         tables = {name for name, buffer in self.inner.named_buffers() if buffer.is_meta}
         if tables and not self.mean.is_meta:
             fresh = dict(_module(self.config).named_buffers())
@@ -56,7 +56,7 @@ def transformers_config(draft: TransformersVisionConfig, where: str) -> Transfor
 def feature_shape(config: TransformersVisionConfig, where: str) -> tuple[int, int]:
     """(N, d_v) of the features, found without computing anything. Raises as `transformers_config` does."""
     try:
-        with torch.device("meta"):
+        with meta_device():
             tower = TransformersTower(config)
             shape = tower(torch.zeros(1, config.image_size, config.image_size, 3, dtype=torch.uint8)).shape
     except BackendMissing:

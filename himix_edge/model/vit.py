@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.config import ViTConfig
+from himix_edge.model.meta import register_pixel_norm
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -115,8 +116,8 @@ class ConvolutionStem(nn.Module):
 def sincos_positions(config: ViTConfig) -> Tensor:
     """2-D sine-cosine positions (N, d_v), the starting point of the learned ones (Beyer et al., arXiv 2205.01580)."""
     grid, quarter = config.grid, config.hidden_size // 4
-    frequencies = 10000.0 ** -(torch.arange(quarter) / quarter)
-    angles = torch.arange(grid)[:, None] * frequencies
+    frequencies = 10000.0 ** -(torch.arange(quarter, device="cpu") / quarter)
+    angles = torch.arange(grid, device="cpu")[:, None] * frequencies
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows, columns = axis.repeat_interleave(grid, dim=0), axis.repeat(grid, 1)
     return F.pad(torch.cat([rows, columns], dim=1), (0, config.hidden_size - 4 * quarter))
@@ -145,7 +146,7 @@ class ViTTower(nn.Module):
         if config.class_token:
             self.class_token = nn.Parameter(torch.zeros(config.hidden_size))
             positions = F.pad(positions, (0, 0, 1, 0))
-        self.position_embed = nn.Parameter(positions)
+        self.position_embed = nn.Parameter(positions.to(torch.get_default_device()))
         self.pre_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList([VisionBlock(config) for _ in range(config.num_layers_used)])
         self.post_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps) if config.post_norm else nn.Identity()
@@ -153,8 +154,7 @@ class ViTTower(nn.Module):
 
     def reset_buffers(self) -> None:
         """Mean and deviation in pixel values, from the configuration."""
-        self.register_buffer("mean", torch.tensor(self.config.image_mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(self.config.image_std) * 255, persistent=False)
+        register_pixel_norm(self, self.config.image_mean, self.config.image_std)
 
     def forward(self, pixels: Tensor) -> Tensor:
         config = self.config

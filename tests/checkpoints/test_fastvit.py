@@ -9,6 +9,7 @@ from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.lazy import as_weights
 from himix_edge.config import FastViTConfig
 from himix_edge.errors import InputError
+from himix_edge.model.meta import meta_device
 from himix_edge.model.tower import build_tower
 from tests.golden.vlm.making import Golden, weights
 
@@ -80,7 +81,7 @@ def test_a_surplus_and_a_misshapen_tensor_are_named():
 @pytest.mark.parametrize("side", [1024, 512, 100, 65])
 def test_sizes_are_those_that_come_out(side):
     config = FastViTConfig(side)
-    with torch.device("meta"):
+    with meta_device():
         tower = build_tower(config)
         features = tower(torch.zeros(1, side, side, 3, dtype=torch.uint8))
     assert features.shape == (1, config.num_tokens, config.feature_size)
@@ -90,7 +91,7 @@ def test_sizes_are_those_that_come_out(side):
 def test_fastvithd_has_its_published_size():
     """FastVLM's paper, arXiv 2412.13303: 125.1 M parameters, with a projection that features do not pass."""
     config = FastViTConfig()
-    with torch.device("meta"):
+    with meta_device():
         count = sum(parameter.numel() for parameter in build_tower(config).parameters())
     assert config.num_tokens == 256
     assert round((count + config.feature_size * 768) / 1e6) == 125

@@ -21,6 +21,7 @@ from himix_edge.config import CNNConfig, ViTConfig
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model import build_model
+from himix_edge.model.meta import meta_device
 from himix_edge.model.tower import build_tower
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes import open_bundle
@@ -64,7 +65,7 @@ def folders(tmp_path_factory):
 
 def load(folder, **options):
     config = tower_config(folder, **options)
-    with torch.device("meta"):
+    with meta_device():
         tower = build_tower(config)
     tower.load_state_dict({n: w.read().float() for n, w in tower_weights(folder, config).items()}, assign=True)
     tower.reset_buffers()
@@ -347,10 +348,10 @@ def test_named_towers_have_their_published_sizes():
     assert sizes["siglip-so400m"] == (728, 1152)
     assert sizes["clip-vit-b32"] == (49, 768)
     assert sizes["efficientnet-lite0"] == (49, 1280)
-    with torch.device("meta"):
+    with meta_device():
         counts = {name: sum(p.numel() for p in build_tower(c).parameters()) for name, c in TOWERS.items()}
     full = dataclasses.replace(TOWERS["siglip-so400m"], feature_layers=(-1,))
-    with torch.device("meta"):
+    with meta_device():
         # transformers' SiglipVisionModel of this size without its pooling head and last norm
         reference = transformers.SiglipVisionConfig(
             hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384,

@@ -12,15 +12,9 @@ import pytest
 from himix_edge.cli.console import print_table
 from himix_edge.export.pipeline import PROBE
 from himix_edge.runtimes.verifying import open_verified
+from tests.commands import himix
 
 IMAGE = str(next(PROBE.parent.glob("*.png")))
-
-
-def himix(*arguments, cwd=None, stdin=None):
-    return subprocess.run(
-        [sys.executable, "-m", "himix_edge", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-        input=stdin, check=False, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
 
 
 def test_a_table_in_a_pipe_is_not_folded(capsys, monkeypatch):

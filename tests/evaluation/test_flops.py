@@ -5,7 +5,6 @@ import json
 from itertools import pairwise
 
 import pytest
-import torch
 
 from himix_edge.checkpoints import save_checkpoint
 from himix_edge.checkpoints.assemble import meta_model
@@ -14,6 +13,7 @@ from himix_edge.config import Injection
 from himix_edge.errors import InputError
 from himix_edge.evaluation.flops import count_flops, himix_of, kv_bytes, parameters, picture_costs, vanilla_of
 from himix_edge.model import build_model
+from himix_edge.model.meta import meta_device
 from himix_edge.presets import preset
 from tests.conftest import TINY
 
@@ -41,7 +41,7 @@ def test_the_papers_table(counted, name):
 def test_the_formula(counted, name):
     config = preset(name)
     decoder, vision, text = config.decoder, config.vision.num_tokens, 64
-    with torch.device("meta"):
+    with meta_device():
         shapes = {n: p.shape for n, p in meta_model(vanilla_of(config)).named_parameters()}
     used = sum(s.numel() for n, s in shapes.items() if n.startswith(("model.", "lm_head")))
     if not decoder.tie_word_embeddings:
