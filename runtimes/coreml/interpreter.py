@@ -157,7 +157,10 @@ class Interpreter:
         values = dict(inputs)
         for operation, finished in zip(self._function.operations, self._last_used, strict=True):
             if operation.op_type not in ("const", "constexpr_blockwise_shift_scale"):  # looked up where they are used
-                for output, result in zip(operation.outputs, self._results(operation, values, states), strict=True):
+                given = values
+                if operation.op_type == "slice_update":
+                    given = self._to_write(operation, values, finished, [*inputs.values(), *states.values()])
+                for output, result in zip(operation.outputs, self._results(operation, given, states), strict=True):
                     values[output.name] = result
             for name in finished:
                 values.pop(name, None)
@@ -176,6 +179,24 @@ class Interpreter:
         made = OPERATORS[kind](arguments)
         results = made if isinstance(made, tuple) else (made,)
         return tuple(result.to(self._dtype(output)) for output, result in zip(operation.outputs, results, strict=True))
+
+    def _to_write(
+        self, operation: Operation, values: dict[str, Tensor], finished: list[str], kept: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """The values for a slice_update: what it writes to is copied, unless this is its last use and only its own.
+
+        A decoder writes to one cache once a layer, and a copy of it all each time costs more than the layer.
+        """
+        x = operation.inputs.get("x")
+        if x is None or isinstance(x, list | tuple):
+            return values  # its operator says so
+        if x.name in values and x.name in finished:
+            memory = values[x.name].untyped_storage().data_ptr()
+            others = [*kept, *(value for name, value in values.items() if name != x.name)]
+            if all(other.untyped_storage().data_ptr() != memory for other in others):
+                return values
+        whole = self._value(values, x)
+        return {**values, x.name: whole.clone()} if isinstance(whole, Tensor) else values
 
     def _value(self, values: dict[str, Tensor], given: Given) -> Value:
         if given is None:
@@ -348,8 +369,9 @@ def _slice(a: Arguments) -> Tensor:
 
 
 def _slice_update(a: Arguments) -> Tensor:
+    """In place: what is written to is nobody else's, see `Interpreter._to_write`."""
     slices, _ = _slices(a, list(a["x"].shape))
-    written = a["x"].clone()
+    written = a["x"]
     written[slices] = a["update"].to(written.dtype)
     return written
 

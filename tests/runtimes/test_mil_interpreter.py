@@ -137,3 +137,32 @@ def test_what_is_no_package(tmp_path):
     (data / "model.mlmodel").write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="not a readable Core ML package"):
         load_program(tmp_path)
+
+
+@pytest.mark.parametrize(("looks_between", "copies"), [(False, 1), (True, 2)])
+def test_a_cache_is_copied_only_where_something_else_needs_it(monkeypatch, tmp_path, looks_between, copies):
+    from coremltools import target
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.mil import types
+
+    specs = [Builder.TensorSpec((1, 2), types.fp16), Builder.StateTensorSpec((4, 2), types.fp16)]
+
+    @Builder.program(input_specs=specs, opset_version=target.iOS18)
+    def program(new, cache):
+        first = Builder.slice_update(x=Builder.read_state(input=cache), update=new, begin=[0, 0], end=[1, 2])
+        seen = Builder.slice_by_index(x=first, begin=[0, 0], end=[1, 2]) if looks_between else new
+        second = Builder.slice_update(x=first, update=Builder.add(x=new, y=new), begin=[0, 0], end=[1, 2])
+        third = Builder.slice_update(x=second, update=seen, begin=[3, 0], end=[4, 2])
+        Builder.coreml_update_state(state=cache, value=third)
+        return Builder.identity(x=third, name="whole")
+
+    clone, made = torch.Tensor.clone, []
+    monkeypatch.setattr(torch.Tensor, "clone", lambda self: made.append(self.shape) or clone(self))
+    cache, new = torch.zeros(4, 2), torch.ones(1, 2)
+    states = {"cache": cache}
+    found = Interpreter(program, "main", tmp_path, rounding=False).run({"new": new}, states)
+    assert states["cache"].tolist() == [[2, 2], [0, 0], [0, 0], [1, 1]]
+    assert torch.equal(found["whole"], states["cache"])
+    assert cache.abs().sum() == 0  # of the caller, as the input
+    assert new.tolist() == [[1, 1]]
+    assert made == [(4, 2)] * copies
