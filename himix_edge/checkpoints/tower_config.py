@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TypedDict, TypeGuard, Unpack
 
+from himix_edge.checkpoints.config_parts import said
 from himix_edge.config import TransformersVisionConfig, VisionConfig, ViTConfig
 from himix_edge.config.vision import RGB
 from himix_edge.errors import InputError
@@ -141,7 +142,7 @@ def family_settings(raw: object, where: str) -> tuple[str, JsonObject]:
     part = raw.get("vision_config") or raw
     if not isinstance(part, dict):
         raise InputError(f"{where}: vision_config is not a JSON object")
-    return family, {**DEFAULTS.get(family, {}), **{name: value for name, value in part.items() if value is not None}}
+    return family, {**DEFAULTS.get(family, {}), **said(part)}
 
 
 def _preprocessing(settings: object, family: str, where: str) -> JsonObject:

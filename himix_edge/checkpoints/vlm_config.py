@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from himix_edge.checkpoints.config_parts import part_of_config
 from himix_edge.checkpoints.tower_config import TowerOptions, tower_config_from
 from himix_edge.checkpoints.vlm_layout import PROCESSOR, layout_of, processor_of, whole
 from himix_edge.config import ModelConfig
@@ -127,11 +128,11 @@ def vlm_config(folder: Path, raw: dict[str, object]) -> ModelConfig:
     """
     where = str(folder / "config.json")
     family = family_of_vlm(raw, where)
-    text = _part(raw, "text_config", where)
+    text = part_of_config(raw, "text_config", where)
     kind = str(text.get("model_type", family.decoder))
     text = {"model_type": kind, **DECODERS.get(kind, {}), **text}
     text["tie_word_embeddings"] = tied(raw, text, where)
-    vision = {"model_type": family.tower, **_part(raw, "vision_config", where)}
+    vision = {"model_type": family.tower, **part_of_config(raw, "vision_config", where)}
     pixels = processor_of(folder, str(raw["model_type"]))
     unfiltered = {name: value for name, value in pixels.items() if name != "resample"}  # the layout has it
     beside = str(folder / PROCESSOR)
@@ -184,10 +185,3 @@ def _slot(raw: dict[str, object], text: dict[str, object], where: str) -> int:
     rows = text.get("vocab_size")
     most = rows - 1 if isinstance(rows, int) else 0
     return whole(raw.get(name), name, most, where, least=0)
-
-
-def _part(raw: dict[str, object], name: str, where: str) -> dict[str, object]:
-    part = raw.get(name)
-    if not isinstance(part, dict):
-        raise InputError(f"{where}: {name} is not a JSON object")
-    return {name: value for name, value in part.items() if value is not None}

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from himix_edge.checkpoints.config_parts import said
 from himix_edge.config import VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.reading import JsonObject, read_json
@@ -24,7 +25,7 @@ def processor_of(folder: Path, kind: str) -> JsonObject:
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(settings).__name__}")
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = said(settings)
     for name, value in settings.items():
         if name.startswith("do_") and not isinstance(value, bool):
             raise InputError(f"{path}: {name[:40]} {value!r:.40} is neither true nor false")

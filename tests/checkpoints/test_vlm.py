@@ -514,6 +514,14 @@ def test_a_missing_and_a_surplus_tensor_are_named(name, tmp_path):
         open_source(folder)
 
 
+@pytest.mark.parametrize(("window", "positions"), [(None, 8192), (4096, 4096)])
+def test_a_window_that_is_null_is_none(window, positions, tmp_path):
+    """As llava-v1.6-mistral-7b has it; Mistral's default is another."""
+    folder = made(llava_next_mistral, tmp_path).folder
+    change(folder, "config.json", text_config__sliding_window=window, text_config__max_position_embeddings=8192)
+    assert open_source(folder).config.decoder.max_position_embeddings == positions
+
+
 def test_a_folder_without_its_processor_is_refused(tmp_path):
     folder = made(llava, tmp_path).folder
     (folder / "preprocessor_config.json").unlink()

@@ -5,8 +5,9 @@ from dataclasses import asdict, replace
 
 from tokenizers import Tokenizer
 
+from himix_edge.checkpoints.config_parts import part_of_config
 from himix_edge.checkpoints.families import llava_original
-from himix_edge.checkpoints.families.parts import ConfigFolder, part_of_config
+from himix_edge.checkpoints.families.parts import ConfigFolder
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights

@@ -10,7 +10,8 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from himix_edge.checkpoints.families.parts import ConfigFolder, image_slot, part_of_config, thirds
+from himix_edge.checkpoints.config_parts import part_of_config
+from himix_edge.checkpoints.families.parts import ConfigFolder, image_slot, thirds
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.safetensors import folder_weights
 from himix_edge.checkpoints.start_token import start_token, with_start_token

@@ -10,18 +10,15 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from himix_edge.checkpoints.chat_templates import folder_template, token_text
-from himix_edge.checkpoints.families.parts import ConfigFolder, read_apart, tower_folders
-from himix_edge.checkpoints.families.spare_token import spare_token
+from himix_edge.checkpoints.chat_templates import folder_template
+from himix_edge.checkpoints.config_parts import said
+from himix_edge.checkpoints.families.parts import tower_folders
+from himix_edge.checkpoints.families.spare_token import SpareTokenFolder
 from himix_edge.checkpoints.fastvit_weights import fastvit_weights
 from himix_edge.checkpoints.hub import download, is_hub_id
 from himix_edge.checkpoints.lazy import LazyTensor, Weights
 from himix_edge.checkpoints.named_templates import VICUNA_SYSTEM
 from himix_edge.checkpoints.safetensors import folder_weights
-from himix_edge.checkpoints.start_token import start_token, with_start_token
-from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
 from himix_edge.checkpoints.vlm_config import DECODERS
@@ -29,7 +26,6 @@ from himix_edge.checkpoints.vlm_layout import PROCESSOR, one_square
 from himix_edge.config import FastViTConfig, ModelConfig, VisionConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
-from himix_edge.image_text import ImageText
 from himix_edge.parts import TOWER
 from himix_edge.reading import JsonObject, read_json, refuse_absurd, validated
 from himix_edge.text import ChatTemplate
@@ -82,10 +78,9 @@ KNOWN_TOWERS: dict[str, tuple[JsonObject, JsonObject]] = {
     ),
 }  # fmt: skip
 INSIDE = "model.vision_tower."
-PROBE = "What is it?"
 
 
-class LlavaOriginal(ConfigFolder):
+class LlavaOriginal(SpareTokenFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
 
     def config(self) -> ModelConfig:
@@ -99,7 +94,7 @@ class LlavaOriginal(ConfigFolder):
         for name, harmless in NEUTRAL.items():
             if raw.get(name) is not None and raw[name] not in harmless:
                 raise InputError(f"{where}: {name} {raw[name]!r:.40} is not supported")
-        text = {**DECODERS[kind], **{name: value for name, value in raw.items() if value is not None}}
+        text = {**DECODERS[kind], **said(raw)}
         text["model_type"] = kind
         tower, layout = self._tower()
         fields = {
@@ -129,30 +124,14 @@ class LlavaOriginal(ConfigFolder):
         found = self._tower_weights(inside, config.vision)
         return weights | {f"{TOWER}.{name}": tensor for name, tensor in found.items()}
 
-    def tokenizer(self) -> Tokenizer:
-        self._slot  # noqa: B018 (its token is added)
-        return self._tokenizer
-
-    def template(self, config: ModelConfig, tokenizer: Tokenizer) -> ChatTemplate:
-        assert config.images is not None
-        slot = token_text(tokenizer, config.images.slot_id, f"{self.where}: the picture's token")
-        template = with_start_token(self._conversation, start_token(self.folder), tokenizer, str(self.folder))
-        behind = read_apart(tokenizer, "\n", PROBE, str(self.folder))
-        return replace(template, image=ImageText(slot, template.user[0], behind, behind))
-
     @cached_property
-    def _conversation(self) -> ChatTemplate:
+    def conversation(self) -> ChatTemplate:
         named = CONVERSATIONS.get(str(self.raw["model_type"]))
         return folder_template(self.folder, self._tokenizer) if named is None else named
 
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return folder_tokenizer(self.folder)
-
-    @cached_property
-    def _slot(self) -> int:
-        rows = self.raw.get("vocab_size")
-        return spare_token(self._tokenizer, rows if type(rows) is int else 0, self._conversation, self.where)
+    @property
+    def embedding_rows(self) -> tuple[object, str]:
+        return self.raw.get("vocab_size"), self.where
 
     def _projector(self) -> str:
         name = self.raw.get("mm_projector_type", "linear")

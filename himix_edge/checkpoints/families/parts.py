@@ -29,14 +29,6 @@ class ConfigFolder:
         return str(self.folder / "config.json")
 
 
-def part_of_config(raw: JsonObject, name: str, where: str) -> JsonObject:
-    """An object inside of config.json, without what it leaves open. Raises InputError if it is none."""
-    part = raw.get(name)
-    if not isinstance(part, dict):
-        raise InputError(f"{where}: {name} is not a JSON object")
-    return {name: value for name, value in part.items() if value is not None}
-
-
 def tower_folders(folder: Path, name: str) -> tuple[Path, Path]:
     """Where a tower called `name`, a path or hub id, may stand inside of the model's folder: so called, or by role."""
     last = Path(name).name

@@ -10,17 +10,14 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from himix_edge.checkpoints.chat_templates import special_tokens, token_text
-from himix_edge.checkpoints.families.llava_original import KNOWN_TOWERS, PROBE, VICUNA_V1
-from himix_edge.checkpoints.families.parts import ConfigFolder, read_apart, tower_folders
-from himix_edge.checkpoints.families.spare_token import spare_token
+from himix_edge.checkpoints.chat_templates import special_tokens
+from himix_edge.checkpoints.config_parts import said
+from himix_edge.checkpoints.families.llava_original import KNOWN_TOWERS, VICUNA_V1
+from himix_edge.checkpoints.families.parts import tower_folders
+from himix_edge.checkpoints.families.spare_token import SpareTokenFolder
 from himix_edge.checkpoints.hub import download, is_hub_id
 from himix_edge.checkpoints.lazy import Weights
-from himix_edge.checkpoints.start_token import start_token, with_start_token
 from himix_edge.checkpoints.tinyllava_parts import drops_first_token, part_config, part_weights
-from himix_edge.checkpoints.tokenizers import folder_tokenizer
 from himix_edge.checkpoints.tower_config import tower_config_from
 from himix_edge.checkpoints.tower_weights import tower_weights_from
 from himix_edge.checkpoints.vlm_config import DECODERS, TIED, tied
@@ -28,7 +25,6 @@ from himix_edge.checkpoints.vlm_layout import PROCESSOR, one_square
 from himix_edge.config import ModelConfig
 from himix_edge.config.decoder import decoder_fields
 from himix_edge.errors import InputError
-from himix_edge.image_text import ImageText
 from himix_edge.parts import TOWER
 from himix_edge.reading import JsonObject, read_json, refuse_absurd, validated
 from himix_edge.text import ChatTemplate
@@ -39,7 +35,7 @@ ASPECTS = ("square", "pad")
 ADAPTERS = "adapter_config.json"
 
 
-class TinyLlava(ConfigFolder):
+class TinyLlava(SpareTokenFolder):
     """A folder with `raw` as config.json's content; see `families.VlmFolder`."""
 
     def config(self) -> ModelConfig:
@@ -87,17 +83,6 @@ class TinyLlava(ConfigFolder):
             **{f"connector.{alone}{name}": tensor for name, tensor in connector.items()},
         }
 
-    def tokenizer(self) -> Tokenizer:
-        self._slot  # noqa: B018 (its token is added)
-        return self._tokenizer
-
-    def template(self, config: ModelConfig, tokenizer: Tokenizer) -> ChatTemplate:
-        assert config.images is not None
-        slot = token_text(tokenizer, config.images.slot_id, f"{self.where}: the picture's token")
-        template = with_start_token(self._conversation, start_token(self.folder), tokenizer, str(self.folder))
-        behind = read_apart(tokenizer, "\n", PROBE, str(self.folder))
-        return replace(template, image=ImageText(slot, template.user[0], behind, behind))
-
     def _connector(self) -> int:
         """How many linear layers."""
         name = self.raw.get("connector_type", "mlp2x_gelu")
@@ -113,8 +98,7 @@ class TinyLlava(ConfigFolder):
         """The decoder's configuration, and where it is. transformers leaves out what is Llama's default."""
         text, where = part_config(self.folder, self.raw, "language_model")
         kind = str(text.get("model_type", "llama"))
-        said = {name: value for name, value in text.items() if value is not None}
-        return {"model_type": kind, **DECODERS.get(kind, {}), **said, TIED: tied(text, {}, where)}, where
+        return {"model_type": kind, **DECODERS.get(kind, {}), **said(text), TIED: tied(text, {}, where)}, where
 
     @cached_property
     def _tower(self) -> JsonObject:
@@ -134,7 +118,7 @@ class TinyLlava(ConfigFolder):
         settings = read_json(path)
         if not isinstance(settings, dict):
             raise InputError(f"{path}: expected a JSON object, found {type(settings).__name__}")
-        return {name: value for name, value in settings.items() if value is not None}, str(path)
+        return said(settings), str(path)
 
     def _fetched(self, name: str) -> Path:
         """A folder with the tower's preprocessor_config.json, from the hub."""
@@ -147,18 +131,13 @@ class TinyLlava(ConfigFolder):
         raise InputError(f"{self.folder}: no {PROCESSOR}; copy that of its tower {name[:80]} there ({reason})")
 
     @cached_property
-    def _conversation(self) -> ChatTemplate:
+    def conversation(self) -> ChatTemplate:
         end = special_tokens(self.folder).get("eos_token")
         if not end:
             raise InputError(f"{self.folder / 'tokenizer_config.json'}: eos_token is missing; it ends an answer")
         return replace(VICUNA_V1, assistant=(VICUNA_V1.assistant[0], end), stop=(end,))
 
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return folder_tokenizer(self.folder)
-
-    @cached_property
-    def _slot(self) -> int:
+    @property
+    def embedding_rows(self) -> tuple[object, str]:
         text, where = self._text
-        rows = text.get("vocab_size")
-        return spare_token(self._tokenizer, rows if type(rows) is int else 0, self._conversation, where)
+        return text.get("vocab_size"), where
