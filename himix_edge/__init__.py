@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from himix_edge.export.request import plan as plan_export
     from himix_edge.runtimes.image_kv import ImageKV
     from himix_edge.runtimes.opening import open_bundle, open_checkpoint
+    from himix_edge.runtimes.pool import SessionPool, open_pool
     from himix_edge.runtimes.session import Session
 
 __all__ = [
@@ -28,11 +29,13 @@ __all__ = [
     "ImageKV",
     "InputError",
     "Session",
+    "SessionPool",
     "__version__",
     "export_bundle",
     "load_checkpoint",
     "open_bundle",
     "open_checkpoint",
+    "open_pool",
     "plan_export",
     "save_checkpoint",
 ]
@@ -46,10 +49,12 @@ _HOMES = {  # name -> module, and the name there
     "ImageKV": ("himix_edge.runtimes.image_kv", "ImageKV"),
     "InputError": ("himix_edge.errors", "InputError"),
     "Session": ("himix_edge.runtimes.session", "Session"),
+    "SessionPool": ("himix_edge.runtimes.pool", "SessionPool"),
     "export_bundle": ("himix_edge.export.pipeline", "export"),
     "load_checkpoint": ("himix_edge.checkpoints", "load_checkpoint"),
     "open_bundle": ("himix_edge.runtimes.opening", "open_bundle"),
     "open_checkpoint": ("himix_edge.runtimes.opening", "open_checkpoint"),
+    "open_pool": ("himix_edge.runtimes.pool", "open_pool"),
     "plan_export": ("himix_edge.export.request", "plan"),
     "save_checkpoint": ("himix_edge.checkpoints", "save_checkpoint"),
 }

@@ -160,15 +160,16 @@ class TextProcessor:
         ahead = template.turn(Message("system", said)) if said else []
         return self._encode([Part(template.bos, True), *ahead, Part(images.pictures(pictures), True)])
 
-    def encode_behind_pictures(self, text: str) -> list[int]:
-        """Token ids of what follows `encode_pictures`: the words of the message, up to where the answer starts.
+    def encode_behind_pictures(self, text: str, later: Sequence[Message] = ()) -> list[int]:
+        """Token ids of what follows `encode_pictures`: the words of its message and what was said since, up to where
+        the next answer starts.
 
         Raises:
             InputError: as in `encode_chat`.
         """
         _, content, end = self.template.turn(Message("user", text))
-        after = Part(self._images().after, True)
-        return self._encode([after, content, end, Part(self.template.assistant[0], True)], before="")
+        after, turns = Part(self._images().after, True), [part for each in later for part in self.template.turn(each)]
+        return self._encode([after, content, end, *turns, Part(self.template.assistant[0], True)], before="")
 
     def _images(self) -> ImageText:
         if self.template.image is None:

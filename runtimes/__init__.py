@@ -2,6 +2,18 @@
 
 from himix_edge.runtimes.image_kv import ImageKV
 from himix_edge.runtimes.opening import open_bundle, open_checkpoint
+from himix_edge.runtimes.pool import SessionPool, open_pool
 from himix_edge.runtimes.session import Answer, Chat, Piece, Session, Stats
 
-__all__ = ["Answer", "Chat", "ImageKV", "Piece", "Session", "Stats", "open_bundle", "open_checkpoint"]
+__all__ = [
+    "Answer",
+    "Chat",
+    "ImageKV",
+    "Piece",
+    "Session",
+    "SessionPool",
+    "Stats",
+    "open_bundle",
+    "open_checkpoint",
+    "open_pool",
+]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError, InputError
 from himix_edge.held_files import HeldFiles
-from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine
+from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine, forked
 
 Given = TypeVarTuple("Given")
 Made = TypeVar("Made")
@@ -54,6 +54,10 @@ class CheckedEngine:
     def kept(self) -> tuple[Floats, Floats]:
         """See `PictureEngine`."""
         return self._call("decoder", as_picture_engine(self._engine).kept)
+
+    def fork(self) -> "CheckedEngine":
+        """See `ForkableEngine`."""
+        return CheckedEngine(forked(self._engine), self._where, self._config, self._held)
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._call("decoder", self._engine.start, key, value, position)

@@ -57,6 +57,51 @@ class PictureEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class ForkableEngine(Engine, Protocol):
+    """An engine whose weights others may use at the same time."""
+
+    def fork(self) -> Engine:
+        """An engine on the same weights with a cache of its own; both may be called at the same time."""
+        ...
+
+
+class CannotFork(InputError):
+    """The runtime has no second cache for the same weights."""
+
+
+class ClosedEngine:
+    """What a session has for an engine when it is closed: every call raises InputError."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Floats:
+        raise self._closed()
+
+    def inject(self, features: Floats) -> tuple[Floats, Floats]:
+        raise self._closed()
+
+    def start(self, key: Floats, value: Floats, position: int) -> None:
+        raise self._closed()
+
+    def step(self, token_ids: NDArray[np.int64]) -> Floats:
+        raise self._closed()
+
+    def fork(self) -> Engine:
+        raise self._closed()
+
+    def _closed(self) -> InputError:
+        return InputError("this session is closed; open the model again")
+
+
+def forked(engine: Engine) -> Engine:
+    """See `ForkableEngine.fork`. Raises CannotFork for a runtime that cannot."""
+    if not isinstance(engine, ForkableEngine):
+        raise CannotFork("this runtime keeps one cache for its weights; open the model again for another session")
+    return engine.fork()
+
+
 def given_or_zeros(embeddings: Floats | None, tokens: int, hidden: int) -> Floats:
     """A graph's `vision_embeds` (1, T, d): what is given (T, d), or zeros, which no id takes."""
     return np.zeros((1, tokens, hidden), np.float32) if embeddings is None else np.ascontiguousarray(embeddings[None])

@@ -35,6 +35,10 @@ class PytorchEngine:
         """See `PictureEngine`."""
         return torch.cat(self._cache.key).numpy(), torch.cat(self._cache.value).numpy()
 
+    def fork(self) -> "PytorchEngine":
+        """See `ForkableEngine`."""
+        return PytorchEngine(self.model, self.capacity)
+
     def start(self, key: Floats, value: Floats, position: int) -> None:
         rows = [(torch.from_numpy(k)[None], torch.from_numpy(v)[None]) for k, v in zip(key, value, strict=True)]
         self._cache = self.model.start(rows) if rows else KVCache([], [])

@@ -49,6 +49,23 @@ def log_probability(logits: Floats, token: int) -> float:
     return float(logits[token] - highest) - math.log(np.exp(logits - highest).sum(dtype=np.float64))
 
 
+def likeliest(logits: Floats, count: int) -> tuple[tuple[int, float], ...]:
+    """The `count` likeliest tokens of logits (V,) and their `log_probability`, the likeliest first."""
+    if not count:
+        return ()
+    found = np.argsort(-logits, kind="stable")[:count]
+    total = log_probability(logits, int(found[0])) - float(logits[found[0]])
+    return tuple((int(token), float(logits[token]) + total) for token in found)
+
+
+def positive(name: str, value: object) -> float:
+    """`value`, if it is a number above 0. Raises InputError naming it if not."""
+    number = _number(name, value)
+    if not number > 0:
+        raise InputError(f"{name} is {_shown(value)}; it must be above 0")
+    return number
+
+
 def whole_number(name: str, value: SupportsIndex, least: int) -> int:
     """`value`, if it is a whole number of at least `least`. Raises InputError naming it if not."""
     try:

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from types import TracebackType
+from typing import Self, TypeGuard
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from himix_edge.bundle import GenerationDefaults
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.preprocess import ImageSource, is_image, load_image
-from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine
+from himix_edge.runtimes.engine import ClosedEngine, Engine, Floats, as_picture_engine, forked
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
 from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
-from himix_edge.runtimes.sampling import Sampler, log_probability, whole_number
+from himix_edge.runtimes.sampling import Sampler, likeliest, log_probability, positive, whole_number
 from himix_edge.runtimes.stopping import StopTexts
 from himix_edge.text import Message, TextProcessor
 from himix_edge.tiles import load_tiles
@@ -34,12 +35,14 @@ class Piece:
     """One generated token and the text it completes (empty inside a multi-byte character or a possible stop text).
 
     `token_id` is None for text that was held back when the answer ended: a possible stop text, an unfinished character.
-    `log_probability` is the natural logarithm of the share that the model gives this token, at temperature 1.
+    `log_probability` is the natural logarithm of the share that the model gives this token, at temperature 1;
+    `alternatives` are the likeliest tokens with theirs, as many as were asked for.
     """
 
     text: str
     token_id: int | None
     log_probability: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
@@ -47,7 +50,8 @@ class Stats:
     """Times of the last answer, in milliseconds; an image stage is 0 if its ImageKV was given.
 
     `ttft` runs from the call to the first non-empty text, image stages included. `inter_token` holds the time of each
-    further token. `log_probability` is the sum over the answer's tokens and the one that ended it: how sure the model
+    further token. `cached_tokens` are those of the prompt that the cache held already, from a conversation that began
+    in the same way. `log_probability` is the sum over the answer's tokens and the one that ended it: how sure the model
     is of these very words, not how likely they are true.
     """
 
@@ -58,10 +62,11 @@ class Stats:
     ttft: float = 0.0
     inter_token: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     vision_tokens: int = 0
     new_tokens: int = 0
     log_probability: float = 0.0
-    finish_reason: str = ""  # "stop": the model ended its answer, "length": max_new_tokens or the cache's end
+    finish_reason: str = ""  # "stop": the model ended it, "length": max_new_tokens or the cache's end; "timeout"
 
     @property
     def probability(self) -> float:
@@ -98,6 +103,31 @@ class Session:
         self.stats = Stats()
         self.owner: Chat | None = None  # whose tokens are in the cache
         self.lock = threading.RLock()  # held for one call of the engine, and for what must fit to it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model's files and memory. Whatever is asked of the session afterwards raises InputError.
+
+        A thread that works with it finishes its token first. Sessions that share the weights keep them.
+        """
+        with self.lock:
+            self.engine, self.owner = ClosedEngine(self.engine.capacity), None
+
+    def fork(self) -> "Session":
+        """A session on the same weights with a cache of its own: both may answer at the same time, in two threads.
+
+        Raises:
+            CannotFork: the runtime has no second cache for the same weights (ExecuTorch, Core ML).
+        """
+        with self.lock:
+            return Session(forked(self.engine), self.text, self.config, self.model_id, self.defaults)
 
     @property
     def capacity(self) -> int:
@@ -138,6 +168,9 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+        alternatives: int = 0,
     ) -> "Answer":
         """Answer one prompt, token by token. The answer's `stats` (and `self.stats`) are complete when it ends.
 
@@ -150,21 +183,33 @@ class Session:
             top_p: the smallest set of tokens that reaches this share is drawn from.
             seed: makes sampling repeatable.
             stop: a further text that ends the answer, or several; a matching text is not part of it.
+            timeout: seconds from this call, image stages included, after which no further token is begun; the answer
+                ends with the `finish_reason` "timeout". None: no limit. `Answer.close` ends one at any moment.
+            alternatives: how many of the likeliest tokens each piece names with their logarithms.
 
         Raises:
             InputError: an empty prompt, one that does not fit into the cache, a bad image or setting. Raised by this
                 call, before the first piece.
         """
-        return Chat(self, image).send(prompt, max_new_tokens, temperature, top_p, seed, stop)
+        return Chat(self, image).send(
+            prompt, max_new_tokens, temperature, top_p, seed, stop, timeout=timeout, alternatives=alternatives
+        )
 
-    def chat(self, image: Image | Sequence[Image] | None = None, system: str | None = None) -> "Chat":
+    def chat(
+        self,
+        image: Image | Sequence[Image] | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+    ) -> "Chat":
         """A conversation of several turns; each turn adds to the cache, nothing is computed twice.
 
         Args:
             image: as in `generate`; it is encoded once, when the first message is sent.
             system: a system message in front of the conversation.
+            history: messages of user and assistant that were said already, elsewhere or in a chat that is over. What
+                the session's cache still holds of them, behind the very same ImageKV, is not computed again.
         """
-        return Chat(self, image, system)
+        return Chat(self, image, system, history)
 
     def answer(
         self, prompt: str, image: Image | Sequence[Image] | None = None, max_new_tokens: int | None = None
@@ -259,7 +304,8 @@ class Answer(Iterator[Piece]):
     """The pieces of one answer, made as they are read, and its times.
 
     A thread that reads while another one works with the session waits for it. When its chat is asked something else
-    before the end, the answer ends where it was read to, and reading it on raises InputError.
+    before the end, the answer ends where it was read to, and reading it on raises InputError. `async for` reads it in
+    a thread, a token at a time.
     """
 
     def __init__(self, chat: "Chat", pieces: Generator[Piece, None, None], stats: Stats):
@@ -278,8 +324,19 @@ class Answer(Iterator[Piece]):
             self._over = False
             return piece
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        import asyncio
+
+        piece = await asyncio.to_thread(next, self, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
     def close(self) -> None:
-        """End it here; the chat goes on from what was read."""
+        """End it here, from any thread; the chat goes on from what was read."""
         with self._chat.session.lock:
             self._over = True
             self._pieces.close()
@@ -292,8 +349,14 @@ class Chat:
     read. What nothing was read of was never asked.
     """
 
-    def __init__(self, session: Session, image: Image | Sequence[Image] | None = None, system: str | None = None):
-        self.session, self._system = session, system
+    def __init__(
+        self,
+        session: Session,
+        image: Image | Sequence[Image] | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+    ):
+        self.session, self._system, self._said = session, system, list(history)
         self._image = list(image) if _are_several(image) else image
         self.answer: Answer | None = None  # the one that may be read
         self._vision: ImageKV | None = None
@@ -308,6 +371,9 @@ class Chat:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+        alternatives: int = 0,
     ) -> Answer:
         """Say something and stream the answer; arguments and errors as in `Session.generate`."""
         began = time.perf_counter()
@@ -322,13 +388,15 @@ class Chat:
         if max_new_tokens is not None:
             limit = whole_number("max_new_tokens", max_new_tokens, least=1)
         stops = StopTexts(stop)
+        late = math.inf if timeout is None else began + positive("timeout", timeout)
+        alternatives = whole_number("alternatives", alternatives, least=0)
         with session.lock:  # what follows must be one, as another thread may ask this chat too
             session.stats = stats
             if self._vision is None:
                 self._vision = session.vision(self._image, stats, self._system)
             new_ids, room = self._fitting(prompt)
             stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
-            pieces = self._stream(new_ids, sampler, min(limit, room), stops, stats, began)
+            pieces = self._stream(new_ids, sampler, min(limit, room), stops, stats, began, late, alternatives)
             self.answer = Answer(self, pieces, stats)
             return self.answer
 
@@ -349,17 +417,29 @@ class Chat:
         text = self.session.text
         if self._history:
             return self._pending + text.encode_next_turn(prompt)
+        said = [*self._said, Message("user", prompt)]
         if self.session.config.images is not None and self._vision is not None and self._vision.tokens:
-            return text.encode_behind_pictures(prompt)
+            first, *later = said
+            if first.role != "user":
+                raise InputError("this model's pictures belong to the user's first message; begin with that one")
+            return text.encode_behind_pictures(first.content, later)
         system = [Message("system", self._system)] if self._system else []
-        return text.encode_chat([*system, Message("user", prompt)])
+        return text.encode_chat([*system, *said])
 
     def _stream(
-        self, new_ids: list[int], sampler: Sampler, limit: int, stop: StopTexts, stats: Stats, began: float
+        self,
+        new_ids: list[int],
+        sampler: Sampler,
+        limit: int,
+        stop: StopTexts,
+        stats: Stats,
+        began: float,
+        late: float,
+        alternatives: int,
     ) -> Generator[Piece, None, None]:
         decoder = self.session.text.stream()
         clock = _Clock()
-        logits = self._feed(new_ids)
+        logits = self._feed(new_ids, stats)
         self._pending = []  # it was the first of new_ids
         stats.prefill = clock.lap()
         stats.finish_reason = "length"
@@ -376,10 +456,13 @@ class Chat:
             text, stopped = stop.feed(said)
             if text and not stats.ttft:
                 stats.ttft = (time.perf_counter() - began) * 1000
-            yield Piece(text, token, share)
+            yield Piece(text, token, share, likeliest(logits, alternatives))
             if stopped:
                 stats.finish_reason = "stop"
                 return
+            if time.perf_counter() > late:
+                stats.finish_reason = "timeout"
+                break
             if stats.new_tokens < limit:
                 clock.lap()
                 logits = self._feed(self._pending)
@@ -391,20 +474,37 @@ class Chat:
         if rest := text + stop.rest():
             yield Piece(rest, None)
 
-    def _feed(self, ids: list[int]) -> Floats:
+    def _feed(self, ids: list[int], stats: Stats | None = None) -> Floats:
         """Append `ids` to the cache; if it holds another conversation, put this one's tokens back first."""
         session, vision = self.session, self._vision
         assert vision is not None
         with session.lock:
-            missing = ids
-            mine, session.owner = session.owner is self, None  # nobody's, should the engine not come to its end
-            if not mine:
+            whole, there = self._history + ids, self._in_cache(ids)
+            session.owner = None  # nobody's, should the engine not come to its end
+            if there is None:
                 session.engine.start(vision.key, vision.value, vision.next_position)
-                missing = self._history + ids
-            logits = session.engine.step(np.array(missing, np.int64))
-            self._history = self._history + ids
+            elif stats is not None:
+                stats.cached_tokens = max(there - len(self._history), 0)
+            logits = session.engine.step(np.array(whole[there:], np.int64))
+            self._history = whole
             session.owner = self
             return logits
+
+    def _in_cache(self, ids: list[int]) -> int | None:
+        """How many of this conversation's tokens, `ids` behind it, the cache holds; None: it holds something else."""
+        other = self.session.owner
+        if other is self:
+            return len(self._history)
+        if other is None or not other.begins_as(self._vision):
+            return None
+        whole, theirs = self._history + ids, other._history
+        return len(theirs) if len(theirs) < len(whole) and whole[: len(theirs)] == theirs else None
+
+    def begins_as(self, vision: ImageKV | None) -> bool:
+        """Whether this conversation stands behind the very same ImageKV, or both have none."""
+        if vision is None or self._vision is None:
+            return False
+        return vision is self._vision or vision.tokens == self._vision.tokens == 0
 
 
 class _Clock:

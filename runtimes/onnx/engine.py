@@ -1,5 +1,6 @@
 """ONNX Runtime: past and present of every layer are bound to the same memory, so a step copies no cache."""
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +44,19 @@ class OnnxEngine:
         self._hidden = decoder.hidden_size
         layers, heads, head_dim = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
         self._check(files["decoder"], layers, [1, heads, capacity, head_dim], [1, decoder.vocab_size])
-        self._cache = np.zeros((2, layers, heads, capacity, head_dim), np.float32)
-        self._logits = np.zeros((1, decoder.vocab_size), np.float32)
+        self._allocate((2, layers, heads, capacity, head_dim), decoder.vocab_size)
+
+    def fork(self) -> "OnnxEngine":
+        """See `ForkableEngine`: ONNX Runtime's sessions may run several times at once."""
+        other = copy.copy(self)
+        other._allocate(self._cache.shape, self._logits.shape[1])
+        return other
+
+    def _allocate(self, cache: tuple[int, ...], vocabulary: int) -> None:
+        """A cache and logits of its own, bound to the decoder's inputs and outputs."""
+        _, layers, heads, capacity, head_dim = cache
+        self._cache = np.zeros(cache, np.float32)
+        self._logits = np.zeros((1, vocabulary), np.float32)
         self._binding = self._decoder.io_binding()
         for layer in range(layers):
             for kind, name in enumerate(("key", "value")):

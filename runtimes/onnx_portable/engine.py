@@ -1,5 +1,6 @@
 """ONNX Runtime on a portable export: every step's cache goes in and comes out grown."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ class OnnxPortableEngine:
     def kept(self) -> tuple[Floats, Floats]:
         """See `PictureEngine`."""
         return np.concatenate(self._cache[::2]), np.concatenate(self._cache[1::2])
+
+    def fork(self) -> "OnnxPortableEngine":
+        """See `ForkableEngine`: ONNX Runtime's sessions may run several times at once."""
+        other = copy.copy(self)
+        other._cache = []
+        return other
 
     def start(self, key: Floats, value: Floats, position: int) -> None:
         self._position = position

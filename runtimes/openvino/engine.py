@@ -1,5 +1,6 @@
 """OpenVINO: three graphs; an image's keys and values are written into the first slots of the decoder's cache."""
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,22 +46,36 @@ class OpenVinoEngine:
             inputs = {name: _shape(port) for port in graph.inputs for name in port.get_names()}
             outputs = [name for port in graph.outputs for name in port.get_names()]
             check_ports(files[role], role, config, inputs, outputs)
-        self._encoder, self._injector = (
+        images = [
             _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role])
             for role in ("vision_encoder", "vision_injector")
-        )
+        ]
         where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
         try:
             self._decoder = _compile(paged(graph, config.layers_without_image) if paging else graph, settings, where)
         except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
             self._decoder = _compile(_read(where), settings, where)
+        self._paged = bool(self.layer_types["PagedAttention"])
+        self._embeds, self._hidden = config.images is not None, config.decoder.hidden_size
+        self._allocate(images, config, where)
+
+    def fork(self) -> "OpenVinoEngine":
+        """See `ForkableEngine`. Requests of one compiled graph take turns on its threads."""
+        other = copy.copy(self)
+        images = [request.get_compiled_model() for request in (self._encoder, self._injector)]
+        other._allocate(images, self._config, self._where)
+        return other
+
+    def _allocate(self, images: list["CompiledModel"], config: ModelConfig, where: Path) -> None:
+        """Requests and a cache of its own for the compiled graphs; `images` are encoder and injector."""
+        self._config, self._where = config, where
+        self._encoder, self._injector = (graph.create_infer_request() for graph in images)
         self._request = self._decoder.create_infer_request()
         self._cache: Cache = (
-            PagedCache(self._decoder, self._request, config, capacity, where)
-            if self.layer_types["PagedAttention"]
+            PagedCache(self._decoder, self._request, config, self.capacity, where)
+            if self._paged
             else StateCache(self._request, config, where)
         )
-        self._embeds, self._hidden = config.images is not None, config.decoder.hidden_size
         self._used = self._position = 0
 
     @property
@@ -70,16 +85,16 @@ class OpenVinoEngine:
         return Counter(node.get_rt_info()["layerType"].astype(str) for node in nodes)
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
-        features: Floats = self._encoder({"image": pixels})["vision_features"].copy()
+        features: Floats = self._encoder.infer({"image": pixels})["vision_features"].copy()
         return features
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
-        result = self._injector({"vision_features": features})
+        result = self._injector.infer({"vision_features": features})
         return result["vision_key"].copy(), result["vision_value"].copy()
 
     def connect(self, features: Floats) -> Floats:
         """See `PictureEngine`."""
-        embeddings: Floats = self._injector({"vision_features": features})["vision_embeds"].copy()
+        embeddings: Floats = self._injector.infer({"vision_features": features})["vision_embeds"].copy()
         return embeddings
 
     def kept(self) -> tuple[Floats, Floats]:

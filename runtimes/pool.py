@@ -1,0 +1,106 @@
+"""Several sessions on one model, each lent to one user at a time."""
+
+import contextlib
+import queue
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from himix_edge.bundle import MANIFEST
+from himix_edge.errors import InputError
+from himix_edge.files import as_path
+from himix_edge.runtimes.engine import CannotFork
+from himix_edge.runtimes.opening import open_bundle, open_checkpoint
+from himix_edge.runtimes.sampling import whole_number
+from himix_edge.runtimes.session import Session
+
+MOST_SESSIONS = 256
+
+
+class SessionPool:
+    """Sessions that threads borrow; the one that was given back last is lent first, its cache may still be of use.
+
+    Attributes:
+        sessions: all of them.
+    """
+
+    def __init__(self, sessions: Sequence[Session]):
+        self.sessions = tuple(sessions)
+        self._free: queue.LifoQueue[Session] = queue.LifoQueue()
+        for session in self.sessions:
+            self._free.put(session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    @contextlib.contextmanager
+    def session(self, timeout: float | None = None) -> Iterator[Session]:
+        """Borrow a session for a `with` block.
+
+        Args:
+            timeout: seconds to wait for one; None: as long as it takes.
+
+        Raises:
+            InputError: none came free in that time.
+        """
+        try:
+            session = self._free.get(timeout=timeout)
+        except queue.Empty:
+            raise InputError(f"all {len(self)} sessions are in use; wait longer, or open more") from None
+        try:
+            yield session
+        finally:
+            self._free.put(session)
+
+    def close(self) -> None:
+        """Close all sessions; see `Session.close`."""
+        for session in self.sessions:
+            session.close()
+
+
+def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) -> SessionPool:
+    """Open a bundle, or a checkpoint in PyTorch, in several sessions.
+
+    They share one copy of the weights in ONNX Runtime, OpenVINO and PyTorch; elsewhere each has its own. In OpenVINO
+    they take turns, a token at a time.
+
+    Args:
+        model: a bundle's folder, a checkpoint's, or the name of a model that ships with the package.
+        sessions: how many.
+        threads: CPU threads of each copy of the weights, of a bundle only; None leaves the choice to the runtime.
+
+    Raises:
+        InputError, GateRefused, BackendMissing: as `open_bundle` and `open_checkpoint`; also a number of sessions that
+            is none.
+    """
+    if not 1 <= whole_number("sessions", sessions, least=1) <= MOST_SESSIONS:
+        raise InputError(f"sessions is {sessions}; {MOST_SESSIONS} are the most")
+    first = _open(model, threads)
+    opened = [first]
+    try:
+        while len(opened) < sessions:
+            try:
+                opened.append(first.fork())
+            except CannotFork:
+                opened.append(_open(model, threads))
+    except BaseException:
+        SessionPool(opened).close()
+        raise
+    return SessionPool(opened)
+
+
+def _open(model: str | Path, threads: int | None) -> Session:
+    if (as_path(model) / MANIFEST).is_file():
+        return open_bundle(model, threads)
+    if threads is not None:
+        raise InputError("threads are of an exported bundle; of PyTorch's, OMP_NUM_THREADS is")
+    return open_checkpoint(model)
