@@ -12,6 +12,7 @@ TORCH = "torch"  # to run a model in PyTorch, or count its costs, and nothing el
 CONVERT = "convert"
 CHECK = "check"  # to compare a converted model with transformers' own processor
 TRAIN = "train"
+SERVE = "serve"
 MMMU = "mmmu"
 
 

@@ -14,6 +14,7 @@ from himix_edge.cli.export import export
 from himix_edge.cli.info import info
 from himix_edge.cli.last_net import TRACEBACK
 from himix_edge.cli.run import run
+from himix_edge.cli.serve import serve
 from himix_edge.cli.train import train
 from himix_edge.cli.verify import verify
 
@@ -38,7 +39,7 @@ with_traceback = click.option(
 )  # fmt: skip
 with_traceback(himix)
 COMMANDS = (
-    train, convert, check_model, export, run, evaluate, verify, info, analyze, bench, report_command, devices,
+    train, convert, check_model, export, run, serve, evaluate, verify, info, analyze, bench, report_command, devices,
 )  # fmt: skip
 for command in COMMANDS:
     himix.add_command(with_traceback(command))
