@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from himix_edge.runtimes.opening import open_bundle, open_checkpoint
     from himix_edge.runtimes.pool import SessionPool, open_pool
     from himix_edge.runtimes.session import Session
+    from himix_edge.runtimes.structure import Structure
 
 __all__ = [
     "BackendMissing",
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "Session",
     "SessionPool",
+    "Structure",
     "__version__",
     "export_bundle",
     "load_checkpoint",
@@ -50,6 +52,7 @@ _HOMES = {  # name -> module, and the name there
     "InputError": ("himix_edge.errors", "InputError"),
     "Session": ("himix_edge.runtimes.session", "Session"),
     "SessionPool": ("himix_edge.runtimes.pool", "SessionPool"),
+    "Structure": ("himix_edge.runtimes.structure", "Structure"),
     "export_bundle": ("himix_edge.export.pipeline", "export"),
     "load_checkpoint": ("himix_edge.checkpoints", "load_checkpoint"),
     "open_bundle": ("himix_edge.runtimes.opening", "open_bundle"),

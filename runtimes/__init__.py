@@ -4,6 +4,7 @@ from himix_edge.runtimes.image_kv import ImageKV
 from himix_edge.runtimes.opening import open_bundle, open_checkpoint
 from himix_edge.runtimes.pool import SessionPool, open_pool
 from himix_edge.runtimes.session import Answer, Chat, Piece, Session, Stats
+from himix_edge.runtimes.structure import Structure
 
 __all__ = [
     "Answer",
@@ -13,6 +14,7 @@ __all__ = [
     "Session",
     "SessionPool",
     "Stats",
+    "Structure",
     "open_bundle",
     "open_checkpoint",
     "open_pool",

@@ -24,6 +24,7 @@ from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, ImageKV, concat
 from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
 from himix_edge.runtimes.sampling import Sampler, likeliest, log_probability, positive, whole_number
 from himix_edge.runtimes.stopping import StopTexts
+from himix_edge.runtimes.structure import Matcher, Structure
 from himix_edge.text import Message, TextProcessor
 from himix_edge.tiles import load_tiles
 
@@ -171,6 +172,7 @@ class Session:
         *,
         timeout: float | None = None,
         alternatives: int = 0,
+        structure: Structure | None = None,
     ) -> "Answer":
         """Answer one prompt, token by token. The answer's `stats` (and `self.stats`) are complete when it ends.
 
@@ -186,14 +188,17 @@ class Session:
             timeout: seconds from this call, image stages included, after which no further token is begun; the answer
                 ends with the `finish_reason` "timeout". None: no limit. `Answer.close` ends one at any moment.
             alternatives: how many of the likeliest tokens each piece names with their logarithms.
+            structure: what the answer has to be: a JSON document, a match of an expression, one of several texts. An
+                answer with the `finish_reason` "stop" is one, unless a stop text ended it.
 
         Raises:
             InputError: an empty prompt, one that does not fit into the cache, a bad image or setting. Raised by this
                 call, before the first piece.
         """
         return Chat(self, image).send(
-            prompt, max_new_tokens, temperature, top_p, seed, stop, timeout=timeout, alternatives=alternatives
-        )
+            prompt, max_new_tokens, temperature, top_p, seed, stop,
+            timeout=timeout, alternatives=alternatives, structure=structure,
+        )  # fmt: skip
 
     def chat(
         self,
@@ -374,6 +379,7 @@ class Chat:
         *,
         timeout: float | None = None,
         alternatives: int = 0,
+        structure: Structure | None = None,
     ) -> Answer:
         """Say something and stream the answer; arguments and errors as in `Session.generate`."""
         began = time.perf_counter()
@@ -387,18 +393,26 @@ class Chat:
         limit = defaults.max_new_tokens
         if max_new_tokens is not None:
             limit = whole_number("max_new_tokens", max_new_tokens, least=1)
-        stops = StopTexts(stop)
-        late = math.inf if timeout is None else began + positive("timeout", timeout)
-        alternatives = whole_number("alternatives", alternatives, least=0)
+        asked = _Asked(
+            began, sampler, limit, StopTexts(stop),
+            math.inf if timeout is None else began + positive("timeout", timeout),
+            whole_number("alternatives", alternatives, least=0),
+            None if structure is None else structure.matcher(session.text, session.config.decoder.vocab_size),
+        )  # fmt: skip
         with session.lock:  # what follows must be one, as another thread may ask this chat too
             session.stats = stats
             if self._vision is None:
                 self._vision = session.vision(self._image, stats, self._system)
             new_ids, room = self._fitting(prompt)
             stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
-            pieces = self._stream(new_ids, sampler, min(limit, room), stops, stats, began, late, alternatives)
+            pieces = self._stream(new_ids, asked, min(asked.limit, room), stats)
             self.answer = Answer(self, pieces, stats)
             return self.answer
+
+    @property
+    def vision(self) -> ImageKV | None:
+        """The image's keys and values, to be used in other chats; None before the first message."""
+        return self._vision
 
     def _fitting(self, prompt: str) -> tuple[list[int], int]:
         """A prompt's tokens, and how many of an answer fit behind them. Raises InputError if none does."""
@@ -426,44 +440,38 @@ class Chat:
         system = [Message("system", self._system)] if self._system else []
         return text.encode_chat([*system, *said])
 
-    def _stream(
-        self,
-        new_ids: list[int],
-        sampler: Sampler,
-        limit: int,
-        stop: StopTexts,
-        stats: Stats,
-        began: float,
-        late: float,
-        alternatives: int,
-    ) -> Generator[Piece, None, None]:
-        decoder = self.session.text.stream()
+    def _stream(self, new_ids: list[int], asked: "_Asked", limit: int, stats: Stats) -> Generator[Piece, None, None]:
+        decoder, stop, matcher = self.session.text.stream(), asked.stop, asked.matcher
         clock = _Clock()
         logits = self._feed(new_ids, stats)
         self._pending = []  # it was the first of new_ids
         stats.prefill = clock.lap()
         stats.finish_reason = "length"
         while stats.new_tokens < limit:
-            token = sampler.pick(logits)
+            token = asked.sampler.pick(logits if matcher is None else matcher.allowed(logits))
             share = log_probability(logits, token)
             stats.log_probability += share
             if token in self.session.text.stop_ids:
                 stats.finish_reason = "stop"
                 break
+            whole = matcher is not None and matcher.take(token)
             self._pending = [token]
             stats.new_tokens += 1
             said = decoder.step(token) + (decoder.rest() if stats.new_tokens == limit else "")
             text, stopped = stop.feed(said)
             if text and not stats.ttft:
-                stats.ttft = (time.perf_counter() - began) * 1000
-            yield Piece(text, token, share, likeliest(logits, alternatives))
+                stats.ttft = (time.perf_counter() - asked.began) * 1000
+            yield Piece(text, token, share, likeliest(logits, asked.alternatives))
             if stopped:
                 stats.finish_reason = "stop"
                 return
-            if time.perf_counter() > late:
-                stats.finish_reason = "timeout"
+            if whole:
+                stats.finish_reason = "stop"
                 break
             if stats.new_tokens < limit:
+                if time.perf_counter() > asked.late:
+                    stats.finish_reason = "timeout"
+                    break
                 clock.lap()
                 logits = self._feed(self._pending)
                 self._pending = []
@@ -505,6 +513,19 @@ class Chat:
         if vision is None or self._vision is None:
             return False
         return vision is self._vision or vision.tokens == self._vision.tokens == 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How an answer is made; times are of `time.perf_counter`."""
+
+    began: float
+    sampler: Sampler
+    limit: int
+    stop: StopTexts
+    late: float
+    alternatives: int
+    matcher: Matcher | None
 
 
 class _Clock:

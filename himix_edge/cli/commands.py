@@ -5,6 +5,7 @@ import os
 import click
 
 from himix_edge.cli.analyze import analyze
+from himix_edge.cli.batch import batch
 from himix_edge.cli.bench import bench, report_command
 from himix_edge.cli.check_model import check_model
 from himix_edge.cli.convert import convert
@@ -39,7 +40,8 @@ with_traceback = click.option(
 )  # fmt: skip
 with_traceback(himix)
 COMMANDS = (
-    train, convert, check_model, export, run, serve, evaluate, verify, info, analyze, bench, report_command, devices,
+    train, convert, check_model, export, run, serve, batch, evaluate, verify, info, analyze, bench, report_command,
+    devices,
 )  # fmt: skip
 for command in COMMANDS:
     himix.add_command(with_traceback(command))

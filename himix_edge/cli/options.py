@@ -1,8 +1,16 @@
 """What the commands' options and help share, beyond what click has."""
 
-from typing import overload
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, overload
+
+import click
 
 from himix_edge.errors import InputError
+from himix_edge.reading import read_text
+from himix_edge.runtimes import Structure
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 @overload
@@ -22,3 +30,25 @@ def numbers(option: str, text: str | None) -> tuple[int, ...] | None:
 def examples(*lines: str) -> str:
     """What stands at the end of a command's help; click leaves its lines as they are."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def structured(command: F) -> F:
+    """The options of `structure_of`."""
+    for option in (
+        click.option("--choices", multiple=True, help="Answers with one of these texts; give it for each."),
+        click.option("--regex", help="Answers with what this regular expression matches as a whole."),
+        click.option("--json-schema", type=click.Path(path_type=Path), help="Answers with JSON by this JSON Schema."),
+    ):
+        command = option(command)
+    return command
+
+
+def structure_of(json_schema: Path | None, regex: str | None, choices: tuple[str, ...]) -> Structure | None:
+    """What answers have to be, if an option says it. Raises InputError for two of them, and for what is none."""
+    if (json_schema is not None) + (regex is not None) + bool(choices) > 1:
+        raise InputError("--json-schema, --regex and --choices exclude each other")
+    if json_schema is not None:
+        return Structure.json_schema(read_text(json_schema))
+    if regex is not None:
+        return Structure.regex(regex)
+    return Structure.choices(choices) if choices else None

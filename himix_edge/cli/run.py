@@ -8,11 +8,11 @@ from typing import TypedDict, Unpack
 import click
 
 from himix_edge.cli.console import print_json
-from himix_edge.cli.options import examples
+from himix_edge.cli.options import examples, structure_of, structured
 from himix_edge.errors import InputError
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
-from himix_edge.runtimes import Chat, ImageKV, Session, open_bundle, open_checkpoint
+from himix_edge.runtimes import Chat, ImageKV, Session, Structure, open_bundle, open_checkpoint
 from himix_edge.runtimes.image_kv import is_image_kv
 from himix_edge.runtimes.stopping import StopTexts
 
@@ -50,6 +50,7 @@ class Settings(TypedDict):
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Makes sampling repeatable.")
 @click.option("--stop", multiple=True, help="A text that ends the answer.")
+@structured
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
@@ -61,6 +62,9 @@ def run(
     bundle: Path | None,
     model: str | None,
     threads: int | None,
+    json_schema: Path | None,
+    regex: str | None,
+    choices: tuple[str, ...],
     as_json: bool,
     **settings: Unpack[Settings],
 ) -> None:
@@ -78,6 +82,7 @@ def run(
     if threads and not bundle:
         raise InputError("--threads is of an exported bundle; with --model, OMP_NUM_THREADS is PyTorch's")
     StopTexts(settings["stop"])  # refused before the model is opened
+    structure = structure_of(json_schema, regex, choices)
     session = open_bundle(bundle, threads) if bundle else open_checkpoint(model or DEFAULT_MODEL)
     vision, encoding = _vision(session, images, image_kv)
     if save_image_kv and vision is not None:
@@ -87,7 +92,7 @@ def run(
     answers = []
     for question in questions:
         speaker = conversation if chat else session.chat(vision)
-        answer = _ask(speaker, question, show=not as_json, settings=settings)
+        answer = _ask(speaker, question, not as_json, settings, structure)
         if encoding:  # the first question pays for the image
             session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector = encoding
             session.stats.ttft += sum(encoding)
@@ -126,10 +131,10 @@ def _vision(
     return vision, (session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector)
 
 
-def _ask(chat: Chat, question: str, show: bool, settings: Settings) -> str:
+def _ask(chat: Chat, question: str, show: bool, settings: Settings, structure: Structure | None) -> str:
     """Stream one answer to standard output and return it."""
     answer = ""
-    for piece in chat.send(question, **settings):
+    for piece in chat.send(question, **settings, structure=structure):
         if show and not answer:
             click.echo(f"{question}\n  ", nl=False)
         answer += piece.text

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from himix_edge.runtimes import ImageKV, Piece, Session, Stats
+from himix_edge.runtimes import ImageKV, Piece, Session, Stats, Structure
 from himix_edge.runtimes.pictures import picture_model_id
 from himix_edge.serving.images import ImageStore, image_key
 from himix_edge.text import Message
@@ -36,6 +36,7 @@ class Question:
     seed: int | None
     stop: tuple[str, ...]
     alternatives: int
+    structure: Structure | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def answer(
             question.prompt, question.max_new_tokens, question.temperature, question.top_p,
             None if question.seed is None else question.seed + choice, question.stop,
             timeout=max(deadline - time.monotonic(), 1e-3), alternatives=question.alternatives,
+            structure=question.structure,
         )  # fmt: skip
         for piece in made:
             if stop.is_set():

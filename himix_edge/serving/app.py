@@ -212,7 +212,7 @@ class Server:
             system, tuple(Message(each.role, each.text) for each in said[:-1]), said[-1].text,
             tuple(read_picture(url, self._access.image_folder) for url in urls), wanted.n or 1, wanted.limit,
             wanted.temperature, wanted.top_p, None if wanted.seed is None else wanted.seed % (1 << 64),
-            tuple(wanted.stops), wanted.alternatives,
+            tuple(wanted.stops), wanted.alternatives, wanted.structure,
         )  # fmt: skip
 
     def _described(self, name: str) -> JsonObject:

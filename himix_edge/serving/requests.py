@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from himix_edge.errors import InputError
 from himix_edge.reading import MAX_VALUE, first_problem, parse_json
+from himix_edge.runtimes import Structure
 from himix_edge.serving.refusals import Refused
 
 # fields of the API that change nothing as long as they have one of these values, or null
@@ -87,6 +88,60 @@ class TextFormat(_Part):
 
     type: Literal["text"]
 
+    @property
+    def structure(self) -> Structure | None:
+        """What the answer has to be."""
+        return None
+
+
+class ObjectFormat(_Part):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    @property
+    def structure(self) -> Structure | None:
+        """What the answer has to be."""
+        return Structure.json_object()
+
+
+class NamedSchema(_Part):
+    """A JSON Schema; it is followed whether `strict` or not."""
+
+    name: str
+    description: str | None = None
+    schema_: dict[str, object] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class SchemaFormat(_Part):
+    """What a JSON Schema allows."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    @property
+    def structure(self) -> Structure | None:
+        """What the answer has to be. Raises InputError for a schema that is too large."""
+        return Structure.json_schema(self.json_schema.schema_)
+
+
+class Structured(_Part):
+    """A field that other servers of this API have: one of these."""
+
+    json_: dict[str, object] | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+
+    @property
+    def structure(self) -> Structure | None:
+        """What the answer has to be. Raises InputError for what is none."""
+        if self.regex is not None:
+            return Structure.regex(self.regex)
+        if self.choice is not None:
+            return Structure.choices(self.choice)
+        return None if self.json_ is None else Structure.json_schema(self.json_)
+
 
 class ChatRequest(BaseModel):
     """A chat completion, as far as it is supported here."""
@@ -105,7 +160,8 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LIKELY)
-    response_format: TextFormat | None = None
+    response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    structured_outputs: Structured | None = None
 
     @property
     def limit(self) -> int | None:
@@ -116,6 +172,12 @@ class ChatRequest(BaseModel):
     def stops(self) -> list[str]:
         """The texts that end an answer."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+    @property
+    def structure(self) -> Structure | None:
+        """What the answer has to be. Raises InputError for what is no schema, expression or list of choices."""
+        wanted = self.structured_outputs or self.response_format
+        return None if wanted is None else wanted.structure
 
     @property
     def alternatives(self) -> int:
@@ -137,7 +199,6 @@ def read_chat_request(body: bytes) -> ChatRequest:
     given = {name: value for name, value in raw.items() if value is not None and name not in UNUSED}
     for name in [name for name in given if name in NEUTRAL]:
         _refuse_meaningful(name, given.pop(name))
-    _refuse_formats(given.get("response_format"))
     try:
         request = _REQUEST.validate_python(given, strict=True)
     except ValidationError as error:
@@ -159,15 +220,6 @@ def _refuse_meaningful(name: str, value: object) -> None:
         )
 
 
-def _refuse_formats(wanted: object) -> None:
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if isinstance(kind, str) and kind != "text":
-        raise Refused(
-            400, f"response_format {kind!r:.40} is not supported by this server", parameter="response_format",
-            code="unsupported_parameter",
-        )  # fmt: skip
-
-
 def _check(request: ChatRequest) -> None:
     """What is wrong with fields together."""
     roles = [message.role for message in request.messages]
@@ -180,6 +232,12 @@ def _check(request: ChatRequest) -> None:
             raise Refused(400, f"messages: a {message.role} message has pictures", parameter="messages")
     if request.alternatives and not request.logprobs:
         raise Refused(400, "top_logprobs: set logprobs to true, too", parameter="top_logprobs")
+    structured = request.structured_outputs
+    given = [] if structured is None else [structured.json_, structured.regex, structured.choice]
+    if structured is not None and len([each for each in given if each is not None]) != 1:
+        raise Refused(400, "structured_outputs: give json, regex or choice", parameter="structured_outputs")
+    if structured is not None and request.response_format is not None and request.response_format.type != "text":
+        raise Refused(400, "structured_outputs and response_format: give one", parameter="response_format")
     if request.max_tokens and request.max_completion_tokens:
         raise Refused(400, "max_tokens and max_completion_tokens: give one of them", parameter="max_tokens")
 

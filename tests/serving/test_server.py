@@ -173,7 +173,11 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
     ({"logit_bias": {"1": 5}}, "logit_bias", "not supported"),
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
-    ({"response_format": {"type": "grammar"}}, "response_format", "not supported"),
+    ({"response_format": {"type": "grammar"}}, "response_format", "grammar"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "no"}}}}, None,
+     "structure"),
+    ({"extra_body": {"structured_outputs": {"regex": "a", "choice": ["b"]}}}, "structured_outputs", "give json"),
+    ({"extra_body": {"structured_outputs": {"regex": "("}}}, None, "structure"),
     ({"extra_body": {"top_k": 5}}, "top_k", "no field"),
     ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ({"temperature": -1}, "temperature", "greater than or equal to 0"),
@@ -206,6 +210,33 @@ def test_what_is_wrong_is_said_by_name(client, change, parameter, words, stream)
     assert refused.value.param == parameter
     assert words in refused.value.message
     assert refused.value.type == "invalid_request_error"
+
+
+def test_answers_have_the_structure_that_was_asked_for(client):
+    schema = {
+        "type": "object",
+        "properties": {"red": {"type": "boolean"}},
+        "required": ["red"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "color", "schema": schema, "strict": True}}
+    for stream in (False, True):
+        made = client.chat.completions.create(
+            model="tiny",
+            messages=ask("is it red?"),
+            response_format=wanted,
+            max_tokens=60,
+            temperature=2,
+            seed=3,
+            stream=stream,
+        )
+        text = "".join(c.choices[0].delta.content or "" for c in made) if stream else made.choices[0].message.content
+        assert type(json.loads(text)["red"]) is bool
+    chosen = client.chat.completions.create(
+        model="tiny", messages=ask("yes?"), extra_body={"structured_outputs": {"choice": ["yes", "no"]}}
+    )
+    assert chosen.choices[0].message.content in ("yes", "no")
+    assert chosen.choices[0].finish_reason == "stop"
 
 
 def test_neutral_settings_are_taken(client):
