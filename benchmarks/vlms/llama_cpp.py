@@ -46,12 +46,17 @@ def build(folder: Path, converter: Path, out: Path) -> None:
     )
     (out / "wide.gguf").unlink()
     pixels = json.loads((folder / "preprocessor_config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     for count, (rows, _) in TILES.items():
         with tempfile.TemporaryDirectory() as scratch:  # how many tiles a picture becomes stands in the file
             shutil.copytree(folder, scratch, dirs_exist_ok=True)
             if "longest_edge" in pixels["size"]:
                 changed = pixels | {"size": {"longest_edge": max(rows, 1) * pixels["max_image_size"]["longest_edge"]}}
                 (Path(scratch) / "preprocessor_config.json").write_text(json.dumps(changed))
+            else:  # InternVL, whose converter reads their own layout's names
+                config["vision_config"]["architectures"] = ["InternVisionModel"]
+                config |= {"min_dynamic_patch": 1, "max_dynamic_patch": max(rows * rows, 1)}
+                (Path(scratch) / "config.json").write_text(json.dumps(config))
             command = [sys.executable, str(converter), scratch, "--mmproj", "--outtype", "q8_0", "--outfile"]
             subprocess.run([*command, str(out / f"tower-{count}.gguf")], check=True)
     (out / "side.json").write_text(json.dumps(side(folder)))

@@ -8,6 +8,7 @@ operators are those of the MIL specification (coremltools.converters.mil.mil.ops
 import logging
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,7 @@ class Interpreter:
         self._types = TYPES if rounding else {**TYPES, "fp16": torch.float32}
         self._weights = weights or Dequantized()
         self._last_used = _last_used(self._function)
+        self._straight = _straight_to_state(self._function)
         self._where = where
         for operation in self._function.operations:
             if operation.op_type not in SPECIAL:  # what is stored is no larger than its file
@@ -154,12 +156,12 @@ class Interpreter:
             if name in inputs and tuple(inputs[name].shape) != tuple(variable.shape):
                 shapes = f"{tuple(variable.shape)}, the manifest's model gives {tuple(inputs[name].shape)}"
                 raise InputError(f"{self._where}: takes {name} as {shapes}")
-        values = dict(inputs)
+        values, own = dict(inputs), set[int]()
         for operation, finished in zip(self._function.operations, self._last_used, strict=True):
             if operation.op_type not in ("const", "constexpr_blockwise_shift_scale"):  # looked up where they are used
                 given = values
                 if operation.op_type == "slice_update":
-                    given = self._to_write(operation, values, finished, [*inputs.values(), *states.values()])
+                    given = self._to_write(operation, values, finished, {**inputs, **states}, own)
                 for output, result in zip(operation.outputs, self._results(operation, given, states), strict=True):
                     values[output.name] = result
             for name in finished:
@@ -181,22 +183,34 @@ class Interpreter:
         return tuple(result.to(self._dtype(output)) for output, result in zip(operation.outputs, results, strict=True))
 
     def _to_write(
-        self, operation: Operation, values: dict[str, Tensor], finished: list[str], kept: list[Tensor]
+        self,
+        operation: Operation,
+        values: dict[str, Tensor],
+        finished: list[str],
+        kept: dict[str, Tensor],
+        own: set[int],
     ) -> dict[str, Tensor]:
         """The values for a slice_update: what it writes to is copied, unless this is its last use and only its own.
 
-        A decoder writes to one cache once a layer, and a copy of it all each time costs more than the layer.
+        A decoder writes to one cache once a layer, and a copy of it all each time costs more than the layer. `own` is
+        memory that this run made for such a cache: a state may have it already, if what is written is the state's next.
         """
         x = operation.inputs.get("x")
         if x is None or isinstance(x, list | tuple):
             return values  # its operator says so
         if x.name in values and x.name in finished:
-            memory = values[x.name].untyped_storage().data_ptr()
-            others = [*kept, *(value for name, value in values.items() if name != x.name)]
-            if all(other.untyped_storage().data_ptr() != memory for other in others):
+            memory = _memory(values[x.name])
+            state = self._straight.get(operation.name) if memory in own else None
+            others = [value for name, value in kept.items() if name != state]
+            others += [value for name, value in values.items() if name != x.name]
+            if all(_memory(other) != memory for other in others):
                 return values
         whole = self._value(values, x)
-        return {**values, x.name: whole.clone()} if isinstance(whole, Tensor) else values
+        if not isinstance(whole, Tensor):
+            return values
+        copy = whole.clone()
+        own.add(_memory(copy))
+        return {**values, x.name: copy}
 
     def _value(self, values: dict[str, Tensor], given: Given) -> Value:
         if given is None:
@@ -226,6 +240,19 @@ def _check_size(variable: Variable, where: Path) -> None:
 def _lengths(variable: Variable) -> list[int]:
     """Of the axes whose length is known."""
     return [int(length) for length in variable.shape if isinstance(length, int | np.integer)]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _straight_to_state(function: Function) -> dict[str, str]:
+    """Operations whose result a state gets at once, nobody reading it in between, and the state: both by name."""
+    return {
+        before.name: after.state.name
+        for before, after in pairwise(function.operations)
+        if after.op_type == "coreml_update_state" and after.inputs["value"] is before.outputs[0]
+    }
 
 
 def _last_used(function: Function) -> list[list[str]]:

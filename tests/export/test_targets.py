@@ -201,6 +201,22 @@ os.kill(os.getpid(), signal.SIGUSR1)
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "handled\n"
 
 
+def test_coreml_writes_each_layers_cache_in_place_and_repeats_no_keys(four):
+    """A write that the state gets at once is done in place there, and a group's heads share its keys as they stand."""
+    from himix_edge.runtimes.coreml.interpreter import load_program
+
+    for function in load_program(four["coreml"] / "decoder.mlpackage").functions.values():
+        by_kind: dict[str, list] = {}
+        for operation in function.operations:
+            by_kind.setdefault(operation.op_type, []).append(operation)
+        writes, updates = by_kind["slice_update"], by_kind["coreml_update_state"]
+        assert len(by_kind["read_state"]) == 2
+        assert len(writes) == len(updates) == 2 * TINY.decoder.num_hidden_layers
+        assert [update.value for update in updates] == [write.outputs[0] for write in writes]
+        assert all(write.x.op.op_type in ("read_state", "coreml_update_state") for write in writes)
+        assert all(len(tile.outputs[0].shape) == 4 for tile in by_kind.get("tile", []))  # of the mask, once
+
+
 def test_coreml_functions_share_their_weights_and_states_fit_the_neural_engine(four):
     from himix_edge.runtimes.coreml.interpreter import Interpreter, load_program
 

@@ -140,7 +140,9 @@ def test_what_is_no_package(tmp_path):
 
 
 @pytest.mark.parametrize(("looks_between", "copies"), [(False, 1), (True, 2)])
-def test_a_cache_is_copied_only_where_something_else_needs_it(monkeypatch, tmp_path, looks_between, copies):
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_cache_is_copied_only_where_something_else_needs_it(monkeypatch, tmp_path, looks_between, copies, at_once):
+    """Written to a state at the end, or `at_once` with every write."""
     from coremltools import target
     from coremltools.converters.mil import Builder
     from coremltools.converters.mil.mil import types
@@ -149,11 +151,16 @@ def test_a_cache_is_copied_only_where_something_else_needs_it(monkeypatch, tmp_p
 
     @Builder.program(input_specs=specs, opset_version=target.iOS18)
     def program(new, cache):
-        first = Builder.slice_update(x=Builder.read_state(input=cache), update=new, begin=[0, 0], end=[1, 2])
+        def write(x, update, row):
+            made = Builder.slice_update(x=x, update=update, begin=[row, 0], end=[row + 1, 2])
+            return Builder.coreml_update_state(state=cache, value=made) if at_once else made
+
+        twice = Builder.add(x=new, y=new)
+        first = write(Builder.read_state(input=cache), new, 0)
         seen = Builder.slice_by_index(x=first, begin=[0, 0], end=[1, 2]) if looks_between else new
-        second = Builder.slice_update(x=first, update=Builder.add(x=new, y=new), begin=[0, 0], end=[1, 2])
-        third = Builder.slice_update(x=second, update=seen, begin=[3, 0], end=[4, 2])
-        Builder.coreml_update_state(state=cache, value=third)
+        third = write(write(first, twice, 0), seen, 3)
+        if not at_once:
+            Builder.coreml_update_state(state=cache, value=third)
         return Builder.identity(x=third, name="whole")
 
     clone, made = torch.Tensor.clone, []

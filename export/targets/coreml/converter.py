@@ -6,6 +6,8 @@ from typing import Protocol
 
 from himix_edge.runtimes.coreml.mil import Function, Variable
 
+LAST_UPDATES = "himix_edge::drop_last_updates"
+
 
 class Context(Protocol):
     """The values of the program that coremltools is building."""
@@ -26,6 +28,7 @@ def register_conversions() -> None:
     if "himix_edge_write_slots" not in _TORCH_OPS_REGISTRY:
         _register_operators()
         _register_deduplication()
+        _register_last_updates()
 
 
 def _register_operators() -> None:
@@ -41,10 +44,16 @@ def _register_operators() -> None:
         after = Builder.add(x=start, y=np.int32(new.shape[2]))
         end = Builder.concat(values=[np.array([index + one, 0], np.int32), after, zero], axis=0)
         whole = [False, True, False, True]
+        # each write goes to the state at once, where Core ML does it in place; else it copies the whole cache
+        stored = cache
+        while stored.op.op_type == "cast":  # a state is float16, and the program float32 until the end
+            stored = stored.op.x
+        state = stored.op.input if stored.op.op_type == "read_state" else stored.op.state
         written = Builder.slice_update(
-            x=cache, update=new, begin=begin, end=end, begin_mask=whole, end_mask=whole, name=node.name
+            x=stored, update=Builder.cast(x=new, dtype="fp16"), begin=begin, end=end, begin_mask=whole, end_mask=whole
         )
-        context.add(written, torch_name=node.name)
+        updated = Builder.coreml_update_state(state=state, value=written)
+        context.add(Builder.cast(x=updated, dtype="fp32", name=node.name), torch_name=node.name)
 
     def himix_edge_alias(context: Context, node: Node) -> None:
         (x,) = _get_inputs(context, node, expected=1)
@@ -52,6 +61,30 @@ def _register_operators() -> None:
 
     register_torch_op(torch_alias=["himix_edge::write_slots"])(himix_edge_write_slots)
     register_torch_op(torch_alias=["alias"])(himix_edge_alias)
+
+
+def _register_last_updates() -> None:
+    """LAST_UPDATES drops what writes a state's own value to it: coremltools does so once more at a program's end."""
+    from coremltools.converters.mil.mil import Program
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+
+    namespace, name = LAST_UPDATES.split("::")
+
+    @register_pass(namespace=namespace, name=name)
+    class DropLastUpdates(AbstractGraphPass):
+        def apply(self, prog: Program) -> None:
+            for function in prog.functions.values():
+                latest: dict[str, Variable] = {}
+                for operation in list(function.operations):
+                    if operation.op_type != "coreml_update_state":
+                        continue
+                    (made,) = operation.outputs
+                    used = made.child_ops or made in function.outputs
+                    if latest.get(operation.state.name) is operation.value and not used:
+                        function.remove_ops([operation])
+                    else:
+                        latest[operation.state.name] = made
 
 
 def _register_deduplication() -> None:

@@ -41,7 +41,7 @@ from himix_edge.export.quantization.tensors import (
     names_by_digest,
 )
 from himix_edge.export.target import ExportOptions, versions
-from himix_edge.export.targets.coreml.converter import register_conversions
+from himix_edge.export.targets.coreml.converter import LAST_UPDATES, register_conversions
 from himix_edge.export.tolerance import FLOAT16, FLOAT32, Tolerances
 from himix_edge.model import VisionLanguageModel
 from himix_edge.model.decoder import RMSNorm
@@ -107,6 +107,7 @@ class Decoder(nn.Module):
         self.table = _weight(model.model.embed_tokens)
         self.lm_head = None if config.tie_word_embeddings else _weight(model.lm_head)
         self.plain = model.config.layers_without_image
+        self.group = config.num_attention_heads // config.num_key_value_heads
         for name in ("key_cache", "value_cache"):
             shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
             self.register_buffer(name, torch.zeros(shape))
@@ -119,18 +120,18 @@ class Decoder(nn.Module):
         # HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled
         filled = {True: position, False: start}
         masks = {kind: slot_mask(steps, first, self.capacity) for kind, first in filled.items()}
+        if input_ids.shape[1] > 1:  # one token's mask is every head's
+            masks = {kind: mask.repeat(1, 1, self.group, 1) for kind, mask in masks.items()}
         caches = [self.key_cache, self.value_cache]
 
         def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             plain = i in self.plain
             for kind, new in enumerate((key, value)):
                 caches[kind] = torch.ops.himix_edge.write_slots(caches[kind], new, i, filled[plain])
-            heads, kv_heads, size = query.shape[1], key.shape[1], key.shape[3]
-            key, value = (
-                cache[i][None, :, None].expand(1, kv_heads, heads // kv_heads, self.capacity, size)
-                .reshape(1, heads, self.capacity, size) for cache in caches
-            )  # fmt: skip
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=masks[plain])
+            # the heads of a group stand one behind the other as queries, in place of as many copies of its keys
+            grouped = query.reshape(1, key.shape[1], -1, key.shape[3])
+            keys, values = (cache[i][None] for cache in caches)
+            return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=masks[plain]).reshape(query.shape)
 
         x = Embedding(lambda ids: F.embedding(ids, self.table))(input_ids, vision_embeds)
         x = run_layers(self.stack, x, cos, sin, attend)
@@ -291,10 +292,12 @@ def _convert(
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments).run_decompositions({})
+        passes = coremltools.PassPipeline.DEFAULT
+        passes.append_pass(LAST_UPDATES)
         return coremltools.convert(
             program, convert_to="mlprogram", minimum_deployment_target=coremltools.target.iOS18, inputs=inputs,
             outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in outputs],
-            compute_precision=precision, skip_model_load=True,
+            compute_precision=precision, skip_model_load=True, pass_pipeline=passes,
         )  # fmt: skip
 
 
