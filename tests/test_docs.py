@@ -19,7 +19,16 @@ from tests.conftest import FEW
 from tests.generated_docs import generated
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("export", "convert", "run", "evaluate", "train", "distil", "bench")  # each with what those before it made
+GUIDES = (
+    "export",
+    "convert",
+    "run",
+    "transformers",
+    "evaluate",
+    "train",
+    "distil",
+    "bench",
+)  # each with what those before it made
 PAGES = ["README.md", "docs/getting-started.md", "docs/api.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 NEWCOMERS = PAGES[:2]  # as they stand
 LONG = (

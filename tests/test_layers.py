@@ -13,7 +13,7 @@ FOLDERS = {"himix_edge": "himix_edge", "export": "himix_edge.export", "runtimes"
 # from below to above; a package imports its own layer and those below. What is not named is at the bottom.
 LAYERS = (
     {"model", "checkpoints", "runtimes", "data"},
-    {"export", "training", "evaluation", "bench", "distillation", "serving"},
+    {"export", "training", "evaluation", "bench", "distillation", "serving", "hf"},
     {"cli", "__main__"},
 )
 

@@ -29,6 +29,7 @@ from himix_edge.presets import DEFAULT_MODEL, resolve_model
 from himix_edge.reading import JsonObject, read_json
 from himix_edge.text import TOKENIZER, ChatTemplate, TextProcessor, load_tokenizer
 
+HF_MODEL_TYPE = "himix"
 FINAL = "final"  # the folder that a training run writes its model into
 
 
@@ -139,6 +140,8 @@ def _folder(folder: Path, name: str) -> Source:
     from himix_edge.checkpoints.official import is_official, official_config, official_weights
 
     raw = read_json(folder / "config.json")
+    if isinstance(raw, dict) and raw.get("model_type") == HF_MODEL_TYPE:  # what himix_edge.hf saved
+        raw = raw.get("himix")
     provenance: JsonObject = {}
     base = read_base(folder)
     trained: Weights = {}

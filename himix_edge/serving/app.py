@@ -119,7 +119,7 @@ class Server:
         held = _Held(self)
         try:
             body = await held.read(request, self._limits.body_bytes)
-            wanted = read_chat_request(body)
+            wanted = await asyncio.to_thread(read_chat_request, body)
             desk = self._desks.get(wanted.model)
             if desk is None:
                 raise _unknown(wanted.model, self._models)

@@ -73,8 +73,8 @@ class Desk:
         Raises:
             Refused: too many wait already. At its end, from `Job.next_event`: no session came free in time.
         """
-        if self.waiting >= self._most:
-            raise busy(f"{self.waiting} requests wait already; try again later")
+        if self.waiting >= self._most and self._turns.locked():
+            raise busy(f"all sessions are in use, and {self.waiting} requests wait already; try again later")
         job = Job()
         job._task = task = asyncio.get_running_loop().create_task(self._do(job, work, deadline))
         self._jobs[task] = job  # the loop itself would forget it

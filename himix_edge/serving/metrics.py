@@ -1,6 +1,6 @@
 """What the server counts, in Prometheus' own format."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -9,6 +9,7 @@ class Metrics:
     """A registry of its own for each server."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self._registry = registry = CollectorRegistry()
         self.requests = Counter("himix_requests", "Requests, by HTTP status.", ["model", "status"], registry=registry)
         self.cancelled = Counter("himix_cancelled", "Answers whose client left.", ["model"], registry=registry)

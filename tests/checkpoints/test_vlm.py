@@ -398,6 +398,32 @@ def test_a_second_turn_is_theirs(theirs):
     assert whole[: len(start) - 1] == start[:-1]
 
 
+def test_a_history_is_theirs(theirs):
+    from himix_edge.text import Message
+
+    session = open_checkpoint(theirs.folder)
+    pictures, system = [picture(150, 33)], "Be brief."
+    messages = [
+        *asked(pictures, "What is this?", system),
+        {"role": "assistant", "content": [{"type": "text", "text": "A circle."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+    ]
+    inputs = theirs.inputs(messages, pictures)
+    start = theirs.inputs(asked(pictures, "What is this?", system), pictures)["input_ids"][0].tolist()
+    whole = inputs["input_ids"][0].tolist()
+    assert whole[: len(start) - 1] == start[:-1]  # LLaVA-OneVision has a space more before an answer that was given
+    more = whole[len(start) - 1] != start[-1]
+    ids = torch.tensor([[*start, *whole[len(start) + more :]]])
+    expected = theirs.greedy({**inputs, "input_ids": ids}, 8)
+    ends = [i for i, token in enumerate(expected) if token in session.text.stop_ids]
+    chat = session.chat(pictures, system, [Message("user", "What is this?"), Message("assistant", "A circle.")])
+    pieces = chat.send("Why?", max_new_tokens=8, temperature=0)
+    found = [piece.token_id for piece in pieces if piece.token_id is not None]
+    assert found == (expected[: ends[0]] if ends else expected)
+    with pytest.raises(InputError, match="begin with that one"):
+        session.chat(pictures, system, [Message("assistant", "Yes?")]).send("Why?")
+
+
 def test_a_picture_that_was_read_behind_another_system_message_is_refused(theirs):
     session = open_checkpoint(theirs.folder)
     kept = session.encode_image(picture(40, 30))

@@ -159,7 +159,9 @@ class Ends(Opening):
         os._exit(9)
 
 
+@pytest.mark.slow
 def test_workers_that_end_or_cannot_open_are_told(asked, tiny_bundle, tmp_path):
+    """Slow: adds processes that die, or have nothing to work with."""
     with pytest.raises(InputError, match="a worker ended"):
         run(asked, Ends(tiny_bundle), tmp_path / "a.jsonl", workers=2)
     damaged = tmp_path / "damaged"

@@ -412,6 +412,21 @@ def test_who_waits_is_served_in_turn_and_too_many_are_sent_away(slow):
         assert found == {0: 200, 1: 200, 2: 200, 3: 429}
 
 
+def test_without_a_queue_a_free_session_answers(slow):
+    engine, pool = slow
+    with running({"slow": pool}, limits=Limits(waiting=0)) as server:
+        body = json.dumps({"model": "slow", "messages": ask("hi"), "max_tokens": 2}).encode()
+        found = []
+        first = threading.Thread(target=lambda: found.append(post(server, body)[0]))
+        first.start()
+        server.until("himix_running", 1)
+        assert post(server, body)[0] == 429
+        engine.gate.release(9)
+        first.join()
+        assert found == [200]
+        assert post(server, body)[0] == 200
+
+
 def test_time_runs_out_in_the_queue_and_in_an_answer(slow):
     engine, pool = slow
     with running({"slow": pool}, limits=Limits(seconds=0.3)) as server:
