@@ -40,4 +40,4 @@ def answers(bundle: Path) -> list[list[int]]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    print(json.dumps({"self_test": self_test(folder)["passed"], "token_ids": answers(folder)}))
+    print(json.dumps({"self_test": self_test(folder, open_bundle(folder))["passed"], "token_ids": answers(folder)}))

@@ -11,12 +11,15 @@ from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 
+CPU = "cpu"  # the device that every runtime has
+
 
 def load_engine(
     bundle: Bundle,
     threads: int | None = None,
     role_files: dict[str, Path] | None = None,
     activations: str | None = None,
+    device: str = CPU,
 ) -> Engine:
     """Open a bundle's graphs in the runtime of its target.
 
@@ -25,6 +28,7 @@ def load_engine(
         threads: CPU threads; None leaves the choice to the runtime.
         role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
         activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
+        device: what computes; one of the runtime's `devices`, or "cpu".
 
     Raises:
         InputError: this installation has no runtime for the bundle's target, the runtime refuses a file, a graph is
@@ -42,7 +46,8 @@ def load_engine(
     with runtime_errors(failed), missing_packages(runtime):
         _refuse_too_large(bundle, capacity)
         load: Callable[..., Engine] = import_module(runtime.engine).load
-        engine = load(files, bundle.config, capacity, threads, activations)
+        other = {} if device == CPU else {"device": device}
+        engine = load(files, bundle.config, capacity, threads, activations, **other)
     bundle.held.check_in_place()
     return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)
 

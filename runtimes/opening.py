@@ -1,43 +1,51 @@
 """Opening what a session runs on: an exported bundle, or a PyTorch checkpoint."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults, bundle_text
-from himix_edge.errors import InputError
+from himix_edge.errors import InputError, one_line
 from himix_edge.files import as_path
-from himix_edge.runtimes.loading import load_engine
+from himix_edge.runtimes.loading import CPU, load_engine
+from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 from himix_edge.runtimes.sampling import whole_number
+from himix_edge.runtimes.selftest import self_test
 from himix_edge.runtimes.session import Session
 from himix_edge.runtimes.verifying import open_verified
-from himix_edge.text import TOKENIZER
+from himix_edge.text import TOKENIZER, TextProcessor
 
 if TYPE_CHECKING:
     from himix_edge.checkpoints.source import Source
 
 MOST_THREADS = 1024
+log = logging.getLogger(__name__)
 
 
-def open_bundle(folder: str | Path, threads: int | None = None) -> Session:
+def open_bundle(folder: str | Path, threads: int | None = None, device: str | None = None) -> Session:
     """Check every hash of a bundle and open it in the runtime of its target.
 
     Args:
         folder: the bundle.
         threads: CPU threads; None leaves the choice to the runtime.
+        device: what computes: "cpu", or what the runtime has on this machine beside it (ONNX Runtime "cuda", "coreml",
+            "directml", "webgpu", "openvino:GPU"; OpenVINO "gpu", "npu"; Core ML "all", "cpu+gpu", "cpu+npu"). It is
+            taken if the bundle's self-test passes there; else the CPU is, and a line says why (`Session.device`).
+            None: what the runtime prefers, which is the CPU except for Core ML.
 
     Raises:
         InputError: not a bundle, a damaged or hostile manifest, a missing file, graphs or a tokenizer that are not the
-            model's, a file that changed meanwhile.
+            model's, a file that changed meanwhile, a device that is not here.
         GateRefused: a file that is not what the manifest says.
         BackendMissing: the runtime's package is not installed (the text has the pip line).
     """
     if threads is not None and not 1 <= whole_number("threads", threads, least=1) <= MOST_THREADS:
         raise InputError(f"threads is {threads}; {MOST_THREADS} are the most")
-    return open_session(open_verified(as_path(folder)), threads)
+    return open_session(open_verified(as_path(folder)), threads, device)
 
 
-def open_session(bundle: Bundle, threads: int | None = None) -> Session:
+def open_session(bundle: Bundle, threads: int | None = None, device: str | None = None) -> Session:
     """A verified bundle in the runtime of its target; arguments and errors as `open_bundle`."""
     path, text = bundle.folder / TOKENIZER, bundle_text(bundle.folder, bundle.manifest)
     rows = bundle.config.decoder.vocab_size
@@ -46,8 +54,43 @@ def open_session(bundle: Bundle, threads: int | None = None) -> Session:
         raise InputError(f"{path}: {len(beyond)} tokens ({beyond[0]!r:.40}) have ids beyond the model's {rows} rows")
     if bundle.config.images is not None:
         text.check_slot(bundle.config.images.slot_id)
-    engine = load_engine(bundle, threads)
-    return Session(engine, text, bundle.config, bundle.manifest.image_kv_id, bundle.manifest.generation)
+    for other in _devices(bundle, device):
+        session, why = _accepted(bundle, text, threads, other)
+        if session is not None:
+            return session
+        log.warning("%s", one_line(f"{bundle.folder}: not on {other}: {why}"))
+    return _session(bundle, text, threads, CPU)
+
+
+def _devices(bundle: Bundle, device: str | None) -> tuple[str, ...]:
+    """What is tried before the CPU. Raises InputError for a device that is not here."""
+    if device == CPU or bundle.manifest.target not in runtime_names():
+        return ()
+    runtime = find_runtime(bundle.manifest.target)
+    if device is None:
+        return runtime.preferred()
+    with missing_packages(runtime):
+        there = (CPU, *runtime.devices())
+    if device not in there:
+        raise InputError(f"device {device!r:.40}: {runtime.title} has {', '.join(there)} on this machine")
+    return (device,)
+
+
+def _accepted(bundle: Bundle, text: TextProcessor, threads: int | None, device: str) -> tuple[Session | None, str]:
+    """A session on another device than the CPU if the bundle's self-test passes there, or why there is none."""
+    try:
+        session = _session(bundle, text, threads, device)
+        found = self_test(bundle.folder, session)
+    except InputError as error:  # as runtimes refuse what a device cannot do
+        return None, str(error)
+    if found["passed"]:
+        return session, ""
+    return None, f"its self-test failed there (answered {found['answer']!r:.60}, expected {found['expected']!r:.60})"
+
+
+def _session(bundle: Bundle, text: TextProcessor, threads: int | None, device: str) -> Session:
+    engine, manifest = load_engine(bundle, threads, device=device), bundle.manifest
+    return Session(engine, text, bundle.config, manifest.image_kv_id, manifest.generation, device)
 
 
 def open_checkpoint(source: str | Path) -> Session:

@@ -64,6 +64,8 @@ class Runtime:
     board: PythonBoard | ProgramBoard | None = None  # None: no board runs it
     app: bool = False  # whether the Android app opens it
     provider: Callable[[], Provider] = Provider  # what computes on this machine
+    devices: Callable[[], tuple[str, ...]] = tuple  # what else it can compute on, on this machine
+    preferred: Callable[[], tuple[str, ...]] = tuple  # those of `devices` that are tried where nobody chose
 
     @property
     def runs_with(self) -> str:

@@ -5,14 +5,12 @@ from pathlib import Path
 
 from himix_edge.bundle import read_manifest
 from himix_edge.preprocess import load_image
-from himix_edge.runtimes.opening import open_session
 from himix_edge.runtimes.session import Session
-from himix_edge.runtimes.verifying import open_verified
 from himix_edge.tiles import load_tiles
 
 
-def self_test(folder: Path, session: Session | None = None) -> dict[str, str | bool]:
-    """Run it, in a session of its own unless the bundle is already open in `session`.
+def self_test(folder: Path, session: Session) -> dict[str, str | bool]:
+    """Run it in a session of the bundle in `folder`.
 
     Returns:
         pixels: "equal" or "differ" (the resized image against its digest); answer and expected: texts;
@@ -20,13 +18,9 @@ def self_test(folder: Path, session: Session | None = None) -> dict[str, str | b
         sure of, the pixels alone.
 
     Raises:
-        InputError, GateRefused, BackendMissing: as `open_bundle`.
+        InputError: the manifest or the image cannot be read, or the runtime fails.
     """
-    if session is None:
-        bundle = open_verified(folder)
-        test, session = bundle.manifest.selftest, open_session(bundle)
-    else:
-        test = read_manifest(folder).selftest
+    test = read_manifest(folder).selftest
     assert session.config.vision is not None
     vision = session.config.vision
     layout, image = session.config.images, folder / test.image

@@ -98,9 +98,17 @@ class Session:
     """
 
     def __init__(
-        self, engine: Engine, text: TextProcessor, config: ModelConfig, model_id: str, defaults: GenerationDefaults
+        self,
+        engine: Engine,
+        text: TextProcessor,
+        config: ModelConfig,
+        model_id: str,
+        defaults: GenerationDefaults,
+        device: str = "cpu",
     ):
+        """`device`: what computes, for people and records."""
         self.engine, self.text, self.config, self.model_id, self.defaults = engine, text, config, model_id, defaults
+        self.device = device
         self.stats = Stats()
         self.owner: Chat | None = None  # whose tokens are in the cache
         self.lock = threading.RLock()  # held for one call of the engine, and for what must fit to it
@@ -128,7 +136,7 @@ class Session:
             CannotFork: the runtime has no second cache for the same weights (ExecuTorch, Core ML).
         """
         with self.lock:
-            return Session(forked(self.engine), self.text, self.config, self.model_id, self.defaults)
+            return Session(forked(self.engine), self.text, self.config, self.model_id, self.defaults, self.device)
 
     @property
     def capacity(self) -> int:

@@ -37,6 +37,7 @@ class Job:
     timed: int
     new_tokens: int
     threads: int | None = None
+    provider: str | None = None  # what was asked for, see `open_bundle`
     ignore_stop: bool = False
     vision_tokens: int | None = None
     depth_ids: list[int] = dataclasses.field(default_factory=list)

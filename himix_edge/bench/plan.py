@@ -31,6 +31,7 @@ class Plan:
     warm_up: int = 3
     timed: int = 20
     threads: int | None = None
+    provider: str | None = None  # what computes, see `open_bundle`
     images: int = 1
     questions_per_image: int = 1
     prompt_tokens: int | None = None
@@ -97,6 +98,7 @@ class Plan:
             timed=self.timed,
             new_tokens=self.new_tokens,
             threads=self.threads,
+            provider=self.provider,
             ignore_stop=not self.natural,
             vision_tokens=self.vision_tokens,
             depth_ids=depth_ids(dataset, text, self.depth),

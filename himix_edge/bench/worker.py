@@ -18,8 +18,9 @@ from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, reside
 from himix_edge.bench.session_subject import SessionSubject
 from himix_edge.bundle import read_manifest
 from himix_edge.errors import HimixError
+from himix_edge.runtimes.loading import CPU
 from himix_edge.runtimes.opening import open_bundle
-from himix_edge.runtimes.registry import find_runtime, missing_packages
+from himix_edge.runtimes.registry import Provider, find_runtime, missing_packages
 from himix_edge.runtimes.selftest import self_test
 from himix_edge.runtimes.session import Session
 
@@ -46,7 +47,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
         logging.getLogger().setLevel(logging.WARNING)  # some of them set it to INFO
     reset_peak_memory()
     baseline, began = resident_bytes(), time.perf_counter()
-    session = open_bundle(job.bundle, job.threads)
+    session = open_bundle(job.bundle, job.threads, job.provider)
     return session, {"load": (time.perf_counter() - began) * 1000, "baseline_bytes": baseline}
 
 
@@ -58,13 +59,16 @@ def measure(job: Job) -> dict[str, object]:
     outcome = Measurement(subject, job, Probe(), lambda done, of: say({"progress": [done, of]})).run()
     outcome["samples"]["load"] = [loaded["load"]]
     runtime = find_runtime(read_manifest(Path(job.bundle)).target)
-    provider = runtime.provider()
+    provider = runtime.provider() if session.device == CPU else Provider(session.device)
+    notes = list(provider.notes)
+    if job.provider not in (None, session.device):
+        notes.append(f"{job.provider} was asked for and did not pass the bundle's self-test: the CPU computed")
     return {
         **outcome,
         "memory": {"baseline_bytes": loaded["baseline_bytes"], "peak_bytes": peak_bytes()},
         "self_test_passed": passed,
         "provider": provider.name,
-        "notes": list(provider.notes),
+        "notes": notes,
         "versions": {
             name: found for name in sorted({*runtime.packages, "numpy"}) if (found := installed_version(name))
         },

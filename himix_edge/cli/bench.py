@@ -19,7 +19,7 @@ from himix_edge.bench.record import Record, is_records, read_records, write_reco
 from himix_edge.bench.summary import LOADING, TIMES, label, loading, times
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
-from himix_edge.cli.options import examples
+from himix_edge.cli.options import examples, on_provider
 from himix_edge.data import load_dataset
 from himix_edge.errors import GateRefused, InputError, one_line
 from himix_edge.files import refuse_foreign_file
@@ -79,6 +79,7 @@ def bench() -> None:
 @click.option("--sweep-vision-tokens", "sweep", is_flag=False, flag_value="auto", metavar="[N,N,...]",
               help="Also with images of so many tokens; alone: 0, a quarter, 1, 2, 4, ... of the model's.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: the runtime's choice]")
+@on_provider
 @click.option("--iterations", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Timed ones.")
 @click.option(
     "--warm-up", type=click.IntRange(0, 100_000), default=3, show_default=True, help="Iterations not counted."

@@ -32,6 +32,13 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
+def on_provider(command: F) -> F:
+    """The option of what computes an exported bundle, as `provider`."""
+    what = "What computes, if the bundle's runtime has it here: cpu, cuda, coreml, openvino:GPU, gpu, ..."
+    option = click.option("--provider", metavar="NAME", help=f"{what} [default: the runtime's choice]")
+    return option(command)
+
+
 def structured(command: F) -> F:
     """The options of `structure_of`."""
     for option in (

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 import click
 
 from himix_edge.cli.console import print_json
-from himix_edge.cli.options import examples, structure_of, structured
+from himix_edge.cli.options import examples, on_provider, structure_of, structured
 from himix_edge.errors import InputError
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
@@ -52,6 +52,7 @@ class Settings(TypedDict):
 @click.option("--stop", multiple=True, help="A text that ends the answer.")
 @structured
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle.")
+@on_provider
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
     images: tuple[Path, ...],
@@ -62,6 +63,7 @@ def run(
     bundle: Path | None,
     model: str | None,
     threads: int | None,
+    provider: str | None,
     json_schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
@@ -79,11 +81,12 @@ def run(
         refuse_foreign_file(save_image_kv, is_image_kv)
     if bundle and model is not None:
         raise InputError("--bundle and --model exclude each other")
-    if threads and not bundle:
-        raise InputError("--threads is of an exported bundle; with --model, OMP_NUM_THREADS is PyTorch's")
+    if (threads or provider) and not bundle:
+        option = "--threads" if threads else "--provider"
+        raise InputError(f"{option} is of an exported bundle; --model is PyTorch's, on the CPU, with OMP_NUM_THREADS")
     StopTexts(settings["stop"])  # refused before the model is opened
     structure = structure_of(json_schema, regex, choices)
-    session = open_bundle(bundle, threads) if bundle else open_checkpoint(model or DEFAULT_MODEL)
+    session = open_bundle(bundle, threads, provider) if bundle else open_checkpoint(model or DEFAULT_MODEL)
     vision, encoding = _vision(session, images, image_kv)
     if save_image_kv and vision is not None:
         vision.save(save_image_kv)

@@ -7,8 +7,9 @@ import click
 from himix_edge import extras
 from himix_edge.bundle import Bundle
 from himix_edge.cli.console import print_json, print_table
-from himix_edge.cli.options import examples
+from himix_edge.cli.options import examples, on_provider
 from himix_edge.errors import GateRefused
+from himix_edge.runtimes.opening import open_session
 from himix_edge.runtimes.selftest import self_test
 from himix_edge.runtimes.verifying import open_verified
 
@@ -22,8 +23,9 @@ from himix_edge.runtimes.verifying import open_verified
 )
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--weights", is_flag=True, help="Read integers and scales back out of the files and compare them.")
+@on_provider
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(bundles: tuple[Path, ...], weights: bool, as_json: bool) -> None:
+def verify(bundles: tuple[Path, ...], weights: bool, provider: str | None, as_json: bool) -> None:
     """Check every file of BUNDLES and run each one's self-test here. Exit code 3 if one is not right.
 
     With --weights the stored integers and scales are compared, bit for bit, with what was quantized and with those of
@@ -33,7 +35,14 @@ def verify(bundles: tuple[Path, ...], weights: bool, as_json: bool) -> None:
     if weights:
         _compare_weights(opened, as_json)
         return
-    rows = [{"bundle": str(b.folder), "files": "as the manifest says", **self_test(b.folder)} for b in opened]
+    rows = [
+        {
+            "bundle": str(b.folder),
+            "files": "as the manifest says",
+            **self_test(b.folder, open_session(b, device=provider)),
+        }
+        for b in opened
+    ]
     if as_json:
         print_json(rows)
     else:

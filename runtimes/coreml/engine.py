@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.runtimes.coreml import COMPUTE_UNITS
 from himix_edge.runtimes.engine import Array, Floats
 from himix_edge.runtimes.ports import check_ports
 
@@ -19,18 +20,23 @@ CAPACITY_MULTIPLE = 32  # states whose dimensions are multiples of it run on the
 PREFILL = 64  # tokens that the decoder's prefill function takes at once
 STATES = ("key_cache", "value_cache")
 OUTPUTS = ("vision_key", "vision_value", "vision_embeds")  # of the injector: the first two, or the last
+CPU = "cpu"
 ROLES = ("vision_encoder", "vision_injector", "decoder")
 
 
 class CoreMlEngine:
     """See `Engine`. The cache is the decoder's state, written directly when an image's keys and values are put in."""
 
-    def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, rounding: bool = True):
+    def __init__(
+        self, files: dict[str, Path], config: ModelConfig, capacity: int, rounding: bool = True, device: str = CPU
+    ):
         """Without `rounding` the interpreter is used everywhere and rounds nothing to float16."""
         self.capacity, self._rows = capacity, config.vision_rows
         packages = {role: files[role].parent for role in ROLES}
         apple = sys.platform == "darwin" and rounding
-        self._models: _Apple | _Interpreted = _Apple(packages) if apple else _Interpreted(packages, config, rounding)
+        self._models: _Apple | _Interpreted = (
+            _Apple(packages, device) if apple else _Interpreted(packages, config, rounding)
+        )
         decoder = config.decoder
         slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         shape = (decoder.num_hidden_layers, decoder.num_key_value_heads, slots, decoder.head_dim)
@@ -144,12 +150,17 @@ class _Interpreted:
 class _Apple:
     """The packages in Core ML itself."""
 
-    def __init__(self, packages: dict[str, Path]):
+    def __init__(self, packages: dict[str, Path], device: str):
+        from coremltools import ComputeUnit
         from coremltools.models import MLModel
 
-        self._encoder, self._injector = (MLModel(str(packages[r])) for r in ("vision_encoder", "vision_injector"))
+        units = ComputeUnit[COMPUTE_UNITS.get(device, "CPU_ONLY")]
+        self._encoder, self._injector = (
+            MLModel(str(packages[role]), compute_units=units) for role in ("vision_encoder", "vision_injector")
+        )
         self._functions = {
-            name: MLModel(str(packages["decoder"]), function_name=name) for name in ("prefill", "decode")
+            name: MLModel(str(packages["decoder"]), function_name=name, compute_units=units)
+            for name in ("prefill", "decode")
         }
         self._state = self._functions["decode"].make_state()
 
@@ -179,10 +190,15 @@ class _Apple:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    device: str = CPU,
 ) -> CoreMlEngine:
     """Open the three packages. Raises InputError for a package that cannot be read.
 
-    `threads` and `activations` are Core ML's own choice.
+    `device` is one of COMPUTE_UNITS; `threads` and `activations` are Core ML's own choice.
     """
-    return CoreMlEngine(files, config, capacity)
+    return CoreMlEngine(files, config, capacity, device=device)

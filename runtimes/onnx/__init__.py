@@ -1,6 +1,7 @@
 """ONNX Runtime, with its own operators and a cache that steps write in place."""
 
 from himix_edge.runtimes.onnx.files import external_data_of
+from himix_edge.runtimes.onnx.providers import devices
 from himix_edge.runtimes.registry import PythonBoard, Runtime
 
 RUNTIME = Runtime(
@@ -14,4 +15,5 @@ RUNTIME = Runtime(
     reads=external_data_of,
     board=PythonBoard(("himix_edge.runtimes.onnx.engine",)),
     app=True,
+    devices=devices,
 )

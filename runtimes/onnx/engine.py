@@ -23,6 +23,7 @@ SETTINGS = {
     "session.disable_qdq_constant_folding": "1",  # nor are they all held in float
 }
 FLOAT = "tensor(float)"
+CPU = "cpu"
 OVERFLOWS = {"session.x64quantprecision": "1"}  # the slower kernel, for a CPU whose int8 sums overflow
 # an ONNX file: a (1, 4) uint8 by four 127 of int8 -> y (1, 1) int32, with MatMulInteger
 LARGEST_SUM = (
@@ -34,10 +35,13 @@ LARGEST_SUM = (
 class OnnxEngine:
     """See `Engine`. The cache is one float32 array (2, L, G, C, h) that the graph reads and writes in place."""
 
-    def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None):
+    def __init__(
+        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, device: str = CPU
+    ):
         self.capacity = capacity
         self._encoder, self._injector, self._decoder = (
-            open_role(files, role, config, threads) for role in ("vision_encoder", "vision_injector", "decoder")
+            open_role(files, role, config, threads, device=device)
+            for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._vision_rows, self._embeds = config.vision_rows, config.images is not None
         decoder = config.decoder
@@ -123,45 +127,68 @@ class OnnxEngine:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    device: str = CPU,
 ) -> OnnxEngine:
-    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file.
+    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file, or has not got the device.
 
     `activations` is written into these graphs, node by node; it is not decided here.
     """
-    return OnnxEngine(files, config, capacity, threads)
+    return OnnxEngine(files, config, capacity, threads, device)
 
 
 def open_role(
-    files: dict[str, Path], role: str, config: ModelConfig, threads: int | None, optimization: int | None = None
+    files: dict[str, Path],
+    role: str,
+    config: ModelConfig,
+    threads: int | None,
+    optimization: int | None = None,
+    device: str = CPU,
 ) -> "InferenceSession":
     """A role's graph, see `open_graph`. Raises InputError if it is not one of this role and model, too."""
-    session = open_graph(files[role], threads, optimization)
+    session = open_graph(files[role], threads, optimization, device)
     inputs = {port.name: port.shape for port in session.get_inputs()}
     check_ports(files[role], role, config, inputs, [port.name for port in session.get_outputs()])
     return session
 
 
-def open_graph(path: Path, threads: int | None, optimization: int | None = None) -> "InferenceSession":
-    """A graph on the CPU; `optimization` is ONNX Runtime's level (1: basic), all of them by default.
+def open_graph(
+    path: Path, threads: int | None, optimization: int | None = None, device: str = CPU
+) -> "InferenceSession":
+    """A graph on the CPU, or on one of `devices`, with the CPU for what that has no operator for.
 
-    Raises InputError if ONNX Runtime refuses the file.
+    `optimization` is ONNX Runtime's level (1: basic), all of them by default.
+
+    Raises InputError if ONNX Runtime refuses the file, or gives its graph to the CPU whole.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3 if device == CPU else 4  # what a provider lacks is said by whoever asked for it
     for key, value in (SETTINGS | (OVERFLOWS if int8_sums_overflow() else {})).items():
         options.add_session_config_entry(key, value)
     if optimization is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(optimization)
     if threads:
         options.intra_op_num_threads = threads
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if device != CPU:
+        from himix_edge.runtimes.onnx.providers import provider_of
+
+        providers.insert(0, provider_of(device))
+        options.enable_mem_pattern = device != "directml"  # which cannot have it
     try:
         # its second try, with the same provider, writes to standard output
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise InputError(f"{path}: ONNX Runtime cannot load it: {[*str(error).splitlines(), ''][0]}") from None
+    if len(session.get_providers()) < len(providers):
+        raise InputError(f"{path}: ONNX Runtime cannot use {device} on this machine")
+    return session
 
 
 @cache

@@ -9,20 +9,27 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
-from himix_edge.runtimes.onnx.engine import open_role
+from himix_edge.runtimes.onnx.engine import CPU, open_role
 
 
 class OnnxPortableEngine:
     """See `Engine`."""
 
     def __init__(
-        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+        self,
+        files: dict[str, Path],
+        config: ModelConfig,
+        capacity: int,
+        threads: int | None,
+        activations: str,
+        device: str = CPU,
     ):
         self.capacity, self._rows, self._decoder_config = capacity, config.vision_rows, config.decoder
         # level 1 leaves dequantised weights as they are; above it ONNX Runtime multiplies with int8 activations
         level = 1 if activations == "float" else None
         self._encoder, self._injector, self._decoder = (
-            open_role(files, role, config, threads, level) for role in ("vision_encoder", "vision_injector", "decoder")
+            open_role(files, role, config, threads, level, device)
+            for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._names = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")]
         layers = range(config.decoder.num_hidden_layers)
@@ -76,7 +83,12 @@ class OnnxPortableEngine:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    device: str = CPU,
 ) -> OnnxPortableEngine:
-    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file."""
-    return OnnxPortableEngine(files, config, capacity, threads, activations)
+    """Open the three graphs. Raises InputError if ONNX Runtime refuses a file, or has not got the device."""
+    return OnnxPortableEngine(files, config, capacity, threads, activations, device)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # the CPU plugin's own defaults are int8 activations, 32 of them with a scale, and bfloat16 where the CPU has it
 GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"
 FLOAT = {PRECISION: "f32", GROUP: "0"}
+CPU = "cpu"
 DECODER = {PRECISION: "f32", "KV_CACHE_PRECISION": "f32"}
 
 
@@ -35,26 +36,30 @@ class OpenVinoEngine:
         threads: int | None,
         activations: str,
         paging: bool = True,
+        device: str = CPU,
     ):
-        """Without `paging` the decoder runs as it is stored, on states."""
+        """Without `paging` the decoder runs as it is stored, on states; so it does on another `device` than the CPU."""
         self.capacity = capacity
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
+        device, paging = device.upper(), paging and device == CPU
         graphs = {role: _read(path) for role, path in files.items()}
         for role, graph in graphs.items():
             inputs = {name: _shape(port) for port in graph.inputs for name in port.get_names()}
             outputs = [name for port in graph.outputs for name in port.get_names()]
             check_ports(files[role], role, config, inputs, outputs)
         images = [
-            _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role])
+            _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role], device)
             for role in ("vision_encoder", "vision_injector")
         ]
         where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
         try:
-            self._decoder = _compile(paged(graph, config.layers_without_image) if paging else graph, settings, where)
+            self._decoder = _compile(
+                paged(graph, config.layers_without_image) if paging else graph, settings, where, device
+            )
         except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
-            self._decoder = _compile(_read(where), settings, where)
+            self._decoder = _compile(_read(where), settings, where, device)
         self._paged = bool(self.layer_types["PagedAttention"])
         self._embeds, self._hidden = config.images is not None, config.decoder.hidden_size
         self._allocate(images, config, where)
@@ -117,10 +122,15 @@ class OpenVinoEngine:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    device: str = CPU,
 ) -> OpenVinoEngine:
-    """Open the three graphs. Raises InputError if OpenVINO refuses a file."""
-    return OpenVinoEngine(files, config, capacity, threads, activations)
+    """Open the three graphs. Raises InputError if OpenVINO refuses a file, or has not got the device."""
+    return OpenVinoEngine(files, config, capacity, threads, activations, device=device)
 
 
 def _read(path: Path) -> "Model":
@@ -140,12 +150,12 @@ def _shape(port: "Output") -> list[int] | None:
     return [-1 if length.is_dynamic else length.get_length() for length in partial]
 
 
-def _compile(graph: "Model", settings: dict[str, str], path: Path) -> "CompiledModel":
+def _compile(graph: "Model", settings: dict[str, str], path: Path, device: str) -> "CompiledModel":
     import openvino
 
     try:
         with signal_stack_kept():
-            return openvino.Core().compile_model(graph, "CPU", settings)
+            return openvino.Core().compile_model(graph, device, settings)
     except Exception as error:  # as above; what it says goes on to the user
         raise _refused(path, error) from None
 

@@ -73,7 +73,7 @@ def test_a_float_bundle_says_what_their_class_says(family, target, tmp_path):
             assert said == told
         if pictures:
             assert answers(session, session.encode_images(pictures)) == said
-    assert self_test(tmp_path / "bundle")["passed"]
+    assert self_test(tmp_path / "bundle", session)["passed"]
 
 
 @pytest.mark.parametrize(("target", "precision"), [

@@ -59,6 +59,8 @@ def board_job(folder: Path, plan: Plan, dataset: Dataset, scratch: Path) -> Boar
         if first in ("pixels", "job.json") or is_own(first):
             raise InputError(f"{folder}: its file {record.path} has the name of one that measuring makes on the board")
     text = bundle_text(folder, manifest)
+    if plan.provider is not None:
+        raise InputError("--provider: a board computes on its CPU")
     plain = plan.job(folder, dataset)
     pixels: dict[str, str] = {}
 
