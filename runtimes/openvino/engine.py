@@ -23,6 +23,7 @@ GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"
 FLOAT = {PRECISION: "f32", GROUP: "0"}
 CPU = "cpu"
 DECODER = {PRECISION: "f32", "KV_CACHE_PRECISION": "f32"}
+UNFUSED = {"SNIPPETS_MODE": "DISABLE"}  # attention and chains of elementwise operators, each operator by itself
 
 
 class OpenVinoEngine:
@@ -50,7 +51,7 @@ class OpenVinoEngine:
             outputs = [name for port in graph.outputs for name in port.get_names()]
             check_ports(files[role], role, config, inputs, outputs)
         images = [
-            _compile(graphs[role], {PRECISION: "f32", GROUP: str(_group(graphs[role]))} | settings, files[role], device)
+            _compile(graphs[role], image_settings(graphs[role], device) | settings, files[role], device)
             for role in ("vision_encoder", "vision_injector")
         ]
         where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
@@ -131,6 +132,18 @@ def load(
 ) -> OpenVinoEngine:
     """Open the three graphs. Raises InputError if OpenVINO refuses a file, or has not got the device."""
     return OpenVinoEngine(files, config, capacity, threads, activations, device=device)
+
+
+def image_settings(graph: "Model", device: str = CPU) -> dict[str, str]:
+    """What the graph of an image's tower or injector is compiled with.
+
+    Where attention has as many tokens as heads, OpenVINO 2026.4 takes the one for the other when it fuses it on the
+    CPU with the transposes around it, and computes something else; so it is not fused there.
+    """
+    attentions = (n for n in graph.get_ops() if n.get_type_name() == "ScaledDotProductAttention")
+    shapes = [_shape(attention.input_value(0)) or [] for attention in attentions]
+    ambiguous = any(heads == tokens for shape in shapes for heads, tokens in [shape[-3:-1]])
+    return {PRECISION: "f32", GROUP: str(_group(graph)), **(UNFUSED if ambiguous and device.lower() == CPU else {})}
 
 
 def _read(path: Path) -> "Model":
