@@ -1,7 +1,11 @@
-"""HiMix of a vanilla model without training: answers that are right, and answers that are the teacher's.
+"""HiMix of a vanilla model, without training and with: answers that are right, and answers that are the teacher's.
 
     himix train --recipe nano --vanilla --set all.steps=400 --out runs/teacher
     python -m benchmarks.distillation runs/teacher/final [--task easy-vqa] [--images easy-vqa] [--questions N]
+
+and of students that learned from it, in place of those that are only solved:
+
+    python -m benchmarks.distillation runs/teacher/final --only --also "solved + 100 steps=runs/distilled/final"
 
 "Right" are questions of the task's test split that are answered exactly, with a 95% interval; "kept" are those answered
 as the teacher does; with the image of another question, its answers tell what the questions alone give away. GFLOPs are
@@ -77,6 +81,8 @@ def main() -> None:
     parser.add_argument("--images", default="easy-vqa", help="to solve on: a data set's training split, or a folder")
     parser.add_argument("--image-count", type=int, default=750)
     parser.add_argument("--questions", type=int, default=800)
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER", help="a checkpoint to ask too")
+    parser.add_argument("--only", action="store_true", help="the teacher and those of --also alone")
     parser.add_argument("--no-slots", action="store_true", help="leave the terms of slots out")
     arguments = parser.parse_args()
     teacher = open_source(arguments.teacher)
@@ -84,9 +90,14 @@ def main() -> None:
     calibration = Calibration(load_images(arguments.images, arguments.image_count), arguments.images)
     reference = answers(teacher, asked, "teacher")
     rows = [_row("teacher", teacher, asked, reference, reference, "")]
-    other = answers(teacher, asked, "another image", shift=len(asked) // 3)
-    rows.append(_row("teacher, another image", teacher, asked, other, reference, ""))
-    for name, injection, solved in students(teacher.config.decoder.num_hidden_layers, not arguments.no_slots):
+    for name, _, folder in (one.partition("=") for one in arguments.also):
+        also = open_source(folder)
+        rows.append(_row(name, also, asked, answers(also, asked, name), reference, ""))
+    if not arguments.only:
+        other = answers(teacher, asked, "another image", shift=len(asked) // 3)
+        rows.append(_row("teacher, another image", teacher, asked, other, reference, ""))
+    kinds = students(teacher.config.decoder.num_hidden_layers, not arguments.no_slots)
+    for name, injection, solved in () if arguments.only else kinds:
         made = make_student(teacher, injection, calibration if solved else None, list)
         shares = [share for layer in made.explained for share in (layer.keys, layer.values)] or [float("nan")]
         explained = f"{sum(shares) / len(shares):.4f}" if solved else ""

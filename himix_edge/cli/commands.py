@@ -10,6 +10,7 @@ from himix_edge.cli.bench import bench, report_command
 from himix_edge.cli.check_model import check_model
 from himix_edge.cli.convert import convert
 from himix_edge.cli.devices import devices
+from himix_edge.cli.distill import distill
 from himix_edge.cli.evaluate import evaluate
 from himix_edge.cli.export import export
 from himix_edge.cli.info import info
@@ -40,8 +41,8 @@ with_traceback = click.option(
 )  # fmt: skip
 with_traceback(himix)
 COMMANDS = (
-    train, convert, check_model, export, run, serve, batch, evaluate, verify, info, analyze, bench, report_command,
-    devices,
+    train, distill, convert, check_model, export, run, serve, batch, evaluate, verify, info, analyze, bench,
+    report_command, devices,
 )  # fmt: skip
 for command in COMMANDS:
     himix.add_command(with_traceback(command))

@@ -52,6 +52,7 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
     help="Whether the image's keys have places in front of the text. [default: none; with --to sequence]",
 )
 @click.option("--slots", is_flag=True, help="With --to: a key and value of each of the image's slots beside the map.")
+@click.option("--fresh", is_flag=True, help="With --to: untrained projections, for himix distill to begin with.")
 @click.option("--chat-template", metavar="NAME_OR_FILE", help="For a model without a known chat template.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="as-stored", show_default=True,
               help="What weights are stored as; one that does not fit is refused.")  # fmt: skip
@@ -76,6 +77,7 @@ def convert(
     mixing: int | None,
     positions: Literal["none", "sequence"] | None,
     slots: bool,
+    fresh: bool,
     chat_template: str | None,
     dtype: str,
     seed: int,
@@ -113,13 +115,13 @@ def convert(
             if auto and injection_layers is not None:
                 layers = needed_layers(teacher, injection_layers, images, image_folder)
             injection = Injection(layers, "none", positions or "sequence", mixing, slots)
-            student = of_teacher(teacher, injection, images, limit, image_folder)
+            student = of_teacher(teacher, injection, images, limit, image_folder, seed if fresh else None)
             converted = student.source
             losses = losses_of(teacher, student, images, check, image_folder) if check else None
-        elif images or check or mixing is not None or slots or auto:
+        elif images or check or mixing is not None or slots or fresh or auto:
             raise InputError(
-                "--images, --check, --mixing, --slots and --injection-layers auto: for --to himix of a vision-language "
-                "model"
+                "--images, --check, --mixing, --slots, --fresh and --injection-layers auto: for --to himix of a "
+                "vision-language model"
             )
         else:
             with progress_console.status(f"converting {source}"):
@@ -128,13 +130,13 @@ def convert(
             write_source(staged, converted, None if dtype == "as-stored" else getattr(torch, dtype))
     written = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     record = converted.recorded("converted")
-    fresh = record.get("fresh_tensors", 0)
+    untrained = record.get("fresh_tensors", 0)
     if as_json:
-        result = {"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": fresh}
+        result = {"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": untrained}
         more = {name: record[name] for name in ("injection", "solved_on", "explained")} if student else {}
         print_json(result | more | ({"losses": dataclasses.asdict(losses)} if losses else {}))
         return
     if student is not None:
         print_student(student, losses)
-    untrained = f", {fresh} of them fresh (untrained)" if student is None else ""
-    click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}{untrained}")
+    said = f", {untrained} of them fresh (untrained)" if untrained or student is None else ""
+    click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}{said}")

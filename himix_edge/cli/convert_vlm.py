@@ -52,15 +52,20 @@ def needed_layers(teacher: "Source", asked: str, images: str | None, image_folde
 
 
 def of_teacher(
-    teacher: "Source", injection: "Injection", images: str | None, limit: int, image_folder: Path | None
+    teacher: "Source",
+    injection: "Injection",
+    images: str | None,
+    limit: int,
+    image_folder: Path | None,
+    fresh: int | None,
 ) -> "Student":
-    """The model made of `teacher`, with a progress bar."""
+    """The model made of `teacher`, with a progress bar; `fresh`, a seed: with untrained projections."""
     from himix_edge.data import load_images
     from himix_edge.distillation.student import IMAGES_AT_ONCE, Calibration, make_student, student_config
 
     config = student_config(teacher.config, injection)  # before the images are read
-    if images is None or not config.projecting_layers:
-        return make_student(teacher, injection, None, list)
+    if images is None or fresh is not None or not config.projecting_layers:
+        return make_student(teacher, injection, None, list, fresh)
     calibration = Calibration(load_images(images, limit, image_folder), images)
     batches = -(-len(calibration.images) // IMAGES_AT_ONCE)
     return make_student(teacher, injection, calibration, lambda b: track(b, "looking at images", batches))

@@ -1,14 +1,13 @@
 """himix train: a model by its recipe."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
 from himix_edge import extras
-from himix_edge.cli.console import print_json, size
 from himix_edge.cli.options import examples, numbers
-from himix_edge.errors import InputError
+from himix_edge.cli.training_options import RunOptions, carry_out, refuse_resume_and_force, run_options
 
 
 @click.command(
@@ -29,24 +28,7 @@ from himix_edge.errors import InputError
 @click.option("--data", metavar="NAME_OR_FILE",
               help="Instead of the recipe's: easy-vqa, emoji-scenes, or a LLaVA-format .json file.")  # fmt: skip
 @click.option("--test-data", metavar="NAME_OR_FILE", help="What to ask at the end, instead of the recipe's tests.")
-@click.option("--image-folder", type=click.Path(path_type=Path), help="Where the .json files' images are.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/RECIPE or runs/RECIPE-vanilla]"
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of fresh weights, and of every choice of a sample.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Continue a killed run; the result is the same.")
-@click.option("--force", is_flag=True, help="Replace an earlier run, which stays until the new one is complete.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE",
-              help="Change a setting of the recipe or its stages, e.g. steps=9; STAGE.NAME=VALUE: of one.")  # fmt: skip
-@click.option(
-    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that make batches."
-)
-@click.option("--pixels", type=click.Path(path_type=Path), help="Folder to keep resized images in, for later epochs.")
-@click.option("--fsdp", is_flag=True, help="Under torchrun: share weights and optimizer among the processes (FSDP2).")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the decoder's layers (worth it on a GPU).")
-@click.option("--graphs", is_flag=True, help="Repeat recorded steps (CUDA graphs): far faster for small models.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@run_options("runs/RECIPE or runs/RECIPE-vanilla")
 def train(
     recipe_name: str,
     vanilla: bool,
@@ -56,18 +38,7 @@ def train(
     pooling: int,
     data: str | None,
     test_data: str | None,
-    image_folder: Path | None,
-    out: Path | None,
-    seed: int,
-    resume: bool,
-    force: bool,
-    settings: tuple[str, ...],
-    workers: int,
-    pixels: Path | None,
-    fsdp: bool,
-    compiled: bool,
-    graphs: bool,
-    as_json: bool,
+    **options: Unpack[RunOptions],
 ) -> None:
     """Train a model, on a GPU if there is one. OUT/final is the checkpoint to use, OUT/metrics.csv and metrics.png the
     course of the run.
@@ -76,21 +47,16 @@ def train(
     """
     with extras.needed("torch", extras.TRAIN):
         import torch  # noqa: F401
-    if resume and force:
-        raise InputError("--resume continues a run and --force replaces one; give one of them")
+    refuse_resume_and_force(options)
     from dataclasses import replace
 
     from himix_edge.config import Injection
-    from himix_edge.training.recipe import DataPart, read_recipe
-    from himix_edge.training.run import Run
+    from himix_edge.training.recipe import DataPart, learning_from, read_recipe
     from himix_edge.training.start import Variant
-    from himix_edge.training.trainer import train as run_training
 
-    recipe = read_recipe(recipe_name, settings)
+    recipe = read_recipe(recipe_name, options["settings"])
     if data:
-        stages = tuple(replace(stage, data=()) for stage in recipe.stages)
-        own = () if data.endswith(".json") else (DataPart(data, split="test"),)
-        recipe = replace(recipe, data=(DataPart(data),), stages=stages, tests=own)
+        recipe = learning_from(recipe, DataPart(data))
     if test_data:
         recipe = replace(recipe, tests=(DataPart(test_data, split="test"),))
     variant = Variant(
@@ -98,16 +64,5 @@ def train(
         numbers("--feature-layers", feature_layers), pooling,
     )  # fmt: skip
     stem = Path(recipe_name).stem
-    folder = out or Path("runs") / (f"{stem}-vanilla" if vanilla else stem)
-    run = Run(folder, recipe, variant, seed, image_folder, pixels, workers, fsdp, compiled, graphs)
-    result = run_training(run, resume, force=force)
-    if not result:  # another process than the first
-        return
-    if as_json:
-        print_json(result)
-        return
-    weights = sum(path.stat().st_size for path in (folder / "final").glob("*.safetensors"))
-    click.echo(f"{folder / 'final'}: {result['trained_parameters']:,} trained parameters, {size(weights)}")
-    tests = result.get("tests")
-    for name, test in tests.items() if isinstance(tests, dict) else ():
-        click.echo(f"{name}: {test['accuracy']:.2%} of {test['asked']} questions answered exactly")
+    folder = options["out"] or Path("runs") / (f"{stem}-vanilla" if vanilla else stem)
+    carry_out(recipe, variant, folder, options)

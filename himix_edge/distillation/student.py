@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from himix_edge.checkpoints.assemble import assemble, check_names, expected_shapes, meta_model
+from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.lazy import LazyTensor, Weights, as_weights
 from himix_edge.checkpoints.source import Source
 from himix_edge.config import Connector, Injection, ModelConfig, VisionConfig
 from himix_edge.distillation.solving import Explained, Sums, solve
 from himix_edge.errors import InputError
 from himix_edge.model import VanillaModel
-from himix_edge.parts import part_of
+from himix_edge.parts import IN_LAYERS, part_of
 from himix_edge.preprocess import Picture, load_image
 
 IMAGES_AT_ONCE = 16
@@ -60,7 +61,9 @@ def student_config(teacher: ModelConfig, injection: Injection) -> ModelConfig:
         raise InputError(str(error)) from None
 
 
-def make_student(teacher: Source, injection: Injection, calibration: Calibration | None, watch: Watch) -> Student:
+def make_student(
+    teacher: Source, injection: Injection, calibration: Calibration | None, watch: Watch, fresh: int | None = None
+) -> Student:
     """A HiMix model of a vanilla one, without training.
 
     Args:
@@ -69,26 +72,31 @@ def make_student(teacher: Source, injection: Injection, calibration: Calibration
         calibration: images on which the projections are solved; None: each layer's own norm and projections are
             copied, which takes an injection that mixes.
         watch: hands on batches of pixels, for a progress bar.
+        fresh: a seed: the projections are neither solved nor copied, they are to be trained.
 
     Raises:
         InputError: see `student_config` and `solve`; an injection that cannot be copied; an image that cannot be read.
     """
     config = student_config(teacher.config, injection)
     explained: tuple[Explained, ...] = ()
-    if calibration is not None and config.projecting_layers:
+    expected = expected_shapes(meta_model(config))
+    untrained = {name: shape for name, shape in expected.items() if IN_LAYERS in name} if fresh is not None else {}
+    projections: Weights
+    if fresh is not None:
+        projections = fresh_weights(untrained, fresh)
+    elif calibration is not None and config.projecting_layers:
         solution = solve(_sums(teacher, config, calibration, watch))
         explained = solution.explained
         projections = as_weights(solution.tensors)
     else:
         projections = _copied(teacher, config)
-    expected = expected_shapes(meta_model(config))
     kept = {name: tensor for name, tensor in teacher.weights.items() if part_of(name) != "injection"}
     kept |= {name: tensor for name, tensor in teacher.weights.items() if name in expected}  # a connector that mixes
     kept |= {**_mixer(teacher.weights, injection.mixing or 0), **projections}
     check_names(kept, expected, teacher.where)
     weights = {name: kept[name] for name in expected}
     record = {
-        "source": teacher.name, "to": "himix", "injection": injection.to_dict(), "fresh_tensors": 0,
+        "source": teacher.name, "to": "himix", "injection": injection.to_dict(), "fresh_tensors": len(untrained),
         "solved_on": None if calibration is None else {"data": calibration.data, "images": len(calibration.images)},
         "explained": [asdict(layer) for layer in explained],
     }  # fmt: skip

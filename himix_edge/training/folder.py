@@ -1,8 +1,8 @@
 """A run's folder: held by one run at a time, continued, or replaced as a whole when the new run is complete.
 
 It holds `last/` (what has learned, the optimizer and the step), `final/` (the checkpoint to use), `metrics.csv`,
-`metrics.png`, and the texts that the model wrote itself. `himix train --force` works beside it, in the staging folder,
-so that the earlier run stays whole until the new one is.
+`metrics.png`, the texts that the model wrote itself, and what a teacher said about pictures. `himix train --force`
+works beside it, in the staging folder, so that the earlier run stays whole until the new one is.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from himix_edge.folders import RECORD, Replacing, write_record
 from himix_edge.staging import NEW, Staging, remove, settled, staging, staging_folder, tidy
 
 LAST, FINAL, METRICS, PLOT, OWN_TEXTS = "last", "final", "metrics.csv", "metrics.png", "own_texts.safetensors"
+CONVERSATIONS = "conversations.json"
+FILES = (METRICS, PLOT, OWN_TEXTS, CONVERSATIONS)
 KIND, STATE_KIND = "training run", "training state"
 
 
@@ -72,9 +74,9 @@ def _begun(folder: Path, place: Staging, replacing: Replacing) -> Path:
     remove(place.new)
     work = place.new if earlier else place.target
     work.mkdir(exist_ok=True)
-    for leftover in (METRICS, PLOT, OWN_TEXTS):  # of a run that was killed before its first save
+    for leftover in FILES:  # of a run that was killed before its first save
         remove(work / leftover)
-    write_record(work, KIND, (METRICS, PLOT, OWN_TEXTS))
+    write_record(work, KIND, FILES)
     return work
 
 
@@ -100,7 +102,7 @@ def _continued(folder: Path, place: Staging) -> Path:
 def tidy_run(work: Path) -> None:
     """Take away what a killed run left beside its files."""
     if work.is_dir() and not work.is_symlink():
-        for name in (LAST, FINAL, METRICS, PLOT, OWN_TEXTS):
+        for name in (LAST, FINAL, *FILES):
             tidy(work / name)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.training.batch import IGNORED, Batch
-from himix_edge.training.objective import Objective
+from himix_edge.training.objective import Losses, Objective
 from himix_edge.training.recipe import Stage
 
 ROWS, TOKENS, TARGETS = 64, 16, 1024  # a batch's sizes are rounded up to these, so that few shapes come up
@@ -43,7 +43,8 @@ class GraphedStep:
         """Add the gradients of `scale` times the objective.
 
         Returns:
-            float32 (2,): the cross-entropy of the answers, and the number of rows answered exactly.
+            float32 (3,): the cross-entropy of the answers, the divergence from a teacher, and the number of rows
+            answered exactly.
         """
         batch = padded(batch)
         shape = tuple(tensor.shape for tensor in batch.tensors.values())
@@ -65,10 +66,10 @@ class GraphedStep:
         return self._repeat(self.recorded[shape], batch, scale)
 
     def _run(self, batch: Batch, scale: Tensor) -> Tensor:
-        loss, answers, right = self.objective(batch, self.stage)
-        (loss * scale).backward()
-        asked = torch.zeros_like(right).index_fill(0, batch.row_of_target, True)  # padding asks nothing
-        return torch.stack([answers, (right & asked).sum()])
+        losses: Losses = self.objective(batch, self.stage)
+        (losses.loss * scale).backward()
+        asked = torch.zeros_like(losses.right).index_fill(0, batch.row_of_target, True)  # padding asks nothing
+        return torch.stack([losses.answers, losses.divergence, (losses.right & asked).sum()])
 
     @staticmethod
     def _repeat(recorded: Recorded, batch: Batch, scale: float) -> Tensor:

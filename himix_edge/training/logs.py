@@ -5,19 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Required, TypedDict
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from himix_edge.files import staged_file
 
-COLUMNS = ("step", "stage", "loss", "accuracy", "learning_rate", "validation_accuracy", "seconds")
+COLUMNS = ("step", "stage", "loss", "divergence", "accuracy", "learning_rate", "validation_accuracy", "seconds")
 
 
 class Row(TypedDict, total=False):
-    """A step of metrics.csv; its number, stage and seconds are added behind it."""
+    """A step of metrics.csv; its number, stage and seconds are added behind it. `divergence` is that from a teacher."""
 
     step: int
     stage: str
     loss: Required[float]
+    divergence: float
     accuracy: Required[float]
     learning_rate: float
     validation_accuracy: float
@@ -55,7 +57,7 @@ class ProgressDisplay:
     def __init__(self, total: int, start: int, shown: bool):
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), disable=not shown,
+            TextColumn("{task.fields[note]}"), console=Console(stderr=True), disable=not shown,
         )  # fmt: skip
         self.shown = shown
         self.task = self.bar.add_task("training", total=total, completed=start, note="")
@@ -82,7 +84,10 @@ class ProgressDisplay:
 
 
 def plot(metrics: Path, out: Path) -> None:
-    """Draw loss, accuracy on the batches and validation accuracy over the steps of a metrics.csv, stages shaded."""
+    """Draw loss, accuracy on the batches and validation accuracy over the steps of a metrics.csv, stages shaded.
+
+    With a teacher, also the divergence from it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,8 +97,13 @@ def plot(metrics: Path, out: Path) -> None:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) for row in rows]
     figure, (above, below) = pyplot.subplots(2, sharex=True, figsize=(8, 6), layout="constrained")
-    above.plot(steps, smoothed([float(row["loss"]) for row in rows]), lw=1.2)
-    above.set(ylabel="loss of the answers", yscale="log")
+    above.plot(steps, smoothed([float(row["loss"]) for row in rows]), lw=1.2, label="loss of the answers")
+    apart = [(int(row["step"]), float(row["divergence"])) for row in rows if row.get("divergence")]
+    if apart:
+        at, nats = zip(*apart, strict=True)
+        above.plot(at, smoothed(list(nats)), lw=1.2, label="divergence from the teacher")
+        above.legend(frameon=False)
+    above.set(ylabel="nats a token" if apart else "loss of the answers", yscale="log")
     below.plot(steps, smoothed([float(row["accuracy"]) for row in rows]), lw=1.2, label="batches")
     tested = [(int(row["step"]), float(row["validation_accuracy"])) for row in rows if row["validation_accuracy"]]
     if tested:

@@ -1,6 +1,7 @@
-"""What is minimised: the loss of the answers, and for a tower that has not learned words a loss of its own."""
+"""What is minimised: the loss of the answers, what a teacher would have said, and for a tower a loss of its own."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,26 @@ from himix_edge.model import VisionLanguageModel
 from himix_edge.training.batch import IGNORED, Batch
 from himix_edge.training.lora import without_adapters
 from himix_edge.training.recipe import Stage
-from himix_edge.training.teacher_forced import answer_logits, answered, encode
+from himix_edge.training.teacher import Said, Teacher, attention_distance, divergence, say
+from himix_edge.training.teacher_forced import answered, encode
 
 RARE = -6.0  # logit of a word at a place, before anything is learned
+
+
+class Losses(NamedTuple):
+    """Sums over a batch's target tokens, to be divided by their number in the whole step.
+
+    Attributes:
+        loss: what is minimised.
+        answers: cross-entropy of the answers; of the tower's guesses if the decoder did not run.
+        divergence: from the teacher's distributions, in nats; 0 without a teacher.
+        right: for each row whether every target token is the most likely one: bool (R,).
+    """
+
+    loss: Tensor
+    answers: Tensor
+    divergence: Tensor
+    right: Tensor
 
 
 class Objective(nn.Module):
@@ -22,35 +40,55 @@ class Objective(nn.Module):
     Args:
         in_bfloat16: whether matrix products are computed in bfloat16.
         words: tokens that the tower learns to see, for stages with a tower_loss.
+        teacher: whom stages with a teacher_loss or an attention_loss learn from; no part of the module.
+        temperature: see Recipe.temperature.
     """
 
-    def __init__(self, model: VisionLanguageModel, in_bfloat16: bool, words: Sequence[int] = ()):
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        in_bfloat16: bool,
+        words: Sequence[int] = (),
+        teacher: Teacher | None = None,
+        temperature: float = 1.0,
+    ):
         super().__init__()
         self.model, self.in_bfloat16 = model, in_bfloat16
         self.head = WordHead(model.config, words) if words else None
+        self.teacher, self.temperature = teacher, temperature
 
-    def forward(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the batch's target tokens, to be divided by their number in the whole step.
-
-        Returns:
-            the loss to minimise, the cross-entropy of the answers (of the tower's guesses if the decoder did not run),
-            and for each row whether every target token is the most likely one: bool (R,).
-        """
+    def forward(self, batch: Batch, stage: Stage) -> Losses:
+        """The losses of a batch in a stage; without gradients, as in validation, the teacher is not asked."""
         device = batch.input_ids.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.in_bfloat16):
             with torch.set_grad_enabled(torch.is_grad_enabled() and "tower" in stage.learn):
                 features = encode(self.model, batch)
-            loss = answers = features.new_zeros((), dtype=torch.float32)
+            loss = answers = apart = features.new_zeros((), dtype=torch.float32)
             right = torch.zeros(len(batch.input_ids), dtype=torch.bool, device=batch.input_ids.device)
-            if stage.answer_loss:
-                logits = answer_logits(self.model, batch, features)
-                answers = F.cross_entropy(logits, batch.labels, ignore_index=IGNORED, reduction="sum")
-                right = answered(logits.detach(), batch)
+            if stage.decodes:
+                teacher = self.teacher if stage.taught and torch.is_grad_enabled() else None
+                said = say(self.model, batch, features, teacher.layers if teacher and stage.attention_loss else ())
+                answers = F.cross_entropy(said.logits, batch.labels, ignore_index=IGNORED, reduction="sum")
+                right = answered(said.logits.detach(), batch)
                 loss = stage.answer_loss * answers
-                loss = loss + stage.answer_loss * self._own_texts(batch.own_texts)
+                loss = loss + (stage.answer_loss + stage.teacher_loss) * self._own_texts(batch.own_texts)
+                if teacher is not None:
+                    taught, apart = self._taught(teacher, said, batch, features, stage)
+                    loss = loss + taught
             if stage.tower_loss and self.head is not None:
                 loss = loss + stage.tower_loss * tower_loss(features, self.head, batch)
-        return loss, (answers if stage.answer_loss else loss).detach(), right
+        return Losses(loss, (answers if stage.decodes else loss).detach(), apart.detach(), right)
+
+    def _taught(
+        self, teacher: Teacher, said: Said, batch: Batch, features: Tensor, stage: Stage
+    ) -> tuple[Tensor, Tensor]:
+        """What the teacher adds to the loss, and the divergence from its distributions."""
+        theirs, asked = teacher.say(batch, features, bool(stage.attention_loss)), batch.labels != IGNORED
+        apart = divergence(said, theirs, asked, self.temperature)
+        loss = stage.teacher_loss * apart
+        if stage.attention_loss:
+            loss = loss + stage.attention_loss * attention_distance(said, theirs, asked)
+        return loss, apart
 
     def _own_texts(self, ids: Tensor) -> Tensor | float:
         """KL divergence of the next tokens' distributions in texts (O, L) from those before the adapters learned."""

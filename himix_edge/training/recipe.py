@@ -2,7 +2,7 @@
 
 The shipped ones are in himix_edge/assets/recipes. `nano` trains everything from nothing; `regular` and `enhanced` are
 the paper's two (section 4.1: injection alone, then decoder and injection; a mid-stage and the tower besides);
-`further` goes on from what they made.
+`further` goes on from what they made, `distill` learns another model's answers.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ MANY = 1 << 24
 LEAST_VOCABULARY = 300  # every byte, ChatML's tokens and some merges
 RANGES: dict[str, tuple[float, float]] = {  # both ends may be; NaN is in none
     "steps": (1, MANY), "learning_rate": (0, 10), "warmup_steps": (0, MANY), "decoder_rate": (0, 1e4),
-    "tower_rate": (0, 1e4), "key_rate": (0, 1e4), "answer_loss": (0, 1e4), "tower_loss": (0, 1e4), "samples": (1, MANY),
+    "tower_rate": (0, 1e4), "key_rate": (0, 1e4), "answer_loss": (0, 1e4), "tower_loss": (0, 1e4),
+    "teacher_loss": (0, 1e4), "attention_loss": (0, 1e4), "temperature": (0.01, 100), "samples": (1, MANY),
     "images_per_step": (1, 1 << 16), "conversations_per_image": (1, 1 << 12), "lora_rank": (0, 1 << 12),
     "lora_alpha": (1, 1 << 16), "lora_first_layer": (0, 1024), "own_texts": (0, MANY),
     "own_texts_per_step": (1, 1 << 16), "own_texts_every": (1, MANY), "accumulate": (1, 1 << 16),
@@ -60,7 +61,10 @@ class Stage:
         tower_rate: the tower's, likewise.
         key_rate: that of the image's key projections, likewise. All places' keys have much in common, so that a few
             large steps turn every query away from all of them; with no attention left there is no gradient to return.
-        answer_loss: weight of the loss of the answers; 0: the decoder does not run at all.
+        answer_loss: weight of the loss of the answers. The decoder runs if this or one of the next two is above 0.
+        teacher_loss: weight of the KL divergence from the distributions that the recipe's teacher has for the tokens of
+            the answers (Hinton et al., arXiv 1503.02531).
+        attention_loss: weight of the distance from what the teacher's layers attend to there, see teacher.py.
         tower_loss: weight of the tower's own loss, see objective.py; for towers that have not learned words, on data
             whose answers name all that an image shows.
         from_words: a fresh injection starts from the decoder's own keys and values for the words that the tower has
@@ -77,6 +81,8 @@ class Stage:
     tower_rate: float = 1.0
     key_rate: float = 1.0
     answer_loss: float = 1.0
+    teacher_loss: float = 0.0
+    attention_loss: float = 0.0
     tower_loss: float = 0.0
     from_words: bool = False
     data: tuple[DataPart, ...] = ()
@@ -87,6 +93,16 @@ class Stage:
             raise ValueError(f"stage {self.name}: something must learn")
         _check_ranges(self, f"stage {self.name}: ")
 
+    @property
+    def taught(self) -> bool:
+        """Whether the recipe's teacher has a part in the loss."""
+        return bool(self.teacher_loss or self.attention_loss)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the decoder runs."""
+        return bool(self.answer_loss) or self.taught
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -96,11 +112,15 @@ class Recipe:
         model: a preset to train from nothing, or what `pretrained` weights to start from: a preset whose weights come
             in packages, or a checkpoint folder.
         stages: in order; each has an optimiser of its own.
-        data: for stages that name none; the validation questions come from the last stage's.
+        data: for stages that name none; the validation questions come from the last stage's. The name of a folder of
+            pictures stands for what the teacher answers to `prompts` about them.
         tests: what the finished model is asked.
         images_per_step: images encoded in one optimiser step, over all processes.
         conversations_per_image: conversations about each of them, sharing its K/V.
         pretrained: whether `model` brings weights.
+        teacher: a checkpoint whose answers are learned, see Stage.teacher_loss; "": none.
+        temperature: that both models' logits are divided by for that, the loss times its square.
+        prompts: what the teacher is asked about pictures alone, `conversations_per_image` of them each, in turn.
         vocab_size: most tokens of the tokenizer that a model which starts from nothing gets; none: as its preset says.
         chat_template: name or file, in place of the model's own.
         injection_layers: decoder layers that the image enters where `--injection-layers` names none; null: all. For
@@ -137,6 +157,9 @@ class Recipe:
     conversations_per_image: int
     tests: tuple[DataPart, ...] = ()
     pretrained: bool = False
+    teacher: str = ""
+    temperature: float = 1.0
+    prompts: tuple[str, ...] = ()
     vocab_size: int | None = None
     chat_template: str | None = None
     injection_layers: tuple[int, ...] | None = None
@@ -213,6 +236,14 @@ def read_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
     for setting in settings:
         recipe = validated(Recipe, _changed(dataclasses.asdict(recipe), setting), f"--set {setting}")
     return recipe
+
+
+def learning_from(recipe: Recipe, part: DataPart) -> Recipe:
+    """The recipe on one dataset in all stages; its own test split is asked at the end, where it may have one."""
+    stages = tuple(dataclasses.replace(stage, data=()) for stage in recipe.stages)
+    alone = part.name.endswith(".json") or Path(part.name).is_dir()
+    tests = () if alone else (DataPart(part.name, split="test"),)
+    return dataclasses.replace(recipe, data=(part,), stages=stages, tests=tests)
 
 
 def _changed(values: JsonObject, setting: str) -> JsonObject:

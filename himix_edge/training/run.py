@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from himix_edge.data import Dataset, load_dataset
+from himix_edge.data.llava import load_llava
 from himix_edge.errors import InputError
+from himix_edge.training.folder import CONVERSATIONS
 from himix_edge.training.recipe import DataPart, Recipe
 from himix_edge.training.start import Variant
 
@@ -53,7 +55,8 @@ class Run:
     def reads(self) -> tuple[Path, ...]:
         """Files and folders that the run needs."""
         parts = (*self.recipe.data, *(part for stage in self.recipe.stages for part in stage.data), *self.recipe.tests)
-        named = [Path(name) for name in (self.recipe.model, *(part.name for part in parts)) if Path(name).exists()]
+        names = (self.recipe.model, self.recipe.teacher, *(part.name for part in parts))
+        named = [Path(name) for name in names if name and Path(name).exists()]
         return tuple(path for path in (*named, self.image_folder, self.pixels) if path is not None)
 
     def load_all(self) -> dict[DataPart, Dataset]:
@@ -70,6 +73,9 @@ class Run:
         return data
 
     def load(self, part: DataPart) -> Dataset:
-        """One dataset of the recipe."""
-        dataset = load_dataset(part.name, part.split, self.image_folder)
+        """One dataset of the recipe; of a folder of pictures what `write_conversations` wrote about them."""
+        if Path(part.name).is_dir():
+            dataset = load_llava(self.folder / CONVERSATIONS, Path(part.name))
+        else:
+            dataset = load_dataset(part.name, part.split, self.image_folder)
         return dataset if part.samples is None else dataset.first(part.samples)

@@ -43,7 +43,7 @@ class Start:
         fresh: weights that `base` lacks, by name: a checkpoint needs them whether they learn or not.
         trained: what an earlier run trained, by name; adapters, as LINEAR.lora_A and LINEAR.lora_B, are not in the
             model and the weights.
-        before: how that run was made.
+        before: how the checkpoint was made that it starts from.
     """
 
     model: VisionLanguageModel
@@ -104,6 +104,8 @@ def fresh_config(name: str, variant: Variant, vocab_size: int | None = None) -> 
 
 
 def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
+    if not recipe.model:
+        raise InputError("the recipe names no model: himix distill --student FOLDER, or --set model=FOLDER")
     known = recipe.model in PACKAGES
     if not known and variant != Variant(variant.vanilla):
         raise InputError(f"{recipe.model}: has its injection already; himix convert makes one with another")
@@ -120,7 +122,9 @@ def _pretrained(recipe: Recipe, variant: Variant, seed: int) -> Start:
     if source.base is not None:
         return _further(source, source.base, recipe)
     begun = Start(assemble(source.config, source.weights, source.where), source.load_text(), source.weights)
-    if known:
+    if not known:
+        begun.before = source.provenance
+    else:
         begun.base = Base(recipe.model, DEFAULT_TOWERS[recipe.model])
         held = base_weights(begun.base)
         begun.fresh = {name: tensor.read() for name, tensor in source.weights.items() if name not in held}

@@ -29,14 +29,20 @@ def answer_logits(model: VisionLanguageModel, batch: Batch, features: Tensor) ->
 
 def logits_behind(model: VisionLanguageModel, batch: Batch, images: KVCache | None) -> Tensor:
     """The same with the images' keys and values, I of them."""
-    seeing, longest = len(batch.image_of_row), batch.input_ids.shape[1]
+    seeing = len(batch.image_of_row)
     states, row = [], 0
     for count, length in batch.blocks:
         past = images.select(batch.image_of_row[row : row + count]) if images and row < seeing else None
-        block = model.hidden(batch.input_ids[row : row + count, :length], past)[0]
-        states.append(F.pad(block, (0, 0, 0, longest - length)))
+        states.append(model.hidden(batch.input_ids[row : row + count, :length], past)[0])
         row += count
-    return model.project_out(torch.cat(states).flatten(0, 1)[batch.positions]).float()
+    return model.project_out(at_targets(states, batch)).float()
+
+
+def at_targets(states: Sequence[Tensor], batch: Batch) -> Tensor:
+    """Of states (R, T, d) of each of the batch's blocks those at its target positions, (K, d)."""
+    longest = batch.input_ids.shape[1]
+    padded = [F.pad(block, (0, 0, 0, longest - block.shape[1])) for block in states]
+    return torch.cat(padded).flatten(0, 1)[batch.positions]
 
 
 def encode(model: VisionLanguageModel, batch: Batch) -> Tensor:

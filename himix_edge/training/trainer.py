@@ -22,12 +22,13 @@ from himix_edge.training.answer_words import answer_words
 from himix_edge.training.batch import Batch
 from himix_edge.training.batches import BatchMaker, shares
 from himix_edge.training.checking import check_images
+from himix_edge.training.conversations import write_conversations
 from himix_edge.training.final import training_record, write_final
 from himix_edge.training.folder import LAST, METRICS, OWN_TEXTS, run_folder
 from himix_edge.training.graphed import GraphedStep
 from himix_edge.training.logs import MetricsLog, ProgressDisplay, Row
 from himix_edge.training.lora import add_adapters, set_adapters, use_adapters
-from himix_edge.training.objective import Objective
+from himix_edge.training.objective import Losses, Objective
 from himix_edge.training.own_texts import own_texts
 from himix_edge.training.pixels import ImageLoader, clear_leftovers
 from himix_edge.training.processes import accelerator, computes_bfloat16, device_name, wrap
@@ -44,6 +45,7 @@ from himix_edge.training.state import (
     restore_optimizer,
     save_state,
 )
+from himix_edge.training.teacher import open_teacher
 from himix_edge.training.teacher_forced import question_batches
 from himix_edge.training.word_start import start_from_words
 
@@ -84,13 +86,10 @@ class Trainer:
     def __init__(self, run: Run, resume: bool):
         self.run, self.recipe, self.last = run, run.recipe, run.folder / LAST
         self.accelerator = accelerator()
-        if run.fsdp and self.accelerator.num_processes == 1:
-            raise InputError("--fsdp: shares the weights among processes; start several with torchrun")
-        if run.graphs and (self.accelerator.device.type != "cuda" or self.accelerator.num_processes > 1):
-            raise InputError("--graphs: records what one GPU does; here is none, or several processes")
-        if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
-            raise InputError(f"images_per_step={run.recipe.images_per_step} is too few for so many micro-batches")
+        self._refuse_contradictions()
         self.progress = read_progress(self.last, run.identity) if resume else Progress()
+        with self.accelerator.main_process_first():
+            write_conversations(run)
         self.data = run.load_all()
         tests = [run.load(part) for part in run.recipe.tests]  # so that none is missing at the end
         if self.accelerator.is_main_process and not run.recipe.blind:
@@ -101,6 +100,7 @@ class Trainer:
         if run.recipe.lora_rank:
             first = 0 if model.config.architecture == "vanilla" else run.recipe.lora_first_layer
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, first)
+        teacher = open_teacher(run.recipe, self.start, self.accelerator.device)
         if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
             set_adapters(model, adapters, run.recipe.model)  # that an earlier run trained
         self.precision = run.recipe.precision
@@ -108,7 +108,7 @@ class Trainer:
             self.precision = "bfloat16" if computes_bfloat16(self.accelerator.device) else "float32"
         with_tower_loss = [stage for stage in run.recipe.stages if stage.tower_loss]
         words = answer_words(self._datasets(with_tower_loss), self.start.text)
-        self.objective = Objective(model, self.precision == "bfloat16", words)
+        self.objective = Objective(model, self.precision == "bfloat16", words, teacher, run.recipe.temperature)
         self.learned = frozenset(
             name for name, _ in self.objective.named_parameters() for stage in run.recipe.stages
             if learns(name, stage, run.recipe)
@@ -131,6 +131,17 @@ class Trainer:
             for layer in model.model.layers:
                 layer.compile(dynamic=True)
 
+    def _refuse_contradictions(self) -> None:
+        run = self.run
+        if run.fsdp and self.accelerator.num_processes == 1:
+            raise InputError("--fsdp: shares the weights among processes; start several with torchrun")
+        if run.graphs and (self.accelerator.device.type != "cuda" or self.accelerator.num_processes > 1):
+            raise InputError("--graphs: records what one GPU does; here is none, or several processes")
+        if run.recipe.images_per_step < self.accelerator.num_processes * run.recipe.accumulate:
+            raise InputError(f"images_per_step={run.recipe.images_per_step} is too few for so many micro-batches")
+        if run.compile and any(stage.attention_loss for stage in run.recipe.stages):
+            raise InputError("--compile: attention_loss reads what compiled layers do not show; leave one of them out")
+
     def _datasets(self, stages: Iterable[Stage]) -> list[Dataset]:
         """What these stages learn from, each once."""
         return [self.data[part] for part in dict.fromkeys(p for s in stages for p in s.data or self.recipe.data)]
@@ -152,7 +163,7 @@ class Trainer:
                 ):  # fmt: skip
                     row: Row = self._step(stage, step, optimizer, batches)
                     self.progress.step = done = first + step + 1
-                    if done % self.recipe.evaluate_every == 0 and stage.answer_loss:
+                    if done % self.recipe.evaluate_every == 0 and stage.decodes:
                         row["validation_accuracy"] = self._validate(stage)
                     self.progress.seconds = time.monotonic() - began
                     row |= {"step": done, "stage": stage.name, "seconds": round(self.progress.seconds, 1)}
@@ -219,7 +230,7 @@ class Trainer:
         return BatchMaker(parts, self.start.text, self.recipe, self.load, (self.run.seed, number), own)
 
     def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> Row:
-        """One optimiser step; the loss of the answers and the share of rows answered exactly, over all processes."""
+        """One optimiser step; the losses and the share of rows answered exactly, over all processes."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
         counts = torch.tensor([[b.targets, len(b.input_ids)] for b in batches]).sum(0)
         if processes > 1:
@@ -228,7 +239,7 @@ class Trainer:
         rate = learning_rate(step, stage)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate"]
-        sums = torch.zeros(2, device=device)
+        sums = torch.zeros(3, device=device)
         counted = step % FLOPS_EVERY == 0
         counter = FlopCounterMode(display=False) if counted else contextlib.nullcontext()
         with counter, torch.compiler.set_stance("force_eager" if counted else "default"):
@@ -239,16 +250,19 @@ class Trainer:
                     sums += self.graphed(batch, scale)
                     continue
                 with contextlib.nullcontext() if last or self.run.fsdp else self.accelerator.no_sync(self.wrapped):
-                    loss, answers, right = self.wrapped(batch.to(device), stage)
-                    (loss * scale).backward()
-                sums += torch.stack([answers, right.sum()])
+                    losses: Losses = self.wrapped(batch.to(device), stage)
+                    (losses.loss * scale).backward()
+                sums += torch.stack([losses.answers, losses.divergence, losses.right.sum()])
         if isinstance(counter, FlopCounterMode):
             self.progress.count_flops(stage.name, counter.get_total_flops() * processes)
         self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=self.graphed is None)  # graphs add to gradients where they lie
-        answers_sum, right_sum = self.accelerator.reduce(sums, "sum").tolist()
-        return {"loss": answers_sum / max(1, targets), "accuracy": right_sum / rows, "learning_rate": rate}
+        answers, apart, right = self.accelerator.reduce(sums, "sum").tolist()
+        row: Row = {"loss": answers / max(1, targets), "accuracy": right / rows, "learning_rate": rate}
+        if stage.taught:
+            row["divergence"] = apart / max(1, targets)
+        return row
 
     @torch.no_grad()
     def _validate(self, stage: Stage) -> float:
@@ -257,7 +271,7 @@ class Trainer:
         held_out = JoinedSamples([self.data[part].samples[: self.recipe.validation_images] for part in parts])
         right = asked = 0
         for turns, batch in question_batches(held_out, self.start.text, self.load, self.recipe.blind):
-            right += int(self.wrapped(batch.to(self.accelerator.device), stage)[2].sum())
+            right += int(self.wrapped(batch.to(self.accelerator.device), stage).right.sum())
             asked += len(turns)
         return right / asked
 

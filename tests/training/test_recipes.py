@@ -7,7 +7,7 @@ from himix_edge.training.recipe import read_recipe
 
 
 def test_shipped_recipes_are_valid_and_settings_change_them():
-    for name in ("nano", "nano-regular", "nano-enhanced", "regular", "enhanced", "further"):
+    for name in ("nano", "nano-regular", "nano-enhanced", "regular", "enhanced", "further", "distill"):
         assert read_recipe(name).steps > 100
     changed = read_recipe("regular", ("steps=7", "finetune.learning_rate=0.5", "join=0.25", "tests=[]"))
     assert [stage.steps for stage in changed.stages] == [7, 7, 7]
@@ -57,7 +57,7 @@ def test_a_pretrained_model_keeps_its_tokens():
 
 
 def test_wrong_recipes_are_named(tmp_path):
-    with pytest.raises(InputError, match="one of: enhanced, further, nano"):
+    with pytest.raises(InputError, match="one of: distill, enhanced, further, nano"):
         read_recipe("../secrets")
     path = tmp_path / "r.yaml"
     for content, complaint in (

@@ -1,0 +1,176 @@
+"""The model that a run's model learns from: what it would say, and what its layers attend to.
+
+Both losses are sums over the tokens of the answers, so that micro-batches and processes do not change them.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from himix_edge.checkpoints.assemble import assemble
+from himix_edge.checkpoints.source import Source, open_source
+from himix_edge.config import VisionConfig
+from himix_edge.errors import InputError
+from himix_edge.model import VisionLanguageModel
+from himix_edge.text import TextProcessor
+from himix_edge.training.batch import Batch
+from himix_edge.training.recipe import Recipe
+from himix_edge.training.start import Start
+from himix_edge.training.teacher_forced import at_targets, encode, logits_behind
+
+TALK = [("What is it?", "A cat, and 3 more of them."), ("Why?", "It looks like one.")]  # in both models' words
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model makes of a batch at its K target positions.
+
+    Attributes:
+        logits: (K, V) float32.
+        attended: of each of the layers that were asked for, what its attention gives the residual stream: (K, d).
+    """
+
+    logits: Tensor
+    attended: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that does not learn.
+
+    Attributes:
+        model: vanilla or HiMix.
+        layers: those whose attention a student is compared with: where the student sees the image.
+        has_tower: whether it encodes images itself; else its tower is the student's, which does not learn either.
+    """
+
+    model: VisionLanguageModel
+    layers: tuple[int, ...]
+    has_tower: bool
+
+    @torch.no_grad()
+    def say(self, batch: Batch, features: Tensor, attention: bool) -> Said:
+        """What it makes of a batch; `features` (I, N, d_v) are the student's.
+
+        Args:
+            batch: of the student's training.
+            features: used where the tower is the student's.
+            attention: whether `attended` is asked for.
+        """
+        own = encode(self.model, batch) if self.has_tower else features
+        return say(self.model, batch, own, self.layers if attention else ())
+
+
+def say(model: VisionLanguageModel, batch: Batch, features: Tensor, layers: Sequence[int]) -> Said:
+    """What a model makes of a batch about encoded images (I, N, d_v), and the attention of `layers`."""
+    images = model.inject(features) if len(batch.image_of_row) else None
+    with _recorded([model.model.layers[layer].self_attn for layer in layers]) as passes:
+        logits = logits_behind(model, batch, images)
+    return Said(logits, tuple(at_targets(blocks, batch) for blocks in passes))
+
+
+def divergence(student: Said, teacher: Said, asked: Tensor, temperature: float) -> Tensor:
+    """KL divergence of the student's distributions from the teacher's, in nats, summed over the targets.
+
+    Logits are divided by `temperature` and the sum multiplied by its square, which leaves the gradients' size as it
+    is. `asked` bool (K,): the targets that count.
+    """
+    now, before = ((said.logits / temperature).log_softmax(-1) for said in (student, teacher))
+    each = F.kl_div(now, before, reduction="none", log_target=True).sum(-1)
+    return temperature**2 * (each * asked).sum()
+
+
+def attention_distance(student: Said, teacher: Said, asked: Tensor) -> Tensor:
+    """Squared distance of what attention gives, as a share of the square of what the teacher's gives.
+
+    Mean over layers, summed over the targets of which `asked` bool (K,) is true.
+    """
+    shares = [
+        (now.float() - before.float()).square().sum(-1) / before.float().square().sum(-1).clamp_min(1e-12)
+        for now, before in zip(student.attended, teacher.attended, strict=True)
+    ]
+    return (torch.stack(shares).mean(0) * asked).sum()
+
+
+def open_teacher(recipe: Recipe, start: Start, device: torch.device) -> Teacher | None:
+    """The recipe's teacher; None if it has none.
+
+    Raises:
+        InputError: see `open_source`; no teacher where a stage needs one, or one without a use; a teacher that sees no
+            image or other pixels than the student, or reads text in another way.
+    """
+    used = any(stage.taught for stage in recipe.stages)
+    if not recipe.teacher:
+        if used:
+            raise InputError("teacher_loss, attention_loss: no teacher to learn from; himix distill --teacher FOLDER")
+        return None
+    if not used:
+        raise InputError(f"{recipe.teacher}: no stage learns from a teacher; --set teacher_loss=1")
+    source = open_source(recipe.teacher)
+    _require_alike(source, start, any(stage.attention_loss for stage in recipe.stages))
+    model = assemble(source.config, source.weights, source.where)
+    learns = any("tower" in stage.learn for stage in recipe.stages)
+    has_tower = learns or not _same_tower(model, start.model)
+    if not has_tower:
+        model.vision_tower = None
+    return Teacher(model.to(device), start.model.config.injected_layers, has_tower)
+
+
+def _require_alike(source: Source, start: Start, attention: bool) -> None:
+    theirs, ours = source.config, start.model.config
+    theirs.refuse_pictures_in_text("himix distill --teacher")
+    if theirs.vision is None or ours.vision is None:
+        raise InputError(f"{source.where}: teacher and student have to see images")
+    if _pixels(theirs.vision) != _pixels(ours.vision):
+        raise InputError(
+            f"{source.where}: the teacher sees images of {theirs.vision.image_size} pixels ({theirs.vision.resample}), "
+            f"the student of {ours.vision.image_size} ({ours.vision.resample}); they have to be the same"
+        )
+    if attention and theirs.decoder.num_hidden_layers != ours.decoder.num_hidden_layers:
+        raise InputError(
+            f"{source.where}: the teacher has {theirs.decoder.num_hidden_layers} layers, the student "
+            f"{ours.decoder.num_hidden_layers}: --set attention_loss=0"
+        )
+    text = source.load_text()
+    if theirs.decoder.vocab_size != ours.decoder.vocab_size or not _same_words(text, start.text):
+        raise InputError(
+            f"{source.where}: teacher and student differ in tokenizer or chat template; himix convert --to himix makes "
+            "a student that has the teacher's"
+        )
+
+
+def _pixels(vision: VisionConfig) -> tuple[int, str]:
+    return vision.image_size, vision.resample
+
+
+def _same_words(one: TextProcessor, other: TextProcessor) -> bool:
+    """Whether both read a conversation as the same tokens."""
+    return one.tokenizer.get_vocab(with_added_tokens=True) == other.tokenizer.get_vocab(
+        with_added_tokens=True
+    ) and one.encode_conversation(TALK) == other.encode_conversation(TALK)
+
+
+def _same_tower(one: VisionLanguageModel, other: VisionLanguageModel) -> bool:
+    if one.config.vision != other.config.vision:
+        return False
+    ours, theirs = (model.vision_tower.state_dict() for model in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@contextlib.contextmanager
+def _recorded(attentions: Sequence[nn.Module]) -> Iterator[list[list[Tensor]]]:
+    """What each of the modules gives while the block runs, of every pass."""
+    passes: list[list[Tensor]] = [[] for _ in attentions]
+    hooks = [
+        attention.register_forward_hook(lambda _module, _inputs, output, rows=rows: rows.append(output[0]))
+        for attention, rows in zip(attentions, passes, strict=True)
+    ]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
