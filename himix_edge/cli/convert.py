@@ -8,7 +8,14 @@ import click
 
 from himix_edge import extras
 from himix_edge.cli.console import print_json, progress_console, size
-from himix_edge.cli.convert_vlm import losses_of, needed_layers, of_teacher, print_student, refuse_others
+from himix_edge.cli.convert_vlm import (
+    losses_of,
+    needed_layers,
+    of_teacher,
+    print_student,
+    refuse_others,
+    tolerated_pooling,
+)
 from himix_edge.cli.options import examples, numbers
 from himix_edge.errors import InputError
 from himix_edge.folders import Replacing, staged_folder
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from himix_edge.distillation.losses import AnswerLosses
     from himix_edge.distillation.student import Student
 
+MOST_POOLED = 64
 DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 
 
@@ -37,7 +45,8 @@ DTYPES = ("as-stored", "float32", "float16", "bfloat16")
 @click.option("--sharing", type=click.Choice(["none", "uniform", "levels"]), default="none", show_default=True,
               help="Injection weights: per layer, one for all, or one with a connector per feature level.")  # fmt: skip
 @click.option("--feature-layers", default="-2", show_default=True, metavar="I,J,...", help="Tower states to inject.")
-@click.option("--pooling", type=click.IntRange(min=1), default=1, show_default=True, help="Pool the image's tokens.")
+@click.option("--pooling", default="1", show_default=True, metavar="P",
+              help="Squares of P x P of the image's tokens become one; with --to also auto.")  # fmt: skip
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels of a side. [default: the tower's]")
 @click.option("--to", type=click.Choice(["himix"]), help="Of a vanilla model: its own decoder, HiMix's injection.")
 @click.option("--images", metavar="NAME_OR_PATH", help="With --to: a folder, a .json file or a data set to solve on.")
@@ -67,7 +76,7 @@ def convert(
     injection_layers: str | None,
     sharing: Literal["none", "uniform", "levels"],
     feature_layers: str,
-    pooling: int,
+    pooling: str,
     image_size: int | None,
     to: str | None,
     images: str | None,
@@ -98,13 +107,14 @@ def convert(
     from himix_edge.checkpoints.convert import convert as run_conversion
     from himix_edge.config import Injection
 
+    side = _pooling(pooling, to is not None)
     auto = injection_layers is not None and injection_layers.partition(":")[0] == "auto"
     layers = None if auto else numbers("--injection-layers", injection_layers)
     given = [path for path in (source, tower, chat_template, images) if path is not None]
     read = (*(Path(name) for name in given if Path(name).exists()), *([image_folder] if image_folder else []))
     request = Conversion(
         source, tower, vanilla, Injection(layers, sharing, positions or "none"),
-        numbers("--feature-layers", feature_layers), pooling, image_size, chat_template, seed,
+        numbers("--feature-layers", feature_layers), side or 1, image_size, chat_template, seed,
     )  # fmt: skip
     student: Student | None = None
     losses: AnswerLosses | None = None
@@ -115,7 +125,8 @@ def convert(
             if auto and injection_layers is not None:
                 layers = needed_layers(teacher, injection_layers, images, image_folder)
             injection = Injection(layers, "none", positions or "sequence", mixing, slots)
-            student = of_teacher(teacher, injection, images, limit, image_folder, seed if fresh else None)
+            side = side or tolerated_pooling(teacher, injection, images, image_folder)
+            student = of_teacher(teacher, injection, images, limit, image_folder, seed if fresh else None, side)
             converted = student.source
             losses = losses_of(teacher, student, images, check, image_folder) if check else None
         elif images or check or mixing is not None or slots or fresh or auto:
@@ -133,10 +144,21 @@ def convert(
     untrained = record.get("fresh_tensors", 0)
     if as_json:
         result = {"out": str(out), "bytes": written, "tensors": len(converted.weights), "fresh_tensors": untrained}
-        more = {name: record[name] for name in ("injection", "solved_on", "explained")} if student else {}
+        more = {name: record[name] for name in ("injection", "pooling", "solved_on", "explained")} if student else {}
         print_json(result | more | ({"losses": dataclasses.asdict(losses)} if losses else {}))
         return
     if student is not None:
         print_student(student, losses)
     said = f", {untrained} of them fresh (untrained)" if untrained or student is None else ""
     click.echo(f"{out}: {len(converted.weights)} tensors, {size(written)}{said}")
+
+
+def _pooling(text: str, teacher: bool) -> int | None:
+    """--pooling: the side of a square of tokens that become one; None: "auto", of a teacher."""
+    if text == "auto" and teacher:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_POOLED:
+        raise InputError(
+            f"--pooling {text!r:.20}: give a whole number from 1 to {MOST_POOLED}, or with --to himix auto"
+        )
+    return int(text)

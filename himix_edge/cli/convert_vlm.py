@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from himix_edge.cli.console import print_table, track
+from himix_edge.cli.console import print_table, progress_console, track
 from himix_edge.cli.options import numbers
 from himix_edge.errors import InputError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from himix_edge.checkpoints import Source
     from himix_edge.checkpoints.convert import Conversion
     from himix_edge.config import Injection
+    from himix_edge.data import Sample
     from himix_edge.distillation.losses import AnswerLosses
     from himix_edge.distillation.student import Student
 
@@ -22,7 +23,7 @@ ASKED = 64  # samples on which layers are chosen
 def refuse_others(request: "Conversion") -> None:
     """Raises InputError for what a vision-language model has already."""
     settings = {
-        "--tower": request.tower is not None, "--vanilla": request.vanilla, "--pooling": request.pooling != 1,
+        "--tower": request.tower is not None, "--vanilla": request.vanilla,
         "--sharing": request.injection.sharing != "none", "--feature-layers": request.feature_layers != (-2,),
         "--image-size": request.image_size is not None, "--chat-template": request.chat_template is not None,
     }  # fmt: skip
@@ -34,21 +35,49 @@ def refuse_others(request: "Conversion") -> None:
 def needed_layers(teacher: "Source", asked: str, images: str | None, image_folder: Path | None) -> tuple[int, ...]:
     """Of "auto" or "auto:K": what `himix analyze --layers` proposes."""
     from himix_edge.checkpoints.assemble import assemble
-    from himix_edge.data import load_dataset
     from himix_edge.distillation.layers import image_use, require_image_in_cache
-    from himix_edge.distillation.losses import one_question_each
     from himix_edge.training.pixels import ImageLoader
 
     vision = require_image_in_cache(teacher.config)
-    if images is None or Path(images).is_dir():
-        raise InputError(f"--injection-layers {asked}: --images has to be a data set or a .json file with questions")
+    samples = _questions(f"--injection-layers {asked}", images, image_folder)
     counts = numbers("--injection-layers", asked.partition(":")[2] or None) or (None,)
     if len(counts) > 1:
         raise InputError(f"--injection-layers {asked}: give auto or auto:K")
-    samples = one_question_each(load_dataset(images, image_folder=image_folder).first(ASKED).samples)
     model = assemble(teacher.config, teacher.weights, teacher.where)
     load, text = ImageLoader(vision), teacher.load_text()
     return image_use(model, text, samples, load, lambda r: track(r, "leaving layers out")).choice(counts[0])
+
+
+def tolerated_pooling(teacher: "Source", injection: "Injection", images: str | None, image_folder: Path | None) -> int:
+    """Of --pooling auto: the largest squares of tokens without which answers lose little; says what each loses."""
+    from himix_edge.checkpoints.assemble import assemble
+    from himix_edge.distillation.layers import require_image_in_cache
+    from himix_edge.distillation.pooling import pooling_use
+    from himix_edge.model import VanillaModel
+    from himix_edge.training.pixels import ImageLoader
+
+    vision = require_image_in_cache(teacher.config)
+    samples = _questions("--pooling auto", images, image_folder)
+    model = assemble(teacher.config, teacher.weights, teacher.where)
+    if not isinstance(model, VanillaModel):
+        raise InputError("--pooling auto: only a vanilla model's image tokens can be looked at")
+    use = pooling_use(
+        model, teacher.load_text(), samples, ImageLoader(vision), injection.positions, injection.layers,
+        lambda r: track(r, "pooling"),
+    )  # fmt: skip
+    tried = ", ".join(f"{model.config.tile_tokens // side**2}: {loss:.4f}" for side, loss in use.losses.items())
+    progress_console.print(f"loss of the answers by image tokens: {tried}, none: {use.blind:.4f}")
+    return use.choice()
+
+
+def _questions(option: str, images: str | None, image_folder: Path | None) -> "list[Sample]":
+    """One about each of the data's first images. Raises InputError naming the option for images without questions."""
+    from himix_edge.data import load_dataset
+    from himix_edge.distillation.losses import one_question_each
+
+    if images is None or Path(images).is_dir():
+        raise InputError(f"{option}: --images has to be a data set or a .json file with questions")
+    return one_question_each(load_dataset(images, image_folder=image_folder).first(ASKED).samples)
 
 
 def of_teacher(
@@ -58,17 +87,19 @@ def of_teacher(
     limit: int,
     image_folder: Path | None,
     fresh: int | None,
+    pooling: int,
 ) -> "Student":
     """The model made of `teacher`, with a progress bar; `fresh`, a seed: with untrained projections."""
     from himix_edge.data import load_images
     from himix_edge.distillation.student import IMAGES_AT_ONCE, Calibration, make_student, student_config
 
-    config = student_config(teacher.config, injection)  # before the images are read
+    config = student_config(teacher.config, injection, pooling)  # before the images are read
     if images is None or fresh is not None or not config.projecting_layers:
-        return make_student(teacher, injection, None, list, fresh)
+        return make_student(teacher, injection, None, list, fresh, pooling)
     calibration = Calibration(load_images(images, limit, image_folder), images)
     batches = -(-len(calibration.images) // IMAGES_AT_ONCE)
-    return make_student(teacher, injection, calibration, lambda b: track(b, "looking at images", batches))
+    watch = lambda b: track(b, "looking at images", batches)  # noqa: E731
+    return make_student(teacher, injection, calibration, watch, pooling=pooling)
 
 
 def losses_of(

@@ -6,13 +6,14 @@ loss of the data's answers tells what that costs.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch.nn import functional as F
 
 from himix_edge.data import Sample
+from himix_edge.distillation.pooling import pool_rows, teacher_rows
 from himix_edge.model import HiMixModel, KVCache, VanillaModel
-from himix_edge.model.mixer import pass_layers
 from himix_edge.model.vlm import VisionRows
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import Batch
@@ -31,7 +32,8 @@ class AnswerLosses:
         teacher: of the teacher.
         student: of the student.
         kept: share of the answers' tokens for which both find the same one likeliest.
-        exact: of the student with the teacher's keys and values in every layer that sees the image.
+        exact: of the student with the teacher's keys and values, pooled as its own are, in every layer that sees the
+            image.
         layers: with the student's own in this layer alone.
     """
 
@@ -57,11 +59,12 @@ def answer_losses(
         watch: hands on the layers that see the image, for a progress bar.
     """
     batches, rows = [], []
+    pooling = isqrt(teacher.config.tile_tokens // student.config.tile_tokens)
     for _, batch in question_batches(samples, text, load, images_per_batch=IMAGES_PER_BATCH):
         features = encode(teacher, batch)
         batches.append((batch, teacher.inject(features)))
         tokens = teacher.connect(features)
-        made = pass_layers(teacher.model.layers, tokens, student.image_rope(tokens.shape[1], tokens.device))[1]
+        made = pool_rows(teacher_rows(teacher, tokens), pooling)
         exact = [(student.place(made[layer][0]), made[layer][1]) for layer in student.config.injected_layers]
         rows.append((student.project_image(features), exact))
 

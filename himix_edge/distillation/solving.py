@@ -6,6 +6,7 @@ before they are rotated, and as the text's queries meet them: normed per head wh
 """
 
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.distillation.moments import Constant, Map, Moments, ridge
+from himix_edge.distillation.pooling import pool_rows, teacher_rows
 from himix_edge.errors import InputError
 from himix_edge.model import VanillaModel
 from himix_edge.model.mixer import ImageRope, pass_layers
+from himix_edge.model.vit import pool_grid
 
 STRENGTHS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 ROUND = 10  # of so many images one chooses the penalty, and one tells how much is explained
@@ -52,6 +55,7 @@ class Sums:
     def __init__(self, teacher: VanillaModel, config: ModelConfig):
         """`config` is the student's."""
         self.teacher, self.config, self.images = teacher, config, 0
+        self.pooling = isqrt(teacher.config.tile_tokens // config.tile_tokens)
         size = 2 * config.decoder.kv_size * len(config.projecting_layers)
         shape = (config.tile_tokens, config.injection_width, size)
         self.fit, self.choose, self.tell = (Moments(*shape) for _ in range(3))
@@ -67,13 +71,13 @@ class Sums:
         self.images += len(x)
 
     def _inputs_and_targets(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        config, layers, mixing = self.config, self.teacher.model.layers, self.config.injection.mixing
+        config, mixing = self.config, self.config.injection.mixing
         tokens = self.teacher.connect(features)
-        tables = ImageRope(config.decoder)(tokens.shape[1], tokens.device)
-        states, passed = pass_layers(layers[: mixing or 0], tokens, tables)
-        _, above = pass_layers(layers[mixing or 0 :], states, tables)
-        rows = [*passed, *above]
-        x = features if mixing is None else states
+        rows = pool_rows(teacher_rows(self.teacher, tokens), self.pooling)
+        x = pool_grid(features if mixing is None else tokens, self.pooling)
+        if mixing:
+            tables = ImageRope(config.decoder)(x.shape[1], x.device)
+            x, _ = pass_layers(self.teacher.model.layers[:mixing], x, tables)
         normed = F.rms_norm(x.float(), x.shape[-1:], eps=config.decoder.rms_norm_eps)
         made = [part.transpose(1, 2).flatten(2) for layer in config.projecting_layers for part in rows[layer]]
         return normed, torch.cat(made, -1)

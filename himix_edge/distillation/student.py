@@ -12,7 +12,7 @@ from himix_edge.checkpoints.assemble import assemble, check_names, expected_shap
 from himix_edge.checkpoints.fresh import fresh_weights
 from himix_edge.checkpoints.lazy import LazyTensor, Weights, as_weights
 from himix_edge.checkpoints.source import Source
-from himix_edge.config import Connector, Injection, ModelConfig, VisionConfig
+from himix_edge.config import Connector, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.distillation.solving import Explained, Sums, solve
 from himix_edge.errors import InputError
 from himix_edge.model import VanillaModel
@@ -39,8 +39,10 @@ class Student:
     explained: tuple[Explained, ...]
 
 
-def student_config(teacher: ModelConfig, injection: Injection) -> ModelConfig:
+def student_config(teacher: ModelConfig, injection: Injection, pooling: int = 1) -> ModelConfig:
     """The configuration of a HiMix model on the teacher's tower and decoder.
+
+    Squares of `pooling` tokens a side are one: of the tower's features, or behind the connector if the injection mixes.
 
     Raises:
         InputError: a teacher that is not vanilla, takes no image or has pictures in its text, or an injection that
@@ -55,14 +57,28 @@ def student_config(teacher: ModelConfig, injection: Injection) -> ModelConfig:
             f"--to himix: the connector makes {teacher.tile_tokens} tokens of {teacher.features} features; "
             "--mixing 0 keeps it"
         )
+    vision = teacher.vision
+    if pooling > 1 and injection.mixing is None and not isinstance(vision, ViTConfig):
+        raise InputError("--pooling: this tower's features are no plain grid; --mixing 0 pools behind the connector")
+    if pooling > 1 and connector.positions:
+        raise InputError("--pooling: this connector adds positions behind its own pooling")
     try:
-        return replace(teacher, architecture="himix", injection=injection, connector=connector)
+        if injection.mixing is not None:
+            connector = replace(connector, pool=connector.pool * pooling)
+        elif isinstance(vision, ViTConfig):
+            vision = replace(vision, pooling=vision.pooling * pooling)
+        return replace(teacher, architecture="himix", injection=injection, connector=connector, vision=vision)
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
 def make_student(
-    teacher: Source, injection: Injection, calibration: Calibration | None, watch: Watch, fresh: int | None = None
+    teacher: Source,
+    injection: Injection,
+    calibration: Calibration | None,
+    watch: Watch,
+    fresh: int | None = None,
+    pooling: int = 1,
 ) -> Student:
     """A HiMix model of a vanilla one, without training.
 
@@ -73,11 +89,12 @@ def make_student(
             copied, which takes an injection that mixes.
         watch: hands on batches of pixels, for a progress bar.
         fresh: a seed: the projections are neither solved nor copied, they are to be trained.
+        pooling: squares of so many tokens a side become one.
 
     Raises:
         InputError: see `student_config` and `solve`; an injection that cannot be copied; an image that cannot be read.
     """
-    config = student_config(teacher.config, injection)
+    config = student_config(teacher.config, injection, pooling)
     explained: tuple[Explained, ...] = ()
     expected = expected_shapes(meta_model(config))
     untrained = {name: shape for name, shape in expected.items() if IN_LAYERS in name} if fresh is not None else {}
@@ -96,7 +113,8 @@ def make_student(
     check_names(kept, expected, teacher.where)
     weights = {name: kept[name] for name in expected}
     record = {
-        "source": teacher.name, "to": "himix", "injection": injection.to_dict(), "fresh_tensors": len(untrained),
+        "source": teacher.name, "to": "himix", "injection": injection.to_dict(), "pooling": pooling,
+        "fresh_tensors": len(untrained),
         "solved_on": None if calibration is None else {"data": calibration.data, "images": len(calibration.images)},
         "explained": [asdict(layer) for layer in explained],
     }  # fmt: skip

@@ -35,12 +35,12 @@ def write_conversations(run: Run) -> None:
         return
     recipe, found = run.recipe, load_images(folder.name, folder.samples or MANY)
     pictures = [picture for picture in found if isinstance(picture, Path)]
-    session = session_of(open_source(recipe.teacher))
-    records = [
-        {"image": picture.relative_to(folder.name).as_posix(),
-         "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": said}]}
-        for picture, prompt, said in _answers(session, pictures, recipe.prompts, recipe.conversations_per_image)
-    ]  # fmt: skip
+    with session_of(open_source(recipe.teacher)) as session:
+        records = [
+            {"image": picture.relative_to(folder.name).as_posix(),
+             "conversations": [{"from": "human", "value": prompt}, {"from": "gpt", "value": said}]}
+            for picture, prompt, said in _answers(session, pictures, recipe.prompts, recipe.conversations_per_image)
+        ]  # fmt: skip
     with staged_file(path) as staged:
         staged.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 

@@ -17,6 +17,7 @@ from himix_edge.config import Connector, Injection
 from himix_edge.data.llava import load_llava
 from himix_edge.distillation.layers import image_use
 from himix_edge.distillation.losses import answer_losses
+from himix_edge.distillation.pooling import PoolingUse, pooling_use, sides
 from himix_edge.distillation.solving import Sums, solve
 from himix_edge.distillation.student import make_student, student_config
 from himix_edge.errors import InputError
@@ -160,6 +161,51 @@ def test_the_command_keeps_tower_and_decoder_and_says_what_is_explained(tmp_path
     assert "Explained" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("mixing", [None, 1])
+def test_pooled_slots_have_the_means_of_the_teachers_keys_and_values(teacher, mixing):
+    """Of a teacher whose layers see states that are linear in the features, which is solved exactly."""
+    model = opened(open_source(teacher))
+    with torch.no_grad():
+        model.connector = torch.nn.Linear(32, 64, bias=False)
+        torch.nn.init.orthogonal_(model.connector.weight)
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    config = student_config(TEACHER, Injection(positions="sequence", mixing=mixing), 2)
+    assert (config.tile_tokens, config.connector.pool) == ((4, 1) if mixing is None else (4, 2))
+    sums = Sums(model, config)
+    for seed in range(4):  # as long in each square
+        rows = torch.nn.functional.normalize(features(20, seed).unflatten(1, (4, 4))[:, ::2, ::2], dim=-1)
+        sums.add(rows.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1, 2))
+    assert all(min(layer.keys, layer.values) > 1 - 1e-6 for layer in solve(sums).explained)
+
+
+def test_how_far_an_image_can_be_pooled_is_measured(tmp_path, teacher, photos, text, capsys):
+    use = PoolingUse({1: 0.10, 2: 0.11, 4: 0.13, 8: 0.2}, 1.1)
+    assert use.choice() == 2
+    assert sides(36) == [1, 2, 3, 6]
+    with pytest.raises(InputError, match="no square grid"):
+        sides(12)
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a cat"}]
+    records = [{"image": f"{number}.png", "conversations": talk} for number in range(9, 40)]
+    (tmp_path / "talks.json").write_text(json.dumps(records))
+    samples = load_llava(tmp_path / "talks.json", Path(photos)).samples[:3]
+    model = opened(open_source(teacher))
+    load = lambda image: load_image(image, TINY.vision.image_size)  # noqa: E731
+    use = pooling_use(model, text, samples, load, "sequence", None, list)
+    assert list(use.losses) == [1, 2, 4]
+    whole = image_use(model, text, samples, load, list)
+    assert (use.losses[1], use.blind) == (pytest.approx(whole.loss, abs=1e-5), pytest.approx(whole.blind, abs=1e-5))
+    data = ["--images", str(tmp_path / "talks.json"), "--image-folder", photos, "--check", "3"]
+    words = ["convert", str(teacher), "--to", "himix", *data, "--pooling", "auto", "--out", str(tmp_path / "x")]
+    himix.main([*words, "--json"], standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    side = result["pooling"]
+    assert side in use.losses
+    assert open_source(tmp_path / "x").config.tile_tokens == 16 // side**2
+    assert result["losses"]["exact"] > 0
+
+
 def test_layers_are_chosen_on_questions(tmp_path, teacher, photos, text, capsys):
     talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a cat"}]
     records = [{"image": f"{number}.png", "conversations": talk} for number in range(9, 40)]
@@ -207,7 +253,8 @@ def test_what_answers_lose_is_zero_where_keys_and_values_are_the_teachers(teache
     ([], "--images is missing"), (["--images", "PHOTOS", "--limit", "19"], "20 or more"),
     (["--mixing", "0", "--slots"], "--images solves them"), (["--mixing", "3"], "goes beyond layer 1"),
     (["--vanilla", "--mixing", "0"], "--vanilla: .* already"), (["--mixing", "0", "--sharing", "uniform"], "--sharing"),
-    (["--images", "nowhere.json"], "nowhere.json"),
+    (["--images", "nowhere.json"], "nowhere.json"), (["--pooling", "3", "--mixing", "0"], "pool .* must divide"),
+    (["--pooling", "x"], "--pooling 'x'"), (["--pooling", "auto"], "with questions"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(tmp_path, teacher, photos, options, message):
     options = [photos if option == "PHOTOS" else option for option in options]
