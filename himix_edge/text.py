@@ -210,6 +210,13 @@ class TextProcessor:
             ids += ask + reply
         return ids + finish, target + [True] * len(finish)
 
+    def encode_conversation_behind_pictures(self, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[bool]]:
+        """`encode_conversation` of what follows `encode_pictures`; arguments and errors as there."""
+        ids, target = self.encode_conversation(turns)
+        asked = len(self.encode_chat([Message("user", turns[0][0])]))
+        behind = self.encode_behind_pictures(turns[0][0])
+        return behind + ids[asked:], [False] * len(behind) + target[asked:]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)

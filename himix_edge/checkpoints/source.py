@@ -22,7 +22,7 @@ from himix_edge.checkpoints.trained import Base, overlay, read_base
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
-from himix_edge.image_text import refuse_other_text
+from himix_edge.image_text import Slots, refuse_other_text
 from himix_edge.names import as_name
 from himix_edge.parts import TOWER
 from himix_edge.presets import DEFAULT_MODEL, resolve_model
@@ -72,6 +72,14 @@ class Source:
         if images is not None:
             text.check_slot(images.slot_id)
         return text
+
+    def words_before_a_picture(self) -> list[int]:
+        """Ids of what stands in front of a picture of one tile in a model's text; none where the image comes first."""
+        images = self.config.images
+        if images is None:
+            return []
+        ids = self.load_text().encode_pictures([Slots(0, 0, self.config.tile_tokens)])
+        return ids[: ids.index(images.slot_id)]
 
 
 def open_source(source: str | Path) -> Source:

@@ -112,6 +112,7 @@ def losses_of(
     from himix_edge.model import HiMixModel, VanillaModel
     from himix_edge.training.pixels import ImageLoader
 
+    teacher.config.refuse_pictures_in_text("--check")
     if images is None or Path(images).is_dir():
         raise InputError("--check: --images has to be a data set or a .json file with questions and answers")
     samples = one_question_each(load_dataset(images, "test", image_folder).first(count).samples)

@@ -167,6 +167,24 @@ class ModelConfig:
                 "himix run, eval and export do"
             )
 
+    def picture_in_front(self, what: str) -> "ModelConfig":
+        """A vanilla model with its image in front of the text; of one whose picture is one tile in it: as if it were.
+
+        The picture is then squashed into the square, by the same filter. Raises InputError, saying `what` does not take
+        it, for a model whose picture may be several tiles.
+        """
+        if self.images is None or self.vision is None:
+            return self
+        tiles = self.images.most_tiles_of_one(self.vision.image_size)
+        if tiles > 1 or self.images.strategy == "anyres":
+            raise InputError(
+                f"{what}: a picture of this model is up to {tiles} tiles ({self.images.strategy}); HiMix takes one, as "
+                "LLaVA 1.5 and FastVLM do"
+            )
+        same = self.images.filter not in ("bilinear", "bicubic")
+        vision = self.vision if same else dataclasses.replace(self.vision, resample=self.images.filter)
+        return dataclasses.replace(self, images=None, vision=vision)
+
     def first_text_position(self, vision_tokens: int) -> int:
         """Rotary position of the first text token behind `vision_tokens` cache slots.
 

@@ -92,11 +92,13 @@ def pooling_use(
     return PoolingUse({side: total / answers for side, total in sums.items()}, blind / answers)
 
 
-def teacher_rows(teacher: VanillaModel, tokens: Tensor) -> VisionRows:
-    """Each layer's keys, not rotated, and values (B, G, N, h) of image tokens (B, N, d)."""
-    return pass_layers(teacher.model.layers, tokens, ImageRope(teacher.config.decoder)(tokens.shape[1], tokens.device))[
-        1
-    ]
+def teacher_rows(teacher: VanillaModel, tokens: Tensor, before: Sequence[int] = ()) -> VisionRows:
+    """Each layer's keys, not rotated, and values (B, G, N, h) of image tokens (B, N, d) behind words, ids `before`."""
+    words = teacher.model.embed_tokens(torch.tensor(before, dtype=torch.int64, device=tokens.device))
+    x = torch.cat([words.expand(len(tokens), -1, -1), tokens], 1)
+    tables = ImageRope(teacher.config.decoder)(x.shape[1], x.device)
+    made = pass_layers(teacher.model.layers, x, tables)[1]
+    return [(key[:, :, len(before) :], value[:, :, len(before) :]) for key, value in made]
 
 
 def pool_rows(rows: VisionRows, side: int) -> VisionRows:

@@ -5,6 +5,7 @@ normed by their root mean square; so it is the layer's projection, with a norm w
 before they are rotated, and as the text's queries meet them: normed per head where the family does that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -52,8 +53,9 @@ class Solution:
 class Sums:
     """What is kept of the images: moments of those to fit, of those that choose, of those that tell."""
 
-    def __init__(self, teacher: VanillaModel, config: ModelConfig):
-        """`config` is the student's."""
+    def __init__(self, teacher: VanillaModel, config: ModelConfig, before: Sequence[int] = ()):
+        """`config` is the student's; `before` are the ids of what stands in front of an image in the teacher's text."""
+        self.before = before
         self.teacher, self.config, self.images = teacher, config, 0
         self.pooling = isqrt(teacher.config.tile_tokens // config.tile_tokens)
         size = 2 * config.decoder.kv_size * len(config.projecting_layers)
@@ -73,7 +75,7 @@ class Sums:
     def _inputs_and_targets(self, features: Tensor) -> tuple[Tensor, Tensor]:
         config, mixing = self.config, self.config.injection.mixing
         tokens = self.teacher.connect(features)
-        rows = pool_rows(teacher_rows(self.teacher, tokens), self.pooling)
+        rows = pool_rows(teacher_rows(self.teacher, tokens, self.before), self.pooling)
         x = pool_grid(features if mixing is None else tokens, self.pooling)
         if mixing:
             tables = ImageRope(config.decoder)(x.shape[1], x.device)

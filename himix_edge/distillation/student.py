@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,12 @@ def student_config(teacher: ModelConfig, injection: Injection, pooling: int = 1)
     Squares of `pooling` tokens a side are one: of the tower's features, or behind the connector if the injection mixes.
 
     Raises:
-        InputError: a teacher that is not vanilla, takes no image or has pictures in its text, or an injection that
-            does not fit it.
+        InputError: a teacher that is not vanilla, takes no image, or whose pictures stand in its text as several tiles;
+            or an injection that does not fit it.
     """
     if teacher.architecture != "vanilla" or teacher.vision is None:
         raise InputError("--to himix: only a vanilla model has image tokens in its decoder whose keys it could take")
-    teacher.refuse_pictures_in_text("himix convert --to himix")
+    teacher = teacher.picture_in_front("--to himix")
     connector = Connector() if injection.mixing is None else teacher.connector
     if injection.mixing is None and teacher.tile_tokens != teacher.features:
         raise InputError(
@@ -120,14 +121,15 @@ def make_student(
     }  # fmt: skip
     provenance = {**teacher.provenance, "converted": record}
     made = replace(teacher, config=config, weights=weights, provenance=provenance, base=None, trained={})
-    return Student(made, explained)
+    wordless = cache(lambda: replace(teacher.load_template(), image=None))  # the student's image is not in its text
+    return Student(replace(made, load_template=wordless), explained)
 
 
 def _sums(teacher: Source, config: ModelConfig, calibration: Calibration, watch: Watch) -> Sums:
     model = assemble(teacher.config, teacher.weights, teacher.where)
     assert isinstance(model, VanillaModel)
     assert config.vision is not None
-    sums = Sums(model, config)
+    sums = Sums(model, config, teacher.words_before_a_picture())
     for pixels in watch(_batches(calibration.images, config.vision)):
         with torch.inference_mode():
             sums.add(model.encode_image(pixels))

@@ -1,6 +1,7 @@
 """One batch: rows of tokens about images, padded and cut into blocks so that little is computed in vain."""
 
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ class Batch:
         blocks: rows that follow each other and are decoded together, as (number of rows, tokens of the longest): what
             is padded for a short row among long ones is lost time. All about an image, or none.
         own_texts: int64 (O, L), texts of the model's own, without questions.
+        theirs: the same rows as a teacher reads them whose pictures stand in its text: without pixels, with the same
+            targets; None: as this one.
     """
 
     pixels: Tensor
@@ -33,6 +36,7 @@ class Batch:
     labels: Tensor
     blocks: tuple[tuple[int, int], ...]
     own_texts: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
+    theirs: "Batch | None" = None
 
     @property
     def targets(self) -> int:
@@ -54,6 +58,7 @@ class Batch:
             positions=self.positions.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             own_texts=self.own_texts.to(device, non_blocking=True),
+            theirs=None if self.theirs is None else self.theirs.to(device),
         )
 
     @property
@@ -76,7 +81,10 @@ class Row:
 
 
 def collate(images: list[NDArray[np.uint8]], rows: list[Row]) -> Batch:
-    """Pad rows, sorted by `Row.place`, to the longest, and find what has to be predicted."""
+    """Pad rows to the longest, and find what has to be predicted.
+
+    They are sorted by `Row.place`, or nearly: a row behind a longer one is padded to it.
+    """
     lengths = [len(row.ids) - 1 for row in rows]
     longest = max(lengths, default=0)
     input_ids = np.zeros((len(rows), longest), np.int64)
@@ -96,7 +104,9 @@ def collate(images: list[NDArray[np.uint8]], rows: list[Row]) -> Batch:
         image_of_row=torch.tensor(image_of_row, dtype=torch.int64),
         positions=torch.tensor(positions, dtype=torch.int64),
         labels=torch.tensor(labels, dtype=torch.int64),
-        blocks=(*blocks(tuple(lengths[:seeing])), *blocks(tuple(lengths[seeing:]))),
+        blocks=tuple(
+            block for sort in (lengths[:seeing], lengths[seeing:]) for block in blocks(tuple(accumulate(sort, max)))
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class BatchMaker(TorchDataset[list[Batch] | HimixError]):
             has more steps. Samples come without replacement within an epoch, each epoch in its own order.
         seed: numbers that decide every choice.
         own_texts: int64 (O, L), of which steps have the next ones, see Recipe.own_texts_every.
+        theirs: the text of a teacher whose pictures stand in it, see Batch.theirs.
         share: (first part, number of parts taken, parts of a step): what `maker[step]` gives this process.
     """
 
@@ -42,6 +43,7 @@ class BatchMaker(TorchDataset[list[Batch] | HimixError]):
     load: Load
     seed: tuple[int, ...]
     own_texts: Tensor | None = None
+    theirs: TextProcessor | None = None
     share: tuple[int, int, int] = (0, 1, 1)
 
     def __getitem__(self, step: int) -> list[Batch] | HimixError:
@@ -61,6 +63,7 @@ class BatchMaker(TorchDataset[list[Batch] | HimixError]):
         """One of the parts that a step's images are dealt to in turn."""
         images: list[NDArray[np.uint8]] = []
         rows: list[Row] = []
+        said: list[tuple[Turn, ...]] = []
         # for the whole step, so that its rows have similar lengths
         join = np.random.default_rng([*self.seed, step]).random() < self.recipe.join
         places = range(part, self.recipe.images_per_step, parts)
@@ -71,7 +74,11 @@ class BatchMaker(TorchDataset[list[Batch] | HimixError]):
                 image = len(images)
                 images.append(augment(self._pixels(sample), self.recipe, rng))
             rows += [Row(*encode_conversation(self.text, conversation), image) for conversation in conversations]
-        batch = collate(images, sorted(rows, key=Row.place))
+            said += conversations
+        order = sorted(range(len(rows)), key=lambda i: rows[i].place())
+        batch = collate(images, [rows[i] for i in order])
+        if self.theirs is not None:
+            batch = replace(batch, theirs=collate([], [_read(self.theirs, said[i], rows[i].image) for i in order]))
         earlier, others = divmod(step, self.recipe.own_texts_every)
         if self.own_texts is None or others:
             return batch
@@ -132,6 +139,13 @@ def _turn(seed: tuple[int, ...], sizes: tuple[int, ...], step: int) -> tuple[int
 @lru_cache(maxsize=4)
 def _order(seed: tuple[int, ...], epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([*seed, epoch, 0, 1]).permutation(count)
+
+
+def _read(text: TextProcessor, conversation: tuple[Turn, ...], image: int | None) -> Row:
+    """A conversation behind a picture, whose K/V hold the words in front of it, or without one."""
+    turns = [(turn.question, turn.answer) for turn in conversation]
+    encode = text.encode_conversation if image is None else text.encode_conversation_behind_pictures
+    return Row(*encode(turns), image)
 
 
 @lru_cache(maxsize=ENCODED)

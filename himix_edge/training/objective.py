@@ -67,7 +67,8 @@ class Objective(nn.Module):
             right = torch.zeros(len(batch.input_ids), dtype=torch.bool, device=batch.input_ids.device)
             if stage.decodes:
                 teacher = self.teacher if stage.taught and torch.is_grad_enabled() else None
-                said = say(self.model, batch, features, teacher.layers if teacher and stage.attention_loss else ())
+                images = self.model.inject(features) if len(batch.image_of_row) else None
+                said = say(self.model, batch, images, teacher.layers if teacher and stage.attention_loss else ())
                 answers = F.cross_entropy(said.logits, batch.labels, ignore_index=IGNORED, reduction="sum")
                 right = answered(said.logits.detach(), batch)
                 loss = stage.answer_loss * answers

@@ -5,17 +5,17 @@ Both losses are sums over the tokens of the answers, so that micro-batches and p
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.checkpoints.assemble import assemble
-from himix_edge.checkpoints.source import Source, open_source
-from himix_edge.config import VisionConfig
+from himix_edge.checkpoints.source import open_source
+from himix_edge.config import ModelConfig, VisionConfig
 from himix_edge.errors import InputError
-from himix_edge.model import VisionLanguageModel
+from himix_edge.model import KVCache, VanillaModel, VisionLanguageModel
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import Batch
 from himix_edge.training.recipe import Recipe
@@ -46,11 +46,15 @@ class Teacher:
         model: vanilla or HiMix.
         layers: those whose attention a student is compared with: where the student sees the image.
         has_tower: whether it encodes images itself; else its tower is the student's, which does not learn either.
+        text: of a teacher whose picture is one tile in its text, and reads its rows as `Batch.theirs`; else None.
+        before: ids of the words that stand before the picture there.
     """
 
     model: VisionLanguageModel
     layers: tuple[int, ...]
     has_tower: bool
+    text: TextProcessor | None = None
+    before: tuple[int, ...] = ()
 
     @torch.no_grad()
     def say(self, batch: Batch, features: Tensor, attention: bool) -> Said:
@@ -61,13 +65,22 @@ class Teacher:
             features: used where the tower is the student's.
             attention: whether `attended` is asked for.
         """
-        own = encode(self.model, batch) if self.has_tower else features
-        return say(self.model, batch, own, self.layers if attention else ())
+        images = None
+        if len(batch.image_of_row):
+            images = self._inject(encode(self.model, batch) if self.has_tower else features)
+        return say(self.model, batch.theirs or batch, images, self.layers if attention else ())
+
+    def _inject(self, features: Tensor) -> KVCache:
+        if not isinstance(self.model, VanillaModel) or not self.before:
+            return self.model.inject(features)
+        words = self.model.model.embed_tokens(torch.tensor(self.before, device=features.device))
+        tokens = self.model.connect(features)
+        cache: KVCache = self.model.model.run(torch.cat([words.expand(len(tokens), -1, -1), tokens], 1), None)[1]
+        return cache
 
 
-def say(model: VisionLanguageModel, batch: Batch, features: Tensor, layers: Sequence[int]) -> Said:
-    """What a model makes of a batch about encoded images (I, N, d_v), and the attention of `layers`."""
-    images = model.inject(features) if len(batch.image_of_row) else None
+def say(model: VisionLanguageModel, batch: Batch, images: KVCache | None, layers: Sequence[int]) -> Said:
+    """What a model makes of a batch behind its images' keys and values, and the attention of `layers`."""
     with _recorded([model.model.layers[layer].self_attn for layer in layers]) as passes:
         logits = logits_behind(model, batch, images)
     return Said(logits, tuple(at_targets(blocks, batch) for blocks in passes))
@@ -111,34 +124,35 @@ def open_teacher(recipe: Recipe, start: Start, device: torch.device) -> Teacher 
     if not used:
         raise InputError(f"{recipe.teacher}: no stage learns from a teacher; --set teacher_loss=1")
     source = open_source(recipe.teacher)
-    _require_alike(source, start, any(stage.attention_loss for stage in recipe.stages))
+    config = source.config.picture_in_front("himix distill --teacher")
+    text = source.load_text()
+    _require_alike(config, text, start, source.where, any(stage.attention_loss for stage in recipe.stages))
     model = assemble(source.config, source.weights, source.where)
     learns = any("tower" in stage.learn for stage in recipe.stages)
     has_tower = learns or not _same_tower(model, start.model)
     if not has_tower:
         model.vision_tower = None
-    return Teacher(model.to(device), start.model.config.injected_layers, has_tower)
+    own, before = (None, []) if source.config.images is None else (text, source.words_before_a_picture())
+    return Teacher(model.to(device), start.model.config.injected_layers, has_tower, own, tuple(before))
 
 
-def _require_alike(source: Source, start: Start, attention: bool) -> None:
-    theirs, ours = source.config, start.model.config
-    theirs.refuse_pictures_in_text("himix distill --teacher")
+def _require_alike(theirs: ModelConfig, text: TextProcessor, start: Start, where: str, attention: bool) -> None:
+    ours = start.model.config
     if theirs.vision is None or ours.vision is None:
-        raise InputError(f"{source.where}: teacher and student have to see images")
+        raise InputError(f"{where}: teacher and student have to see images")
     if _pixels(theirs.vision) != _pixels(ours.vision):
         raise InputError(
-            f"{source.where}: the teacher sees images of {theirs.vision.image_size} pixels ({theirs.vision.resample}), "
+            f"{where}: the teacher sees images of {theirs.vision.image_size} pixels ({theirs.vision.resample}), "
             f"the student of {ours.vision.image_size} ({ours.vision.resample}); they have to be the same"
         )
     if attention and theirs.decoder.num_hidden_layers != ours.decoder.num_hidden_layers:
         raise InputError(
-            f"{source.where}: the teacher has {theirs.decoder.num_hidden_layers} layers, the student "
+            f"{where}: the teacher has {theirs.decoder.num_hidden_layers} layers, the student "
             f"{ours.decoder.num_hidden_layers}: --set attention_loss=0"
         )
-    text = source.load_text()
     if theirs.decoder.vocab_size != ours.decoder.vocab_size or not _same_words(text, start.text):
         raise InputError(
-            f"{source.where}: teacher and student differ in tokenizer or chat template; himix convert --to himix makes "
+            f"{where}: teacher and student differ in tokenizer or chat template; himix convert --to himix makes "
             "a student that has the teacher's"
         )
 
@@ -155,7 +169,9 @@ def _same_words(one: TextProcessor, other: TextProcessor) -> bool:
 
 
 def _same_tower(one: VisionLanguageModel, other: VisionLanguageModel) -> bool:
-    if one.config.vision != other.config.vision:
+    """Whether both make the same features of the same pixels."""
+    visions = [model.config.vision and replace(model.config.vision, resample="bicubic") for model in (one, other)]
+    if visions[0] != visions[1]:
         return False
     ours, theirs = (model.vision_tower.state_dict() for model in (one, other))
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -101,6 +101,8 @@ class Trainer:
             first = 0 if model.config.architecture == "vanilla" else run.recipe.lora_first_layer
             add_adapters(model, run.recipe.lora_rank, run.recipe.lora_alpha, first)
         teacher = open_teacher(run.recipe, self.start, self.accelerator.device)
+        if run.graphs and teacher is not None and teacher.text is not None:
+            raise InputError("--graphs: a teacher whose picture stands in its text reads rows of its own; leave it out")
         if adapters := {name: tensor for name, tensor in self.start.trained.items() if is_adapter(name)}:
             set_adapters(model, adapters, run.recipe.model)  # that an earlier run trained
         self.precision = run.recipe.precision
@@ -227,7 +229,9 @@ class Trainer:
         parts = [self.data[part].samples[held_out:] for part in stage.data or self.recipe.data]
         number = self.recipe.stages.index(stage)
         own = self.own_texts if "decoder" in stage.learn else None
-        return BatchMaker(parts, self.start.text, self.recipe, self.load, (self.run.seed, number), own)
+        teacher = self.objective.teacher
+        theirs = teacher.text if teacher and stage.taught else None
+        return BatchMaker(parts, self.start.text, self.recipe, self.load, (self.run.seed, number), own, theirs)
 
     def _step(self, stage: Stage, step: int, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> Row:
         """One optimiser step; the losses and the share of rows answered exactly, over all processes."""

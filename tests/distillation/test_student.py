@@ -268,7 +268,7 @@ def test_models_that_have_no_such_keys_are_refused_by_name(tiny_checkpoint, tmp_
     with pytest.raises(InputError, match="only a vanilla model"):
         himix.main(["convert", str(tiny_checkpoint), "--to", "himix", "--mixing", "0", "--out", str(tmp_path / "x")],
                    standalone_mode=False)  # fmt: skip
-    with pytest.raises(InputError, match="tiles in its text"):
+    with pytest.raises(InputError, match=r"up to 17 tiles \(rows\)"):
         student_config(preset("smolvlm-256m"), Injection(mixing=0))
     with pytest.raises(InputError, match=r"makes 4 tokens of 16 features; --mixing 0"):
         student_config(dataclasses.replace(TEACHER, connector=Connector(pool=2)), Injection())
