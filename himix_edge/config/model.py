@@ -181,8 +181,8 @@ class ModelConfig:
                 f"{what}: a picture of this model is up to {tiles} tiles ({self.images.strategy}); HiMix takes one, as "
                 "LLaVA 1.5 and FastVLM do"
             )
-        same = self.images.filter not in ("bilinear", "bicubic")
-        vision = self.vision if same else dataclasses.replace(self.vision, resample=self.images.filter)
+        method = self.images.filter
+        vision = self.vision if method == "lanczos" else dataclasses.replace(self.vision, resample=method)
         return dataclasses.replace(self, images=None, vision=vision)
 
     def first_text_position(self, vision_tokens: int) -> int:
