@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.runtimes.chatter import without_chatter
 from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class ExecuTorchEngine:
         self._embeds = config.images is not None
         import torch
 
-        with _without_chatter():
+        with without_chatter():
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
             from executorch.runtime import Runtime
         self._torch = torch
         names = (*METHODS, KEPT) if self._embeds else METHODS
         try:
-            with _without_chatter():
+            with without_chatter():
                 self._program = Runtime.get().load_program(path)
                 self._methods: dict[str, Method] = {name: self._program.load_method(name) for name in names}
         except KeyError as error:
@@ -129,16 +129,3 @@ def load(
     all cores.
     """
     return ExecuTorchEngine(files["decoder"], config, capacity)
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """The runtime's C++ code writes notes about the CPU straight to the process's standard error."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)

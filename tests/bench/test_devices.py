@@ -176,7 +176,7 @@ def test_a_board_does_not_run_every_target(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text()) | {"target": "coreml"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="a board runs onnx"):
+    with pytest.raises(InputError, match="a board runs litert, onnx"):
         board_job(folder, QUICK, PROBE, tmp_path)
 
 

@@ -5,6 +5,7 @@ A fault is planted in what the target traces or writes, while the gate keeps the
 
 import copy
 import dataclasses
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,10 @@ def align_mask_top_left(monkeypatch, work):
         monkeypatch.setattr(
             f"{module}.slot_mask", lambda steps, filled, slots: graphs.slot_mask(steps, filled * 0, slots)
         )
+    elif name == "litert":
+        module = "himix_edge.export.targets.litert.modules"
+        right = importlib.import_module(module).slot_scores
+        monkeypatch.setattr(f"{module}.slot_scores", lambda slots, filled: right(slots, filled * 0))
     elif name == "executorch":
         right = work.target.stages.__globals__["attention"]
         monkeypatch.setattr(f"{module}.attention", lambda query, keys, values, filled: right(query, keys, values, 0))

@@ -76,7 +76,7 @@ def test_one_command_makes_all_of_them_and_a_report(four):
     assert len({m.image_kv_id for m in manifests}) == 1
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "coreml"])  # ExecuTorch's is one file
+@pytest.mark.parametrize("target", ["onnx", "openvino", "coreml", "litert"])  # ExecuTorch's is one file
 @pytest.mark.parametrize(("role", "other"), list(combinations(ROLES, 2)))
 def test_a_graph_in_the_place_of_another_is_named(four, target, role, other):
     bundle = open_verified(four[target])
@@ -251,7 +251,7 @@ def test_layers_without_the_image(tmp_path, text, probe_image):
     config = dataclasses.replace(TINY, injection=Injection(layers=(1,)))
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "subset", build_model(config), text)
-    for target in ("openvino", "coreml"):
+    for target in ("openvino", "coreml", "litert"):
         made = export(plan(ExportRequest(str(tmp_path / "subset"), target, "none", tmp_path / target)))
         assert made.config.injected_layers == (1,)
         session, reference = open_bundle(made.folder), open_checkpoint(str(tmp_path / "subset"))
@@ -306,6 +306,7 @@ def test_a_portable_export_has_standard_operators_and_the_same_integers(four, tm
 
 @pytest.mark.parametrize(("target", "package"), [
     ("coreml", "coremltools"), ("openvino", "openvino"), ("executorch", "executorch"), ("onnx", "onnx"),
+    ("litert", "ai-edge-litert"),
 ])  # fmt: skip
 def test_a_missing_backend_is_exit_4_with_the_pip_line(tmp_path, monkeypatch, target, package):
     import importlib.metadata
@@ -326,7 +327,7 @@ def test_a_missing_backend_is_exit_4_with_the_pip_line(tmp_path, monkeypatch, ta
 def test_names():
     assert set(TARGETS) <= set(target_names())
     assert find_targets("onnx, coreml,onnx") == ["onnx", "coreml"]
-    assert find_targets("all") == sorted(TARGETS) == ["coreml", "executorch", "onnx", "openvino"]
+    assert find_targets("all") == sorted(TARGETS) == ["coreml", "executorch", "litert", "onnx", "openvino"]
     with pytest.raises(InputError, match="unknown target 'abacus'"):
         find_targets("onnx,abacus")
     for name in target_names():
