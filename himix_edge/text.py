@@ -199,12 +199,11 @@ class TextProcessor:
             InputError: as in `encode_chat`; also a template that writes no stop token behind an answer.
         """
         finish = self._finish()
-        start = self._text_at_end(self.template.assistant[0])
         ids: list[int] = []
         target: list[bool] = []
         for question, answer in turns:
             ask = self.encode_next_turn(question) if ids else self.encode_chat([Message("user", question)])
-            reply = self._encode([Part(self.template.said + as_text(answer, "the answer"), False)], before=start)
+            reply = self._reply(answer)
             ended = len(finish) if ids else 0  # the next turn starts with the stop token that ended the last answer
             target += [True] * ended + [False] * (len(ask) - ended) + [True] * len(reply)
             ids += ask + reply
@@ -216,6 +215,14 @@ class TextProcessor:
         asked = len(self.encode_chat([Message("user", turns[0][0])]))
         behind = self.encode_behind_pictures(turns[0][0])
         return behind + ids[asked:], [False] * len(behind) + target[asked:]
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Token ids of an answer and of what ends it, as the model has to say them. Raises as `encode_conversation`."""
+        return self._reply(answer) + self._finish()
+
+    def _reply(self, answer: str) -> list[int]:
+        start = self._text_at_end(self.template.assistant[0])
+        return self._encode([Part(self.template.said + as_text(answer, "the answer"), False)], before=start)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""

@@ -230,6 +230,36 @@ class Session:
         """The whole greedy answer as one string, without white space at its ends; errors as in `generate`."""
         return "".join(piece.text for piece in self.generate(prompt, image, max_new_tokens, temperature=0)).strip()
 
+    def rank(
+        self,
+        prompt: str,
+        choices: Sequence[str],
+        image: Image | Sequence[Image] | None = None,
+        system: str | None = None,
+    ) -> list[float]:
+        """How likely the model finds each of several whole answers: multiple choice without a word said.
+
+        Args:
+            prompt: the user's message.
+            choices: the answers.
+            image: as in `generate`; it is encoded once.
+            system: as in `chat`.
+
+        Returns:
+            for each choice the natural logarithm of its share among all that could be said, its end included. Long
+            answers have small ones; divide by `len(session.text.encode_answer(choice))` to judge them by the token.
+
+        Raises:
+            InputError: as `generate`; also no choices, or one that does not fit into the cache.
+        """
+        if isinstance(choices, str) or not choices:
+            raise InputError("choices: give a list of one answer or more")
+        vision, found = self.vision(image, Stats(), system), []
+        for choice in choices:
+            chat = Chat(self, vision, system)
+            found.append(chat.log_probability(prompt, choice))
+        return found
+
     def vision(self, image: Image | Sequence[Image] | None, stats: Stats, system: str | None = None) -> ImageKV:
         """The K/V of everything that was given as `image`; with nothing, one of zero slots.
 
@@ -416,6 +446,22 @@ class Chat:
             pieces = self._stream(new_ids, asked, min(asked.limit, room), stats)
             self.answer = Answer(self, pieces, stats)
             return self.answer
+
+    def log_probability(self, prompt: str, answer: str) -> float:
+        """See `Session.rank`; the chat is as if it had been said."""
+        with self.session.lock:
+            if self._vision is None:
+                self._vision = self.session.vision(self._image, Stats(), self._system)
+            ids, (asked, room) = self.session.text.encode_answer(answer), self._fitting(prompt)
+            if len(ids) > room:
+                raise InputError(f"the answer {answer!r:.40} needs {len(ids)} cache slots, {room} are free")
+            logits, total = self._feed(asked), 0.0
+            for number, token in enumerate(ids, 1):
+                total += log_probability(logits, token)
+                if number < len(ids):
+                    logits = self._feed([token])
+            self._pending = ids[-1:]
+            return total
 
     @property
     def vision(self) -> ImageKV | None:

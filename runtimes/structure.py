@@ -15,7 +15,7 @@ import numpy as np
 
 from himix_edge import extras
 from himix_edge.errors import InputError, one_line
-from himix_edge.reading import refuse_deep
+from himix_edge.reading import parse_json, refuse_deep
 from himix_edge.runtimes.engine import Floats
 from himix_edge.text import TextProcessor, as_text
 
@@ -48,11 +48,8 @@ class Structure:
             InputError: it is no schema, or larger than 256 KiB. What of JSON Schema is not supported is refused, by
                 name, when an answer is asked for.
         """
-        if isinstance(schema, str | bytes):
-            try:
-                schema = json.loads(schema)
-            except ValueError as error:
-                raise InputError(f"the JSON Schema is not JSON: {error}") from None
+        if isinstance(schema, str):
+            schema = parse_json(_bounded(schema, "the JSON Schema"), "the JSON Schema")
         if not isinstance(schema, dict):
             raise InputError("a JSON Schema is an object")
         refuse_deep(schema, "the JSON Schema")
@@ -74,7 +71,7 @@ class Structure:
         Raises:
             InputError: it is empty or no text. What else is wrong with it is said when an answer is asked for.
         """
-        pattern = _bounded(as_text(pattern, "the regular expression"), "the regular expression")
+        pattern = _bounded(pattern, "the regular expression")
         if not pattern:
             raise InputError("the regular expression is empty; no answer matches it")
         return cls("/" + re.sub(r"\\.|/|\n", _for_a_rule, pattern, flags=re.DOTALL) + "/")
@@ -143,7 +140,7 @@ def _tokenizer(text: TextProcessor, vocabulary: int) -> "LLTokenizer":
 
 
 def _bounded(text: str, what: str) -> str:
-    if len(text.encode()) > MAX_BYTES:
+    if len(as_text(text, what).encode()) > MAX_BYTES:
         raise InputError(f"{what} is larger than {MAX_BYTES >> 10} KiB")
     return text
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from himix_edge.errors import InputError
 from himix_edge.reading import MAX_VALUE, first_problem, parse_json
@@ -61,6 +61,14 @@ class ChatMessage(_Part):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[Text | Parts, Discriminator(_kind)]
     name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, given: object) -> object:
+        """Without what an answer says it has not (`"refusal": null`): clients send it back as it came."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name in cls.model_fields or value not in (None, [])}
 
     @property
     def text(self) -> str:

@@ -229,6 +229,58 @@ def _device(path: Path) -> Any:
     return parse_address(path.read_bytes().decode("utf-8", "replace"))
 
 
+def _chat_request(path: Path) -> Any:
+    """A request's body up to its pictures, which are read as files are."""
+    from himix_edge.errors import InputError
+    from himix_edge.serving.pictures import read_picture
+    from himix_edge.serving.refusals import Refused
+    from himix_edge.serving.requests import read_chat_request
+
+    try:
+        request = read_chat_request(path.read_bytes())
+        pictures = [read_picture(url, path.parent) for message in request.messages for url in message.pictures]
+        return request.structure, pictures
+    except Refused as refused:
+        raise InputError(str(refused)) from None
+
+
+def _questions(path: Path) -> Any:
+    from himix_edge.evaluation.batch import read_questions
+
+    return read_questions(path)
+
+
+def _structured(path: Path, make: Callable[[str], Any]) -> Any:
+    import numpy as np
+
+    from himix_edge.errors import InputError
+    from himix_edge.text import TextProcessor
+
+    try:
+        content = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8") from None
+    text = TextProcessor.load(path.parent)
+    size = text.tokenizer.get_vocab_size()
+    matcher, logits = make(content).matcher(text, size), np.zeros(size, np.float32)
+    for _ in range(20):
+        allowed = matcher.allowed(logits)
+        if not np.isfinite(allowed).any() or matcher.take(int(allowed.argmax())):
+            break
+
+
+def _schema(path: Path) -> Any:
+    from himix_edge.runtimes import Structure
+
+    return _structured(path, Structure.json_schema)
+
+
+def _expression(path: Path) -> Any:
+    from himix_edge.runtimes import Structure
+
+    return _structured(path, Structure.regex)
+
+
 RECORD = {
     "schema_version": 1, "started": "2026-01-31T12:00:00Z", "command": "himix bench x", "harness": "himix-edge 0.1.0",
     "device": {"name": "board", "cores": 4, "memory_bytes": 4000000000},
@@ -253,6 +305,26 @@ TASKS = {
     "textvqa": ("TextVQA_0.5.1_val.json",
                 {"data": [{"question_id": 1, "image_id": "a", "question": "q", "answers": ["a"] * 10}]}),
     "mm-vet": ("mm-vet.json", {"v1_0": {"imagename": "v1_0.png", "question": "q"}}),
+}  # fmt: skip
+REQUEST = {
+    "model": "m", "max_tokens": 5, "temperature": 0.5, "stop": ["a"], "n": 1, "seed": 1, "logprobs": True, "user": "u",
+    "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [
+            {"type": "text", "text": "q"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+        ]},
+    ],
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+}  # fmt: skip
+QUESTIONS = '{"prompt": "q", "id": 1, "system": "s"}\n{"prompt": "r"}\n'
+SCHEMA = {
+    "type": "object", "required": ["a", "b"], "additionalProperties": False,
+    "properties": {
+        "a": {"enum": ["x", 1, None]}, "b": {"type": "array", "items": {"$ref": "#/$defs/c"}, "maxItems": 3},
+        "d": {"type": "string", "pattern": "^[a-c]{2,5}$"},
+        "e": {"anyOf": [{"type": "number", "maximum": 5}, {"const": "z"}]},
+    },
+    "$defs": {"c": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0}}}},
 }  # fmt: skip
 POLICY = "embedding: 8\ngroup_size: 64\noverrides:\n  'model.layers.0.*': 8\n"
 ROLES = {
@@ -342,6 +414,10 @@ def _all() -> list[Target]:
             _records,
             "record.json",
         ),
+        Target("chat request", "json", given(json.dumps(REQUEST)), _chat_request, "body.json"),
+        Target("questions", "text", given(QUESTIONS), _questions, "questions.jsonl"),
+        Target("json schema", "json", given(json.dumps(SCHEMA)), _schema, "schema.json", checkpoint),
+        Target("expression", "text", given("(yes|no), [a-z]{1,9}/?\\.", "\\d{3}-x+"), _expression, "regex", checkpoint),
         Target("device", "text", given("pi@board:22", "[::1]:22", "pi@[fe80::1]"), _device, "device"),
         *(
             Target(f"task {name}", "json", given(json.dumps(content)), _task(name), file)

@@ -5,8 +5,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
+from himix_edge.checkpoints import load_checkpoint
 from himix_edge.errors import InputError
+from himix_edge.preprocess import load_image
 from himix_edge.runtimes import Structure, open_bundle, open_checkpoint
 from himix_edge.text import TextProcessor
 from tests.commands import himix
@@ -118,7 +121,8 @@ def test_white_space_that_a_model_says_first_may_come(torch_session):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Structure.json_schema("{"), "not JSON"), (lambda: Structure.json_schema([1]), "an object"),
+    (lambda: Structure.json_schema("{"), "not valid JSON"), (lambda: Structure.json_schema("[" * 9999), "nested"),
+    (lambda: Structure.json_schema([1]), "an object"),
     (lambda: Structure.json_schema({"a": float("nan")}), "not JSON"),
     (lambda: Structure.json_schema({"enum": ["x" * 300_000]}), "256 KiB"),
     (lambda: Structure.regex(""), "empty"), (lambda: Structure.regex(5), "text"),
@@ -156,3 +160,21 @@ def test_himix_run_takes_them(tiny_bundle, tmp_path):
         assert done.returncode == 2
         assert words in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_choices_are_ranked_by_the_models_own_likelihood(session, tiny_checkpoint, probe_image):
+    """Compared with PyTorch's on the whole conversation at once; the ONNX bundle's weights are int8."""
+    choices, prompt = ["red", "a red circle", "no"], "what is it?"
+    found = session.rank(prompt, choices, probe_image)
+    model, pixels = load_checkpoint(tiny_checkpoint), torch.from_numpy(load_image(probe_image, 32).copy())
+    off = 1e-3 if hasattr(session.engine, "model") else 0.5
+    for choice, share in zip(choices, found, strict=True):
+        ids, target = session.text.encode_conversation([(prompt, choice)])
+        shares = model(torch.tensor([ids]), pixels)[0].log_softmax(-1)
+        expected = sum(float(shares[at - 1, token]) for at, token in enumerate(ids) if target[at])
+        assert share == pytest.approx(expected, abs=off)
+    kept = session.encode_image(probe_image)
+    assert session.rank(prompt, choices[::-1], kept) == pytest.approx(found[::-1], abs=1e-4)
+    for wrong, message in (([], "choices"), ("yes", "choices"), (["word " * 300], "needs"), ([5], "text")):
+        with pytest.raises(InputError, match=message):
+            session.rank(prompt, wrong)

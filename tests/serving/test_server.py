@@ -138,6 +138,19 @@ def test_conversations_with_a_system_message(client, session, images):
     assert made.choices[0].message.content == expected
 
 
+def test_an_answer_is_sent_back_as_it_came(client, session):
+    messages = ask("what is it?")
+    for back in (lambda message: message, lambda message: message.model_dump()):
+        said = client.chat.completions.create(model="tiny", messages=messages, **SHORT).choices[0].message
+        made = client.chat.completions.create(
+            model="tiny", messages=[*messages, back(said), {"role": "user", "content": "sure?"}], **SHORT
+        )
+        history = [Message("user", "what is it?"), Message("assistant", said.content)]
+        chat = session.chat(history=history)
+        expected = "".join(p.text for p in chat.send("sure?", max_new_tokens=6, temperature=0))
+        assert made.choices[0].message.content == expected
+
+
 def test_a_further_turn_reads_what_is_new(client, images):
     first = ask("what is it?", picture(images[1]))
     said = client.chat.completions.create(model="torch", messages=first, max_tokens=1, temperature=0)
@@ -191,6 +204,7 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages", "role"),
     ({"messages": [{"role": "assistant", "content": "x"}]}, "messages", "last one"),
+    ({"messages": [{"role": "assistant", "content": "x", "refusal": "no"}, *ask("b")]}, "messages", "refusal"),
     ({"messages": [*ask("a"), {"role": "system", "content": "x"}, *ask("b")]}, "messages", "system"),
     ({"messages": ask("")}, None, "empty"),
     ({"messages": ask("word " * 500)}, None, "does not fit"),
