@@ -13,6 +13,7 @@ CONVERT = "convert"
 CHECK = "check"  # to compare a converted model with transformers' own processor
 TRAIN = "train"
 SERVE = "serve"
+HUB = "hub"
 STRUCTURE = "structure"
 MMMU = "mmmu"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults, bundle_text
 from himix_edge.errors import InputError, one_line
-from himix_edge.files import as_path
+from himix_edge.runtimes.hub import local_bundle
 from himix_edge.runtimes.loading import CPU, load_engine
 from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
 from himix_edge.runtimes.sampling import whole_number
@@ -27,7 +27,7 @@ def open_bundle(folder: str | Path, threads: int | None = None, device: str | No
     """Check every hash of a bundle and open it in the runtime of its target.
 
     Args:
-        folder: the bundle.
+        folder: the bundle; "hf://OWNER/NAME" fetches it from Hugging Face's hub.
         threads: CPU threads; None leaves the choice to the runtime.
         device: what computes: "cpu", or what the runtime has on this machine beside it (ONNX Runtime "cuda", "coreml",
             "directml", "webgpu", "openvino:GPU"; OpenVINO "gpu", "npu"; Core ML "all", "cpu+gpu", "cpu+npu"). It is
@@ -42,7 +42,7 @@ def open_bundle(folder: str | Path, threads: int | None = None, device: str | No
     """
     if threads is not None and not 1 <= whole_number("threads", threads, least=1) <= MOST_THREADS:
         raise InputError(f"threads is {threads}; {MOST_THREADS} are the most")
-    return open_session(open_verified(as_path(folder)), threads, device)
+    return open_session(open_verified(local_bundle(folder)), threads, device)
 
 
 def open_session(bundle: Bundle, threads: int | None = None, device: str | None = None) -> Session:

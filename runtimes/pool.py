@@ -11,6 +11,7 @@ from himix_edge.bundle import MANIFEST
 from himix_edge.errors import InputError
 from himix_edge.files import as_path
 from himix_edge.runtimes.engine import CannotFork
+from himix_edge.runtimes.hub import repository
 from himix_edge.runtimes.opening import open_bundle, open_checkpoint
 from himix_edge.runtimes.sampling import whole_number
 from himix_edge.runtimes.session import Session
@@ -74,7 +75,8 @@ def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) 
     they take turns, a token at a time.
 
     Args:
-        model: a bundle's folder, a checkpoint's, or the name of a model that ships with the package.
+        model: a bundle's folder or its address on the hub, a checkpoint's folder, or the name of a model that ships
+            with the package.
         sessions: how many.
         threads: CPU threads of each copy of the weights, of a bundle only; None leaves the choice to the runtime.
 
@@ -98,8 +100,13 @@ def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) 
     return SessionPool(opened)
 
 
+def is_bundle(model: str | Path) -> bool:
+    """Whether a model is a bundle, here or on the hub, and no checkpoint."""
+    return repository(model) is not None or (as_path(model) / MANIFEST).is_file()
+
+
 def _open(model: str | Path, threads: int | None) -> Session:
-    if (as_path(model) / MANIFEST).is_file():
+    if is_bundle(model):
         return open_bundle(model, threads)
     if threads is not None:
         raise InputError("threads are of an exported bundle; of PyTorch's, OMP_NUM_THREADS is")

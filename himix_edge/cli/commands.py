@@ -15,6 +15,7 @@ from himix_edge.cli.evaluate import evaluate
 from himix_edge.cli.export import export
 from himix_edge.cli.info import info
 from himix_edge.cli.last_net import TRACEBACK
+from himix_edge.cli.push import push
 from himix_edge.cli.run import run
 from himix_edge.cli.serve import serve
 from himix_edge.cli.train import train
@@ -42,7 +43,7 @@ with_traceback = click.option(
 with_traceback(himix)
 COMMANDS = (
     train, distill, convert, check_model, export, run, serve, batch, evaluate, verify, info, analyze, bench,
-    report_command, devices,
+    report_command, devices, push,
 )  # fmt: skip
 for command in COMMANDS:
     himix.add_command(with_traceback(command))

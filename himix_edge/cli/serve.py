@@ -15,7 +15,7 @@ from himix_edge.cli.options import examples
 from himix_edge.errors import InputError, one_line
 from himix_edge.reading import read_text
 from himix_edge.runtimes import SessionPool, open_pool
-from himix_edge.runtimes.pool import MOST_SESSIONS
+from himix_edge.runtimes.pool import MOST_SESSIONS, is_bundle
 
 KEY = "HIMIX_API_KEY"
 LEAST_KEY = 16  # characters; fewer can be guessed
@@ -98,7 +98,7 @@ def serve(
     pools: dict[str, SessionPool] = {}
     for name, model in named.items():
         with progress_console.status(f"opening {model}"):
-            pools[name] = open_pool(model, sessions, threads if Path(model, "manifest.json").is_file() else None)
+            pools[name] = open_pool(model, sessions, threads if is_bundle(model) else None)
     limits = Limits(max_body_mb << 20, max_seconds, max_waiting, max_images)
     access = Access(key, frozenset({"localhost"}) if local else None, image_folder)
     app = Server(pools, images, metrics, limits, access, _report).app()
