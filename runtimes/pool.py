@@ -68,7 +68,9 @@ class SessionPool:
             session.close()
 
 
-def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) -> SessionPool:
+def open_pool(
+    model: str | Path, sessions: int = 2, threads: int | None = None, device: str | None = None
+) -> SessionPool:
     """Open a bundle, or a checkpoint in PyTorch, in several sessions.
 
     They share one copy of the weights in ONNX Runtime, OpenVINO and PyTorch; elsewhere each has its own. In OpenVINO
@@ -79,6 +81,7 @@ def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) 
             with the package.
         sessions: how many.
         threads: CPU threads of each copy of the weights, of a bundle only; None leaves the choice to the runtime.
+        device: what computes a bundle, see `open_bundle`.
 
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle` and `open_checkpoint`; also a number of sessions that
@@ -86,14 +89,14 @@ def open_pool(model: str | Path, sessions: int = 2, threads: int | None = None) 
     """
     if not 1 <= whole_number("sessions", sessions, least=1) <= MOST_SESSIONS:
         raise InputError(f"sessions is {sessions}; {MOST_SESSIONS} are the most")
-    first = _open(model, threads)
+    first = _open(model, threads, device)
     opened = [first]
     try:
         while len(opened) < sessions:
             try:
                 opened.append(first.fork())
             except CannotFork:
-                opened.append(_open(model, threads))
+                opened.append(_open(model, threads, device))
     except BaseException:
         SessionPool(opened).close()
         raise
@@ -105,9 +108,11 @@ def is_bundle(model: str | Path) -> bool:
     return repository(model) is not None or (as_path(model) / MANIFEST).is_file()
 
 
-def _open(model: str | Path, threads: int | None) -> Session:
+def _open(model: str | Path, threads: int | None, device: str | None) -> Session:
     if is_bundle(model):
-        return open_bundle(model, threads)
+        return open_bundle(model, threads, device)
+    if device is not None:
+        raise InputError(f"{model}: a device is of an exported bundle; a checkpoint is computed by PyTorch on the CPU")
     if threads is not None:
         raise InputError("threads are of an exported bundle; of PyTorch's, OMP_NUM_THREADS is")
     return open_checkpoint(model)

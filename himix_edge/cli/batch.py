@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, track
-from himix_edge.cli.options import examples, structure_of, structured
+from himix_edge.cli.options import examples, on_provider, structure_of, structured
 from himix_edge.errors import InputError
 from himix_edge.evaluation.batch import BatchSettings, Opening, answer_batch, read_questions
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
+from himix_edge.runtimes.hub import local_bundle
 from himix_edge.staging import staging
 
 
@@ -24,6 +25,7 @@ from himix_edge.staging import staging
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where images are. [default: the file's folder]")
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle, in each process.")
+@on_provider
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
@@ -40,6 +42,7 @@ def batch(
     image_folder: Path | None,
     workers: int,
     threads: int | None,
+    provider: str | None,
     max_new_tokens: int | None,
     temperature: float | None,
     top_p: float | None,
@@ -58,14 +61,17 @@ def batch(
     """
     if bundle and model is not None:
         raise InputError("--bundle and --model exclude each other")
-    if threads and not bundle:
-        raise InputError("--threads is of an exported bundle; with --model, OMP_NUM_THREADS is PyTorch's")
+    if (threads or provider) and not bundle:
+        option = "--threads" if threads else "--provider"
+        raise InputError(
+            f"{option} is of an exported bundle; with --model, PyTorch computes, and OMP_NUM_THREADS is its"
+        )
     refuse_foreign_file(out, None)
     if out.exists() and not force:
         raise InputError(f"{out}: exists; --force replaces it")
     asked = read_questions(questions, image_folder)
     settings = BatchSettings(max_new_tokens, temperature, top_p, seed, stop, structure_of(json_schema, regex, choices))
-    opening = Opening(bundle, model or DEFAULT_MODEL, threads)
+    opening = Opening(bundle and local_bundle(bundle), model or DEFAULT_MODEL, threads, provider)
     with staging(out, busy="another himix is answering into this file", resumable=True) as place:
         lines = answer_batch(
             asked, settings, opening, place, out, workers, lambda made, total: track(made, f"asking {questions}", total)

@@ -11,7 +11,7 @@ from himix_edge import extras
 from himix_edge.cache import cache_folder
 from himix_edge.cli import crash_log
 from himix_edge.cli.console import progress_console
-from himix_edge.cli.options import examples
+from himix_edge.cli.options import examples, on_provider
 from himix_edge.errors import InputError, one_line
 from himix_edge.reading import read_text
 from himix_edge.runtimes import SessionPool, open_pool
@@ -37,6 +37,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
     help="Answers at the same time, of each model.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of each exported bundle.")
+@on_provider
 @click.option("--api-key-file", type=click.Path(path_type=Path), help=f"A file with the API key. [default: ${KEY}]")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="File URLs may name pictures below this folder.")
 @click.option(
@@ -58,6 +59,7 @@ def serve(
     port: int,
     sessions: int,
     threads: int | None,
+    provider: str | None,
     api_key_file: Path | None,
     image_folder: Path | None,
     image_cache: Path | None,
@@ -98,7 +100,7 @@ def serve(
     pools: dict[str, SessionPool] = {}
     for name, model in named.items():
         with progress_console.status(f"opening {model}"):
-            pools[name] = open_pool(model, sessions, threads if is_bundle(model) else None)
+            pools[name] = open_pool(model, sessions, *((threads, provider) if is_bundle(model) else ()))
     limits = Limits(max_body_mb << 20, max_seconds, max_waiting, max_images)
     access = Access(key, frozenset({"localhost"}) if local else None, image_folder)
     app = Server(pools, images, metrics, limits, access, _report).app()

@@ -65,16 +65,20 @@ class Opening:
     bundle: Path | None
     model: str = ""
     threads: int | None = None
+    device: str | None = None
 
     def __call__(self) -> Session:
         """Open it; errors as `open_bundle` and `open_checkpoint`."""
-        return open_checkpoint(self.model) if self.bundle is None else open_bundle(self.bundle, self.threads)
+        return (
+            open_checkpoint(self.model) if self.bundle is None else open_bundle(self.bundle, self.threads, self.device)
+        )
 
     @property
     def identity(self) -> str:
-        """Names the model. Raises InputError for a folder that is no bundle."""
+        """Names the model's files. Raises InputError for a folder that is no bundle."""
         if self.bundle is None:
-            return self.model
+            files = sorted(path for path in Path(self.model).glob("*") if path.is_file())
+            return json.dumps([self.model, *map(_state, files)])
         return hashlib.sha256(read_bytes(self.bundle / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
 
 
