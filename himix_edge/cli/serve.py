@@ -81,7 +81,8 @@ def serve(
         import uvicorn  # noqa: F401
     with extras.needed("prometheus-client", extras.SERVE):
         import prometheus_client  # noqa: F401
-    from himix_edge.serving.app import Access, Limits, Server
+    from himix_edge.serving.access import Access
+    from himix_edge.serving.app import Limits, Server
     from himix_edge.serving.images import ImageStore
     from himix_edge.serving.metrics import Metrics
     from himix_edge.serving.running import is_this_machine, listen

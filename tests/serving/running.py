@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from himix_edge.runtimes import SessionPool
-from himix_edge.serving.app import Access, Limits, Server
+from himix_edge.serving.access import Access
+from himix_edge.serving.app import Limits, Server
 from himix_edge.serving.images import ImageStore
 from himix_edge.serving.metrics import Metrics
 from himix_edge.serving.running import listen, serve

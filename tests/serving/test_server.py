@@ -15,7 +15,8 @@ import pytest
 from himix_edge.data.llava import load_llava
 from himix_edge.export.pipeline import PROBE
 from himix_edge.runtimes import Session, SessionPool, open_bundle, open_checkpoint, open_pool
-from himix_edge.serving.app import Access, Limits
+from himix_edge.serving.access import Access
+from himix_edge.serving.app import Limits
 from himix_edge.text import Message
 from tests.runtimes.test_chat_cache import Counting
 from tests.serving.running import running
@@ -443,7 +444,7 @@ def test_without_a_queue_a_free_session_answers(slow):
 
 def test_time_runs_out_in_the_queue_and_in_an_answer(slow):
     engine, pool = slow
-    with running({"slow": pool}, limits=Limits(seconds=0.3)) as server:
+    with running({"slow": pool}, limits=Limits(seconds=1.5)) as server:
         body = json.dumps({"model": "slow", "messages": ask("hi"), "max_tokens": 400}).encode()
         found = []
         first = threading.Thread(target=lambda: found.append(post(server, body)))
