@@ -157,6 +157,7 @@ def plot(results: list[Result], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "himix"  # the same file every time
     from matplotlib import pyplot
 
     groups = {
@@ -170,14 +171,14 @@ def plot(results: list[Result], out: Path) -> None:
     for number, (name, members) in enumerate(groups.items()):
         shares = [one.kept / one.asked for one in members]
         ends = [interval(one.kept, one.asked) for one in members]
-        away = [[s - low for s, (low, _) in zip(shares, ends, strict=True)],
-                [high - s for s, (_, high) in zip(shares, ends, strict=True)]]  # fmt: skip
+        away = [[max(0.0, s - low) for s, (low, _) in zip(shares, ends, strict=True)],
+                [max(0.0, high - s) for s, (_, high) in zip(shares, ends, strict=True)]]  # fmt: skip
         line = "-" if "mix" in name or "pooled" in name else ""
         axes.errorbar([one.gflops for one in members], shares, away, fmt=f"{MARKS[number]}{line}", ms=5, lw=1.2,
                       capsize=3, label=name)  # fmt: skip
         for one, share in zip(members, shares, strict=True) if line else ():
-            axes.annotate(one.name.removeprefix("solved, "), (one.gflops, share), (4, -11), fontsize=7,
-                          textcoords="offset points")  # fmt: skip
+            short = one.name.removeprefix("solved, ").partition(", all")[0]
+            axes.annotate(short, (one.gflops, share), (4, -11), fontsize=7, textcoords="offset points")
     axes.set(xlabel="GFLOPs of the decoder for an image and 64 tokens", ylabel="answers that are the teacher's")
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
     axes.grid(alpha=0.3)

@@ -111,7 +111,10 @@ def _layers(model: str, data: str | None, image_folder: Path | None, limit: int,
     vision = require_image_in_cache(source.config)
     samples = one_question_each(_samples(data, image_folder, limit))
     opened = assemble(source.config, source.weights, source.where)
-    use = image_use(opened, source.load_text(), samples, ImageLoader(vision), lambda r: track(r, "leaving layers out"))
+    text, before = source.load_text(), source.words_before_a_picture()
+    use = image_use(
+        opened, text, samples, ImageLoader(vision), lambda r: track(r, "leaving layers out"), before
+    )  # fmt: skip
     choice = use.choice(None)
     if as_json:
         print_json({"model": model, "data": data or "probe", "images": len(samples), **dataclasses.asdict(use),

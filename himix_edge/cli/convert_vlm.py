@@ -38,14 +38,16 @@ def needed_layers(teacher: "Source", asked: str, images: str | None, image_folde
     from himix_edge.distillation.layers import image_use, require_image_in_cache
     from himix_edge.training.pixels import ImageLoader
 
-    vision = require_image_in_cache(teacher.config)
+    vision = require_image_in_cache(teacher.config, f"--injection-layers {asked}")
     samples = _questions(f"--injection-layers {asked}", images, image_folder)
     counts = numbers("--injection-layers", asked.partition(":")[2] or None) or (None,)
     if len(counts) > 1:
         raise InputError(f"--injection-layers {asked}: give auto or auto:K")
     model = assemble(teacher.config, teacher.weights, teacher.where)
     load, text = ImageLoader(vision), teacher.load_text()
-    return image_use(model, text, samples, load, lambda r: track(r, "leaving layers out")).choice(counts[0])
+    before = teacher.words_before_a_picture()
+    use = image_use(model, text, samples, load, lambda r: track(r, "leaving layers out"), before)
+    return use.choice(counts[0])
 
 
 def tolerated_pooling(teacher: "Source", injection: "Injection", images: str | None, image_folder: Path | None) -> int:
@@ -56,14 +58,14 @@ def tolerated_pooling(teacher: "Source", injection: "Injection", images: str | N
     from himix_edge.model import VanillaModel
     from himix_edge.training.pixels import ImageLoader
 
-    vision = require_image_in_cache(teacher.config)
+    vision = require_image_in_cache(teacher.config, "--pooling auto")
     samples = _questions("--pooling auto", images, image_folder)
     model = assemble(teacher.config, teacher.weights, teacher.where)
     if not isinstance(model, VanillaModel):
         raise InputError("--pooling auto: only a vanilla model's image tokens can be looked at")
     use = pooling_use(
         model, teacher.load_text(), samples, ImageLoader(vision), injection.positions, injection.layers,
-        lambda r: track(r, "pooling"),
+        lambda r: track(r, "pooling"), teacher.words_before_a_picture(),
     )  # fmt: skip
     tried = ", ".join(f"{model.config.tile_tokens // side**2}: {loss:.4f}" for side, loss in use.losses.items())
     progress_console.print(f"loss of the answers by image tokens: {tried}, none: {use.blind:.4f}")
@@ -109,23 +111,21 @@ def losses_of(
     from himix_edge.checkpoints.assemble import assemble
     from himix_edge.data import load_dataset
     from himix_edge.distillation.losses import answer_losses, one_question_each
-    from himix_edge.model import HiMixModel, VanillaModel
+    from himix_edge.model import HiMixModel
     from himix_edge.training.pixels import ImageLoader
+    from himix_edge.training.teacher import teacher_of
 
-    teacher.config.refuse_pictures_in_text("--check")
     if images is None or Path(images).is_dir():
         raise InputError("--check: --images has to be a data set or a .json file with questions and answers")
     samples = one_question_each(load_dataset(images, "test", image_folder).first(count).samples)
     if not samples:
         raise InputError(f"--check: {images}: no sample has an image")
-    models = [assemble(of.config, of.weights, of.where) for of in (teacher, student.source)]
-    assert isinstance(models[0], VanillaModel)
-    assert isinstance(models[1], HiMixModel)
-    vision = teacher.config.vision
-    assert vision is not None
-    return answer_losses(
-        models[0], models[1], teacher.load_text(), samples, ImageLoader(vision), lambda r: track(r, "asking")
-    )
+    made = student.source
+    model = assemble(made.config, made.weights, made.where)
+    assert isinstance(model, HiMixModel)
+    assert made.config.vision is not None
+    load, text = ImageLoader(made.config.vision), made.load_text()
+    return answer_losses(teacher_of(teacher), model, text, samples, load, lambda r: track(r, "asking"))
 
 
 def print_student(student: "Student", losses: "AnswerLosses | None") -> None:

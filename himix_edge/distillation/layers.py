@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig, VisionConfig
 from himix_edge.data import Sample
+from himix_edge.distillation.rows import placed, teacher_rows
 from himix_edge.errors import InputError
-from himix_edge.model import KVCache, VisionLanguageModel
+from himix_edge.model import KVCache, VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import rotate
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import Batch
@@ -71,26 +72,35 @@ class ImageUse:
         return tuple(use.layer for use in self.layers if use.needed < count)
 
 
-def require_image_in_cache(config: ModelConfig) -> VisionConfig:
-    """The tower's configuration. Raises InputError for a model that takes no image, or has pictures in its text."""
-    if config.vision is None:
+def require_image_in_cache(config: ModelConfig, what: str = "himix analyze --layers") -> VisionConfig:
+    """The tower's configuration, as a picture in front of the text is seen.
+
+    Raises InputError, saying `what` does not take it, for a model without images or whose pictures are several tiles.
+    """
+    vision = config.picture_in_front(what).vision
+    if vision is None:
         raise InputError("a model without a vision tower sees no image in any layer")
-    config.refuse_pictures_in_text("himix analyze --layers")
-    return config.vision
+    return vision
 
 
 @torch.inference_mode()
 def image_use(
-    model: VisionLanguageModel, text: TextProcessor, samples: Sequence[Sample], load: Load, watch: Watch
+    model: VisionLanguageModel,
+    text: TextProcessor,
+    samples: Sequence[Sample],
+    load: Load,
+    watch: Watch,
+    before: Sequence[int] = (),
 ) -> ImageUse:
     """Measure the layers of a model that sees images.
 
     Args:
-        model: vanilla with its image's tokens in front, or HiMix.
+        model: vanilla or HiMix. Of one whose picture is one tile in its text, a HiMix model's text follows the picture.
         text: the model's tokenizer and template.
         samples: conversations; those without an image are passed over.
         load: image -> pixels uint8 (1, S, S, 3).
         watch: hands on the numbers of layers that are left, for a progress bar.
+        before: ids of the words that stand in front of such a picture.
 
     Raises:
         InputError: see `require_image_in_cache`; no sample has an image.
@@ -99,7 +109,13 @@ def image_use(
     seen = [sample for sample in samples if sample.image is not None]
     if not seen:
         raise InputError("no sample has an image")
-    batches = [(batch, model.inject(encode(model, batch))) for _, batch in
+
+    def inject(features: Tensor) -> KVCache:
+        if not isinstance(model, VanillaModel) or model.config.images is None:
+            return model.inject(features)
+        return placed(model, teacher_rows(model, model.connect(features), before), "sequence")
+
+    batches = [(batch, inject(encode(model, batch))) for _, batch in
                question_batches(seen, text, load, images_per_batch=IMAGES_PER_BATCH)]  # fmt: skip
     layers = model.config.injected_layers
 

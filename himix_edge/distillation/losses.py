@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from math import isqrt
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.data import Sample
-from himix_edge.distillation.pooling import pool_rows, teacher_rows
-from himix_edge.model import HiMixModel, KVCache, VanillaModel
+from himix_edge.distillation.rows import pool_rows, teacher_rows
+from himix_edge.model import HiMixModel, VanillaModel
 from himix_edge.model.vlm import VisionRows
 from himix_edge.text import TextProcessor
 from himix_edge.training.batch import Batch
 from himix_edge.training.pixels import Load
+from himix_edge.training.teacher import Teacher
 from himix_edge.training.teacher_forced import encode, logits_behind, question_batches
 
 IMAGES_PER_BATCH = 32
@@ -46,53 +48,53 @@ class AnswerLosses:
 
 @torch.inference_mode()
 def answer_losses(
-    teacher: VanillaModel, student: HiMixModel, text: TextProcessor, samples: Sequence[Sample], load: Load, watch: Watch
+    teacher: Teacher, student: HiMixModel, text: TextProcessor, samples: Sequence[Sample], load: Load, watch: Watch
 ) -> AnswerLosses:
     """Losses on conversations about images.
 
     Args:
-        teacher: a vanilla model.
+        teacher: of a vanilla model.
         student: a HiMix model on its tower and decoder.
-        text: of both.
+        text: the student's.
         samples: with images.
         load: image -> pixels uint8 (1, S, S, 3).
         watch: hands on the layers that see the image, for a progress bar.
     """
-    batches, rows = [], []
-    pooling = isqrt(teacher.config.tile_tokens // student.config.tile_tokens)
-    for _, batch in question_batches(samples, text, load, images_per_batch=IMAGES_PER_BATCH):
-        features = encode(teacher, batch)
-        batches.append((batch, teacher.inject(features)))
-        tokens = teacher.connect(features)
-        made = pool_rows(teacher_rows(teacher, tokens), pooling)
+    model = teacher.model
+    assert isinstance(model, VanillaModel)
+    pooling = isqrt(model.config.tile_tokens // student.config.tile_tokens)
+    batches, rows, likeliest, taught = [], [], [], 0.0
+    for _, batch in question_batches(samples, text, load, images_per_batch=IMAGES_PER_BATCH, theirs=teacher.text):
+        features = encode(model, batch)
+        logits = teacher.say(batch, features, attention=False).logits
+        taught += _sum(logits, batch)
+        likeliest.append(logits.argmax(-1))
+        made = pool_rows(teacher_rows(model, model.connect(features), teacher.before), pooling)
         exact = [(student.place(made[layer][0]), made[layer][1]) for layer in student.config.injected_layers]
-        rows.append((student.project_image(features), exact))
+        own = student.project_image(student.encode_image(batch.pixels) if pooling > 1 else features)
+        batches.append(batch)
+        rows.append((own, exact))
 
     def loss(choose: Callable[[VisionRows, VisionRows], VisionRows]) -> float:
-        found = [
-            _loss_sum(student, batch, student.start(choose(*pair)))
-            for (batch, _), pair in zip(batches, rows, strict=True)
-        ]
-        return sum(found) / answers
+        made = zip(batches, rows, strict=True)
+        return sum(_sum(logits_behind(student, b, student.start(choose(*pair))), b) for b, pair in made) / answers
 
-    answers = sum(batch.targets for batch, _ in batches)
+    answers = sum(batch.targets for batch in batches)
     layers = {
         layer: loss(lambda own, exact, at=at: [*exact[:at], own[at], *exact[at + 1 :]])  # type: ignore[misc]
         for at, layer in enumerate(watch(student.config.injected_layers))
     }
     same = sum(
-        int((logits_behind(teacher, batch, images).argmax(-1)
-             == logits_behind(student, batch, student.start(own)).argmax(-1)).sum())
-        for (batch, images), (own, _) in zip(batches, rows, strict=True)
-    )  # fmt: skip
+        int((best == logits_behind(student, batch, student.start(own)).argmax(-1)).sum())
+        for best, batch, (own, _) in zip(likeliest, batches, rows, strict=True)
+    )
     return AnswerLosses(
-        sum(_loss_sum(teacher, batch, images) for batch, images in batches) / answers,
-        loss(lambda own, _: own), same / answers, loss(lambda _, exact: exact), layers,
+        taught / answers, loss(lambda own, _: own), same / answers, loss(lambda _, exact: exact), layers,
     )  # fmt: skip
 
 
-def _loss_sum(model: VanillaModel | HiMixModel, batch: Batch, images: KVCache) -> float:
-    return float(F.cross_entropy(logits_behind(model, batch, images), batch.labels, reduction="sum"))
+def _sum(logits: Tensor, batch: Batch) -> float:
+    return float(F.cross_entropy(logits, batch.labels, reduction="sum"))
 
 
 def one_question_each(samples: Iterable[Sample]) -> list[Sample]:

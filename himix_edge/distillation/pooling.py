@@ -10,17 +10,13 @@ from math import isqrt
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.data import Sample
 from himix_edge.distillation.layers import ENOUGH, IMAGES_PER_BATCH
+from himix_edge.distillation.rows import nothing, placed, pool_rows, teacher_rows
 from himix_edge.errors import InputError
-from himix_edge.model import KVCache, VanillaModel
-from himix_edge.model.decoder import rotate
-from himix_edge.model.mixer import ImageRope, pass_layers
-from himix_edge.model.vit import pool_grid
-from himix_edge.model.vlm import VisionRows
+from himix_edge.model import VanillaModel
 from himix_edge.text import TextProcessor
 from himix_edge.training.pixels import Load
 from himix_edge.training.teacher_forced import encode, logits_behind, question_batches
@@ -63,60 +59,32 @@ def pooling_use(
     positions: Literal["none", "sequence"],
     layers: tuple[int, ...] | None,
     watch: Watch,
+    before: Sequence[int] = (),
 ) -> PoolingUse:
     """Measure what answers lose by each size of squares.
 
     Args:
-        teacher: a vanilla model with its image's tokens in front.
+        teacher: a vanilla model, its image's tokens in front or one tile in its text.
         text: of it.
         samples: with images.
         load: image -> pixels uint8 (1, S, S, 3).
         positions: of a student, see `Injection`.
         layers: of the decoder that see the image; None: all.
         watch: hands on the numbers of batches, for a progress bar.
+        before: ids of the words that stand in front of a picture in the teacher's text.
     """
     known, batches = sides(teacher.config.tile_tokens), question_batches(samples, text, load, False, IMAGES_PER_BATCH)
     sums, blind, answers = dict.fromkeys(known, 0.0), 0.0, 0
     for _ in watch(range(-(-len(samples) // IMAGES_PER_BATCH))):
         _, batch = next(batches)
-        rows = teacher_rows(teacher, teacher.connect(encode(teacher, batch)))
-        seen = [row if layers is None or layer in layers else _nothing(row) for layer, row in enumerate(rows)]
-        tried = {side: _cache(teacher, pool_rows(seen, side), positions) for side in known}
+        rows = teacher_rows(teacher, teacher.connect(encode(teacher, batch)), before)
+        seen = [row if layers is None or layer in layers else nothing(row) for layer, row in enumerate(rows)]
+        tried = {side: placed(teacher, pool_rows(seen, side), positions) for side in known}
         losses = {
             side: float(F.cross_entropy(logits_behind(teacher, batch, cache), batch.labels, reduction="sum"))
-            for side, cache in {**tried, 0: _cache(teacher, [_nothing(row) for row in rows], positions)}.items()
+            for side, cache in {**tried, 0: placed(teacher, [nothing(row) for row in rows], positions)}.items()
         }
         blind += losses.pop(0)
         sums = {side: sums[side] + losses[side] for side in known}
         answers += batch.targets
     return PoolingUse({side: total / answers for side, total in sums.items()}, blind / answers)
-
-
-def teacher_rows(teacher: VanillaModel, tokens: Tensor, before: Sequence[int] = ()) -> VisionRows:
-    """Each layer's keys, not rotated, and values (B, G, N, h) of image tokens (B, N, d) behind words, ids `before`."""
-    words = teacher.model.embed_tokens(torch.tensor(before, dtype=torch.int64, device=tokens.device))
-    x = torch.cat([words.expand(len(tokens), -1, -1), tokens], 1)
-    tables = ImageRope(teacher.config.decoder)(x.shape[1], x.device)
-    made = pass_layers(teacher.model.layers, x, tables)[1]
-    return [(key[:, :, len(before) :], value[:, :, len(before) :]) for key, value in made]
-
-
-def pool_rows(rows: VisionRows, side: int) -> VisionRows:
-    """Keys and values (B, G, N, h) -> (B, G, N / side^2, h), the means over squares of tokens."""
-    return [(_pooled(key, side), _pooled(value, side)) for key, value in rows]
-
-
-def _pooled(rows: Tensor, side: int) -> Tensor:
-    return pool_grid(rows.flatten(0, 1), side).unflatten(0, rows.shape[:2]) if rows.shape[2] else rows
-
-
-def _nothing(row: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    key, value = row
-    return key[:, :, :0], value[:, :, :0]
-
-
-def _cache(teacher: VanillaModel, rows: VisionRows, positions: Literal["none", "sequence"]) -> KVCache:
-    """What a text starts from, as in a HiMix model: it counts from 0 behind the image."""
-    rope = ImageRope(teacher.config.decoder)
-    keys = [rotate(key, *rope(key.shape[2], key.device)) if positions == "sequence" else key for key, _ in rows]
-    return KVCache(keys, [value for _, value in rows], 0)

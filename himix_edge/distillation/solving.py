@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from himix_edge.config import ModelConfig
 from himix_edge.distillation.moments import Constant, Map, Moments, ridge
-from himix_edge.distillation.pooling import pool_rows, teacher_rows
+from himix_edge.distillation.rows import pool_rows, teacher_rows
 from himix_edge.errors import InputError
 from himix_edge.model import VanillaModel
 from himix_edge.model.mixer import ImageRope, pass_layers

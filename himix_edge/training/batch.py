@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from himix_edge.data import Turn
+from himix_edge.text import TextProcessor
+
 IGNORED = -100  # label of a token that the assistant does not have to produce
 BLOCK_TOKENS = 100  # tokens that could be computed in the time that starting one more block's operations takes
 
@@ -78,6 +81,13 @@ class Row:
     def place(self) -> tuple[bool, int]:
         """What rows of a batch are sorted by."""
         return self.image is None, len(self.ids)
+
+
+def read_around_picture(text: TextProcessor, conversation: tuple[Turn, ...], image: int | None) -> Row:
+    """A conversation behind a picture, whose K/V hold the words in front of it, or without one."""
+    turns = [(turn.question, turn.answer) for turn in conversation]
+    encode = text.encode_conversation if image is None else text.encode_conversation_behind_pictures
+    return Row(*encode(turns), image)
 
 
 def collate(images: list[NDArray[np.uint8]], rows: list[Row]) -> Batch:

@@ -17,7 +17,7 @@ from himix_edge.data import Sample, Turn
 from himix_edge.errors import HimixError, InputError
 from himix_edge.text import TextProcessor
 from himix_edge.training.augment import augment
-from himix_edge.training.batch import Batch, Row, collate
+from himix_edge.training.batch import Batch, Row, collate, read_around_picture
 from himix_edge.training.pixels import Load
 from himix_edge.training.recipe import Recipe
 
@@ -78,7 +78,9 @@ class BatchMaker(TorchDataset[list[Batch] | HimixError]):
         order = sorted(range(len(rows)), key=lambda i: rows[i].place())
         batch = collate(images, [rows[i] for i in order])
         if self.theirs is not None:
-            batch = replace(batch, theirs=collate([], [_read(self.theirs, said[i], rows[i].image) for i in order]))
+            batch = replace(
+                batch, theirs=collate([], [read_around_picture(self.theirs, said[i], rows[i].image) for i in order])
+            )
         earlier, others = divmod(step, self.recipe.own_texts_every)
         if self.own_texts is None or others:
             return batch
@@ -139,13 +141,6 @@ def _turn(seed: tuple[int, ...], sizes: tuple[int, ...], step: int) -> tuple[int
 @lru_cache(maxsize=4)
 def _order(seed: tuple[int, ...], epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([*seed, epoch, 0, 1]).permutation(count)
-
-
-def _read(text: TextProcessor, conversation: tuple[Turn, ...], image: int | None) -> Row:
-    """A conversation behind a picture, whose K/V hold the words in front of it, or without one."""
-    turns = [(turn.question, turn.answer) for turn in conversation]
-    encode = text.encode_conversation if image is None else text.encode_conversation_behind_pictures
-    return Row(*encode(turns), image)
 
 
 @lru_cache(maxsize=ENCODED)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from himix_edge.checkpoints.assemble import assemble
-from himix_edge.checkpoints.source import open_source
+from himix_edge.checkpoints.source import Source, open_source
 from himix_edge.config import ModelConfig, VisionConfig
 from himix_edge.errors import InputError
 from himix_edge.model import KVCache, VanillaModel, VisionLanguageModel
@@ -127,13 +127,20 @@ def open_teacher(recipe: Recipe, start: Start, device: torch.device) -> Teacher 
     config = source.config.picture_in_front("himix distill --teacher")
     text = source.load_text()
     _require_alike(config, text, start, source.where, any(stage.attention_loss for stage in recipe.stages))
-    model = assemble(source.config, source.weights, source.where)
+    teacher = teacher_of(source, start.model.config.injected_layers)
     learns = any("tower" in stage.learn for stage in recipe.stages)
-    has_tower = learns or not _same_tower(model, start.model)
-    if not has_tower:
-        model.vision_tower = None
-    own, before = (None, []) if source.config.images is None else (text, source.words_before_a_picture())
-    return Teacher(model.to(device), start.model.config.injected_layers, has_tower, own, tuple(before))
+    if not learns and _same_tower(teacher.model, start.model):
+        teacher = replace(teacher, has_tower=False)
+        teacher.model.vision_tower = None
+    teacher.model.to(device)
+    return teacher
+
+
+def teacher_of(source: Source, layers: tuple[int, ...] = ()) -> Teacher:
+    """An opened model as a teacher that encodes images itself; `layers` are those whose attention is compared."""
+    model = assemble(source.config, source.weights, source.where)
+    own = None if source.config.images is None else source.load_text()
+    return Teacher(model, layers, True, own, tuple(source.words_before_a_picture()))
 
 
 def _require_alike(theirs: ModelConfig, text: TextProcessor, start: Start, where: str, attention: bool) -> None:

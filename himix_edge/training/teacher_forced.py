@@ -5,6 +5,7 @@ and the other way round; so one teacher-forced pass decides what greedy generati
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from himix_edge.data import Sample, Turn
 from himix_edge.model import KVCache, VisionLanguageModel
 from himix_edge.text import TextProcessor
-from himix_edge.training.batch import IGNORED, Batch, Row, collate
+from himix_edge.training.batch import IGNORED, Batch, Row, collate, read_around_picture
 from himix_edge.training.pixels import Load
 
 
@@ -60,7 +61,12 @@ def answered(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def question_batches(
-    samples: Sequence[Sample], text: TextProcessor, load: Load, blind: bool = False, images_per_batch: int = 32
+    samples: Sequence[Sample],
+    text: TextProcessor,
+    load: Load,
+    blind: bool = False,
+    images_per_batch: int = 32,
+    theirs: TextProcessor | None = None,
 ) -> Iterator[tuple[list[Turn], Batch]]:
     """Every conversation of `samples` in batches, and each one's last turn.
 
@@ -70,10 +76,11 @@ def question_batches(
         load: image -> pixels uint8 (1, S, S, 3).
         blind: leave the images out.
         images_per_batch: samples of one batch.
+        theirs: of a teacher whose pictures stand in its text, see `Batch.theirs`.
     """
     for start in range(0, len(samples), images_per_batch):
         images: list[NDArray[np.uint8]] = []
-        rows: list[tuple[Row, Turn]] = []
+        rows: list[tuple[Row, tuple[Turn, ...]]] = []
         for sample in samples[start : start + images_per_batch]:
             image = None
             if sample.image is not None and not blind:
@@ -81,9 +88,13 @@ def question_batches(
                 images.append(load(sample.image)[0])
             for conversation in sample.conversations:
                 encoded = text.encode_conversation([(turn.question, turn.answer) for turn in conversation])
-                rows.append((Row(*encoded, image), conversation[-1]))
+                rows.append((Row(*encoded, image), conversation))
         rows.sort(key=lambda one: one[0].place())
-        yield [turn for _, turn in rows], collate(images, [row for row, _ in rows])
+        batch = collate(images, [row for row, _ in rows])
+        if theirs is not None:
+            read = [read_around_picture(theirs, conversation, row.image) for row, conversation in rows]
+            batch = replace(batch, theirs=collate([], read))
+        yield [conversation[-1] for _, conversation in rows], batch
 
 
 @torch.no_grad()

@@ -12,16 +12,22 @@ from himix_edge import load_checkpoint
 from himix_edge.checkpoints import open_source
 from himix_edge.checkpoints.assemble import assemble
 from himix_edge.cli import himix
-from himix_edge.distillation.pooling import teacher_rows
+from himix_edge.data.llava import load_llava
+from himix_edge.distillation.layers import image_use
+from himix_edge.distillation.losses import one_question_each
+from himix_edge.distillation.pooling import pooling_use
+from himix_edge.distillation.rows import teacher_rows
 from himix_edge.errors import InputError
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.image_text import Slots
 from himix_edge.model.decoder import rope_tables, rotate
 from himix_edge.runtimes import open_bundle, open_checkpoint
 from himix_edge.tiles import load_tiles
+from himix_edge.training.pixels import ImageLoader
 from himix_edge.training.recipe import DataPart, Stage
 from himix_edge.training.run import Run
-from himix_edge.training.teacher_forced import encode
+from himix_edge.training.teacher import teacher_of
+from himix_edge.training.teacher_forced import encode, question_batches
 from himix_edge.training.trainer import Trainer, train
 from tests.checkpoints.test_vlm import SIDE, llava, made, picture, set_right, smolvlm
 from tests.training.tiny_recipe import RECIPE
@@ -123,14 +129,31 @@ def test_as_a_teacher_it_reads_its_own_words(teacher, photos, tmp_path):
         assert all(float(row["divergence"]) > 0 for row in csv.DictReader(file))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (["--check", "2"], "--check does not take"), (["--injection-layers", "auto"], "analyze --layers does not take"),
-    (["--pooling", "auto"], "analyze --layers does not take"),
-])  # fmt: skip
-def test_what_would_ask_the_teacher_is_refused(teacher, photos, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        convert(teacher, tmp_path / "x", "--images", photos, *options)
-    assert not (tmp_path / "x").exists()
+def test_what_it_bears_is_measured_on_its_own_answers(teacher, photos, tmp_path, capsys):
+    """The losses with its own keys and values in front: by layers, pooled, and checked, they are one number."""
+    talk = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a cat"}]
+    records = [{"image": f"{number}.png", "conversations": talk} for number in range(30)]
+    (tmp_path / "talks.json").write_text(json.dumps(records))
+    data = ("--images", tmp_path / "talks.json", "--image-folder", photos)
+    convert(
+        teacher, tmp_path / "a", *data, "--injection-layers", "auto:2", "--pooling", "auto", "--check", 30, "--json"
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["injection"]["layers"] == [0, 1]
+    source, samples = open_source(teacher), one_question_each(load_llava(tmp_path / "talks.json", photos).samples)
+    known = teacher_of(source)
+    load = ImageLoader(source.config.picture_in_front("").vision)
+    more = (samples, load), {"watch": list, "before": known.before}
+    use = image_use(known.model, known.text, *more[0], **more[1])
+    pooled = pooling_use(known.model, known.text, *more[0], positions="sequence", layers=None, **more[1])
+    assert use.loss == pytest.approx(pooled.losses[1], abs=1e-5)
+    assert use.blind == pytest.approx(pooled.blind, abs=1e-5)
+    assert result["losses"]["exact"] == pytest.approx(pooled.losses[result["pooling"]], abs=1e-4)
+    logits = [known.say(batch, encode(known.model, batch), attention=False).logits for _, batch in question_batches(
+        samples, known.text, load, images_per_batch=7, theirs=known.text)]  # fmt: skip
+    labels = torch.cat([batch.labels for _, batch in question_batches(samples, known.text, load, images_per_batch=7)])
+    expected = torch.nn.functional.cross_entropy(torch.cat(logits), labels)
+    assert result["losses"]["teacher"] == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_several_tiles_are_refused(tmp_path):

@@ -26,6 +26,8 @@ from himix_edge.model.decoder import concat_images
 from himix_edge.parts import part_of
 from himix_edge.preprocess import load_image
 from himix_edge.presets import preset
+from himix_edge.training.teacher import teacher_of
+from himix_edge.training.teacher_forced import answer_logits, encode, question_batches
 from tests.conftest import TINY
 
 TEACHER = dataclasses.replace(TINY, architecture="vanilla")
@@ -203,7 +205,10 @@ def test_how_far_an_image_can_be_pooled_is_measured(tmp_path, teacher, photos, t
     side = result["pooling"]
     assert side in use.losses
     assert open_source(tmp_path / "x").config.tile_tokens == 16 // side**2
-    assert result["losses"]["exact"] > 0
+    made = opened(open_source(tmp_path / "x"))
+    ((_, batch),) = question_batches(samples, text, load)
+    loss = torch.nn.functional.cross_entropy(answer_logits(made, batch, encode(made, batch)), batch.labels)
+    assert result["losses"]["student"] == pytest.approx(float(loss), abs=1e-5)
 
 
 def test_layers_are_chosen_on_questions(tmp_path, teacher, photos, text, capsys):
@@ -232,7 +237,12 @@ def test_what_answers_lose_is_zero_where_keys_and_values_are_the_teachers(teache
     def losses(**injection):
         student = opened(student_of(teacher, positions="sequence", **injection))
         return answer_losses(
-            opened(open_source(teacher)), student, text, samples, lambda i: load_image(i, TINY.vision.image_size), list
+            teacher_of(open_source(teacher)),
+            student,
+            text,
+            samples,
+            lambda i: load_image(i, TINY.vision.image_size),
+            list,
         )
 
     whole = losses(mixing=2)

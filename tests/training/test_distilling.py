@@ -14,6 +14,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from himix_edge import load_checkpoint
 from himix_edge.checkpoints import open_source, save_checkpoint, save_source
+from himix_edge.cli import himix
 from himix_edge.config import Injection
 from himix_edge.distillation.student import make_student
 from himix_edge.errors import InputError
@@ -28,7 +29,6 @@ from himix_edge.training.run import Run
 from himix_edge.training.teacher import Said, attention_distance, divergence
 from himix_edge.training.tokenizer import train_tokenizer
 from himix_edge.training.trainer import Trainer, train
-from tests.commands import himix
 from tests.conftest import TINY
 from tests.training.tiny_recipe import RECIPE
 
@@ -197,23 +197,27 @@ def test_a_teacher_with_other_words_or_layers_is_refused(tmp_path, folders, text
         train(Run(tmp_path / "run", recipe_of(folders, "exact"), compile=True))
 
 
-def test_the_command(tmp_path, folders):
+def test_the_command(tmp_path, folders, capsys):
     words = ["distill", "--teacher", folders["teacher"], "--student", folders["exact"], "--data", folders["pictures"],
              "--limit", "3", "--out", tmp_path / "run", "--set", "steps=1", "--set", "lora_rank=2", "--set",
-             "own_texts=0", "--set", "validation_images=2", "--temperature", "2"]  # fmt: skip
+             "own_texts=0", "--set", "validation_images=2", "--prompts", tmp_path / "asked.txt"]  # fmt: skip
+
+    def run(*more):
+        himix.main([str(word) for word in (*words, *more)], standalone_mode=False)
+
     (tmp_path / "asked.txt").write_text("What is it?\n\nWhere is it?\n")
-    done = himix(*words, "--prompts", tmp_path / "asked.txt", "--json")
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
+    run("--temperature", 2, "--json")
+    record = json.loads(capsys.readouterr().out)
     assert (record["recipe"]["temperature"], record["recipe"]["prompts"]) == (2.0, ["What is it?", "Where is it?"])
     assert len(json.loads((tmp_path / "run" / "conversations.json").read_text())) == 3 * 2
     assert record["before"]["converted"]["source"]
-    again = himix(*words)
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "--resume" in again.stderr
+    with pytest.raises(InputError, match="--resume"):
+        run()
     (tmp_path / "asked.txt").write_text("\n")
-    empty = himix(*words, "--prompts", tmp_path / "asked.txt", "--force")
-    assert (empty.returncode, "holds no prompts" in empty.stderr) == (2, True)
+    with pytest.raises(InputError, match="holds no prompts"):
+        run("--force")
+    with pytest.raises(InputError, match="give one of them"):
+        run("--force", "--resume")
 
 
 def test_the_shipped_recipe_moves_the_injection_first():
