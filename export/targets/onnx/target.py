@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic_multi_out
 
 from himix_edge.bundle import Bundle
-from himix_edge.config import DecoderConfig
+from himix_edge.config import DecoderConfig, ModelConfig
 from himix_edge.export.graphs import (
     Embedding,
     Swapped,
@@ -269,26 +269,8 @@ class OnnxTarget:
         return load_engine(bundle, role_files=paths)
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
-        import onnx
-
         for role in bundle.manifest.roles:
-            graph = onnx.load(bundle.role_path(role)).graph
-            stored = {tensor.name: tensor for tensor in graph.initializer}
-            made_by = {output: node for node in graph.node for output in node.output}
-            for node in graph.node:
-                if node.op_type == int8_linear.NAME:
-                    packed, scale = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:3])
-                    yield from split_joined(node.input[1].removesuffix(PACKED), int8_linear.unpack(packed, scale))
-                if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
-                    continue
-                looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
-                packed = made_by[node.input[0]].input[0] if looked_up else node.input[1]
-                integers = onnx.numpy_helper.to_array(stored[packed])
-                half = made_by[node.input[2]].input[0]  # equal scales are one tensor
-                scales = onnx.numpy_helper.to_array(stored[half])
-                bits = next(a.i for a in node.attribute if a.name == "bits")
-                columns = next((a.i for a in node.attribute if a.name == "K"), bundle.config.decoder.hidden_size)
-                yield from split_joined(packed.removesuffix(PACKED), unpack_blocks(integers, scales, columns, bits))
+            yield from weights_in(bundle.role_path(role), bundle.config)
 
     def _encoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         vision = model.reference.config.vision
@@ -342,6 +324,31 @@ class OnnxTarget:
 TARGET = OnnxTarget()
 
 
+def weights_in(path: Path, config: ModelConfig) -> Iterator[tuple[str, QuantizedTensor]]:
+    """Parameter names with integers and scales of one graph."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == int8_linear.NAME:
+            packed, scale = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:3])
+            yield from split_joined(node.input[1].removesuffix(PACKED), int8_linear.unpack(packed, scale))
+        if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
+            continue
+        looked_up = node.op_type == "GatherBlockQuantized"  # in a flat view of the integers
+        packed = made_by[node.input[0]].input[0] if looked_up else node.input[1]
+        integers = onnx.numpy_helper.to_array(stored[packed])
+        scale = node.input[2]
+        if scale not in stored:  # in float16, and cast; equal scales are one tensor
+            scale = made_by[scale].input[0]
+        scales = onnx.numpy_helper.to_array(stored[scale])
+        bits = next(a.i for a in node.attribute if a.name == "bits")
+        columns = next((a.i for a in node.attribute if a.name == "K"), config.decoder.hidden_size)
+        yield from split_joined(packed.removesuffix(PACKED), unpack_blocks(integers, scales, columns, bits))
+
+
 def _swap(module: Swapped, options: ExportOptions) -> Swapped:
     return swap_linears(module, lambda linear: _matmul(linear, options))
 
@@ -393,7 +400,7 @@ def _export(
         )  # fmt: skip
         assert program is not None
         _halve_scales(program.model.graph)
-        _name_weights(program.model.graph, module)
+        name_weights(program.model.graph, module)
         if any(node.op_type == int8_linear.NAME for node in program.model.graph):
             function = int8_linear.function(OPSET, int8_activations=True)
             program.model.functions[function.identifier()] = function
@@ -430,7 +437,7 @@ def _halve_scales(graph: "ir.Graph") -> None:
         graph.register_initializer(half)
 
 
-def _name_weights(graph: "ir.Graph", module: nn.Module) -> None:
+def name_weights(graph: "ir.Graph", module: nn.Module) -> None:
     """Call integers and scales by their parameter instead of by their place in the traced module."""
     for place, child in module.named_modules(remove_duplicate=False):  # a tied head has two places
         if isinstance(child, MatMulNBits | Int8Linear):
