@@ -161,9 +161,14 @@ class LiteRtEngine:
         """A graph's memory. Graphs for caches of one size have the same, which goes in and comes out."""
         if graph not in self._memory:
             inputs, outputs = self._decoder.buffers(graph)
-            sized = f"_{self._size}"
-            cache = next((taken for name, (taken, _) in self._memory.items() if name.endswith(sized)), inputs)
-            for past, present in zip(*(cache_names(kind, self._layers) for kind in ("past", "present")), strict=True):
+            names, sized = cache_names("past", self._layers), f"_{self._size}"
+            cache = next((taken for name, (taken, _) in self._memory.items() if name.endswith(sized)), None)
+            if cache is None:
+                cache = inputs
+                nothing = np.zeros((self._shape[0], self._size, self._shape[1]), np.float32)
+                for name in names:  # no slot is seen before it is filled, but zero times what is no number is none
+                    cache[name].write(nothing)
+            for past, present in zip(names, cache_names("present", self._layers), strict=True):
                 inputs[past] = outputs[present] = cache[past]
             self._memory[graph] = inputs, outputs
         return self._memory[graph]

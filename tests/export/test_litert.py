@@ -175,6 +175,23 @@ def test_a_cache_grows_and_prompts_of_any_length_are_read(bundle, tiny_checkpoin
     np.testing.assert_allclose(session.engine.step(ids[:3]), reference.engine.step(ids[:3]), rtol=0, atol=2e-4)
 
 
+def test_a_text_alone_reads_no_memory_that_nobody_filled(bundle, monkeypatch):
+    buffers = Model.buffers
+
+    def full_of_nan(self, graph):
+        inputs, outputs = buffers(self, graph)
+        for name, (_, shape) in self.ports(graph)[0].items():
+            if name.startswith("past"):
+                inputs[name].write(np.full(shape, np.nan, np.float32))
+        return inputs, outputs
+
+    monkeypatch.setattr(Model, "buffers", full_of_nan)
+    engine = open_bundle(bundle, threads=1).engine
+    nothing = np.zeros((TINY.num_vision_rows, TINY.decoder.num_key_value_heads, 0, TINY.decoder.head_dim), np.float32)
+    engine.start(nothing, nothing, 0)
+    assert np.isfinite(engine.step(np.array([5]))).all()
+
+
 def test_weights_stand_behind_the_flatbuffer_once(bundle):
     file = bundle / "decoder.tflite"
     stored = StoredModel(file)
