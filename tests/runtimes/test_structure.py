@@ -9,10 +9,13 @@ import torch
 
 from himix_edge.checkpoints import load_checkpoint
 from himix_edge.errors import InputError
+from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.preprocess import load_image
 from himix_edge.runtimes import Structure, open_bundle, open_checkpoint
+from himix_edge.runtimes.registry import runtime_names
 from himix_edge.text import TextProcessor
 from tests.commands import himix
+from tests.conftest import FEW
 
 SCHEMA = {
     "type": "object",
@@ -74,6 +77,17 @@ def test_every_finished_answer_follows_its_schema(session, schema, check):
         else:
             assert stats.finish_reason == "length"
     assert whole >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [name for name in runtime_names() if name != "onnx"])
+def test_every_runtime_follows_a_schema(target, tiny_checkpoint, tmp_path):
+    """Slow: adds all runtimes."""
+    export(plan(ExportRequest(str(tiny_checkpoint), target, "int8", tmp_path / target, probe_questions=FEW)))
+    with open_bundle(tmp_path / target) as opened:
+        found = [said(opened, Structure.json_schema(SCHEMA), seed) for seed in range(4)]
+    assert [follows(json.loads(text)) for text, stats in found if stats.finish_reason == "stop"].count(True) >= 2
+    assert {stats.finish_reason for _, stats in found} <= {"stop", "length"}
 
 
 def test_expressions_match_as_a_whole(session):
