@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +221,25 @@ def test_the_command(tmp_path, folders, capsys):
         run("--force")
     with pytest.raises(InputError, match="give one of them"):
         run("--force", "--resume")
+
+
+@pytest.mark.slow
+def test_processes_share_what_a_teacher_says(tmp_path, folders):
+    """Two processes (DDP, then FSDP2) and one: the same losses, to float32 rounding. Slow: adds several processes."""
+    settings = ("steps=2", "lora_rank=2", "own_texts=0", "validation_images=4", "images_per_step=4", "attention_loss=1")
+    words = [sys.executable, "-m", "himix_edge", "distill", "--teacher", folders["teacher"], "--student",
+             folders["fresh"], "--data", folders["pictures"], *(f"--set={one}" for one in settings)]  # fmt: skip
+    two = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    runs = {"one": [], "two": two, "shared": two}
+    for name, launcher in runs.items():
+        command = [words[0], *launcher, *words[1:], *(["--fsdp"] if name == "shared" else []), "--out", tmp_path / name]
+        cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=cpu)
+        assert done.returncode == 0, done.stderr
+    for name in ("two", "shared"):
+        for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / name), strict=True):
+            for column in ("loss", "divergence"):
+                assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-4)
 
 
 def test_the_shipped_recipe_moves_the_injection_first():
