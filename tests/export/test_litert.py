@@ -132,6 +132,16 @@ def test_a_linear_rounds_its_input_as_the_emulation_does(bits, group, tmp_path):
     assert torch.equal(rows[0], weight.dequantize()[ids[0]])
 
 
+def test_graphs_share_what_is_stored():
+    """Integers and scales of a weight, and a float matrix, once for two graphs."""
+    weight, x = quantize_tensor(torch.randn(64, 64), 4, 32), torch.randn(1, 3, 64)
+    module = nn.Sequential(StoredLinear("w", weight, None), nn.Linear(64, 64)).requires_grad_(False)
+    file = ModelFile()
+    for name in ("one", "other"):
+        lower(torch.export.export(module, (x,)), Graph(file, name), ["a"], ["y"], HANDLERS)
+    assert sorted(constant.size for constant in file.appended.values()) == [64 * 2 * 2, 64 * 64 // 2, 64 * 64 * 4]
+
+
 def test_nibbles():
     values = torch.randint(-8, 8, (6, 10), dtype=torch.int8)
     assert torch.equal(unpack_nibbles(pack_nibbles(values), 6, 10), values)

@@ -82,7 +82,7 @@ class Graph:
         return self.constant(torch.tensor(list(values), dtype=torch.int32))
 
     def stored(
-        self, name: str, shape: Shape, kind: str, buffer: int, scales: Value | None, **quantization: Any
+        self, name: str, shape: Shape, kind: str, buffer: int, scales: Value | None = None, **quantization: Any
     ) -> Value:
         """A constant of another type of numbers, known by its name.
 
@@ -96,9 +96,10 @@ class Graph:
         """
         if name not in self._constants:
             number = self._constants[name] = self._tensor(shape, kind, buffer, name)
-            parameters = self._graph.tensors[number].quantization = self.schema.QuantizationParametersT()
-            for field, value in quantization.items():
-                setattr(parameters, field, value)
+            if quantization:
+                parameters = self._graph.tensors[number].quantization = self.schema.QuantizationParametersT()
+                for field, value in quantization.items():
+                    setattr(parameters, field, value)
             if scales is not None:
                 self._scales[number] = scales.number
         return Value(self._constants[name], shape, torch.float32, tuple(range(len(shape))))

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 ALIGNMENT = 64  # of a constant behind the flatbuffer
 INLINE = 1 << 10  # bytes of a constant that stays inside: axes, shapes, small tables
-LARGE = 1 << 20  # bytes of a constant that is known by its address and not by its content
 DATA, OFFSET, SIZE = 4, 6, 8  # places of a Buffer's fields in its vtable
 MARK = ("buffer_location", b"outside flatbuffers")  # metadata by which other tools know such a file
 
@@ -50,7 +49,7 @@ class ModelFile:
         self.model.subgraphs, self.model.signatureDefs = [], []
         self.appended: dict[int, Constant] = {}  # by the number of the buffer
         self._known: dict[object, int] = {}
-        self._kept: list[Tensor] = []  # a freed tensor's address may become another's
+        self._places: dict[tuple[int, int], int] = {}  # buffers of large constants by address and size
         self._codes: dict[str, int] = {}
         mark = schema.MetadataT()
         mark.name, mark.buffer = MARK[0], self._inside(MARK[1])
@@ -71,15 +70,17 @@ class ModelFile:
 
     def constant(self, tensor: Tensor) -> int:
         """Number of the buffer with a tensor's bytes; equal tensors have one."""
+        tensor = tensor.detach().contiguous()
         size = tensor.numel() * tensor.element_size()
-        if size > LARGE and tensor.is_contiguous():
-            self._kept.append(tensor)
-            return self.append((tensor.data_ptr(), size), Constant(size, lambda: as_bytes(tensor)))
+        place = tensor.data_ptr(), size
+        if place in self._places:
+            return self._places[place]
         content = as_bytes(tensor)
         key = hashlib.sha256(content.data).digest()
-        if size > INLINE:
-            return self.append(key, Constant(size, lambda: content))
-        if key not in self._known:
+        if key not in self._known and size > INLINE:
+            number = self.append(key, Constant(size, lambda: content))
+            self._places[place] = number  # which stays this tensor's, as its bytes are kept
+        elif key not in self._known:
             self._known[key] = self._inside(content.tobytes())
         return self._known[key]
 

@@ -33,13 +33,16 @@ def store_weight(graph: Graph, weight: QuantizedTensor, name: str) -> Value:
     if weight.bits == 8:
         buffer = graph.file.append(name, Constant(rows * columns, lambda: as_bytes(weight.values)))
         scale, zero = weight.scale[:, 0].numpy(), np.zeros(rows, np.int64)
-        return graph.stored(name, (rows, columns), "INT8", buffer, None, scale=scale, zeroPoint=zero)
+        return graph.stored(name, (rows, columns), "INT8", buffer, scale=scale, zeroPoint=zero)
     buffer = graph.file.append(name, Constant(rows * columns // 2, lambda: pack_nibbles(weight.values)))
-    scales = graph.constant(weight.scale.half())
+    halves = Constant(2 * weight.scale.numel(), lambda: as_bytes(weight.scale.half()))
+    scales = graph.stored(
+        f"{name}:scale", tuple(weight.scale.shape), "FLOAT16", graph.file.append((name, "scale"), halves)
+    )
     details = graph.schema.BlockwiseQuantizationT()
     details.zeroPoints, details.blockSize = -1, weight.group_size
     kind = graph.schema.QuantizationDetails.BlockwiseQuantization
-    return graph.stored(name, (rows, columns), "INT4", buffer, scales, details=details, detailsType=kind)
+    return graph.stored(name, (rows, columns), "INT4", buffer, scales=scales, details=details, detailsType=kind)
 
 
 def pack_nibbles(values: Tensor) -> Bytes:
