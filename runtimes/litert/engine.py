@@ -15,7 +15,7 @@ from himix_edge.runtimes.engine import Array, Floats
 from himix_edge.runtimes.litert.model import Buffers, Ports, open_model, read
 
 STEPS = (64, 16, 1)  # tokens that the decoder's graphs take
-FEW = 48  # tokens up to which several steps of 16 cost less than one of 64
+FEW, SINGLE = 48, 4  # tokens up to which several smaller steps cost less than one of 64, and one of 16
 SMALLEST = 256  # slots of the smallest cache; each other is twice the one before, and the last half as large again
 MULTIPLE = 16  # the largest's slots are a multiple of it
 KINDS = ("key", "value")
@@ -107,7 +107,7 @@ class LiteRtEngine:
     def step(self, token_ids: NDArray[np.int64], embeddings: Floats | None = None) -> Floats:
         first, left = 0, len(token_ids)
         while left:
-            tokens = STEPS[0] if left > FEW else STEPS[1] if left > 1 else 1
+            tokens = STEPS[0] if left > FEW else STEPS[1] if left > SINGLE else 1
             part = slice(first, first + min(tokens, left))
             logits = self._append(tokens, token_ids[part], None if embeddings is None else embeddings[part])
             first, left = part.stop, len(token_ids) - part.stop

@@ -162,6 +162,7 @@ def bundle(tmp_path_factory, tiny_checkpoint):
         for module in (litert_engine, litert_target):
             patch.setattr(module, "STEPS", (16, 4, 1))
         patch.setattr(litert_engine, "FEW", 12)
+        patch.setattr(litert_engine, "SINGLE", 2)
         out = tmp_path_factory.mktemp("litert") / "bundle"
         made = export(plan(ExportRequest(str(tiny_checkpoint), "litert", "none", out, probe_questions=2)))
         assert litert_engine.cache_sizes(96) == [72, 112]
