@@ -22,6 +22,7 @@ from himix_edge.export.quantization.policy import Policy
 from himix_edge.export.quantization.rounding import method_name
 from himix_edge.export.quantization.tensors import QuantizedModel
 from himix_edge.export.request import Plan, weights_hash
+from himix_edge.export.target import ChipTarget
 from himix_edge.export.traces import Question
 from himix_edge.manifest import METHODS, TILES
 from himix_edge.names import MAX_NAME, as_name
@@ -59,6 +60,8 @@ def make_manifest(
 ) -> Manifest:
     assert plan.config.vision is not None
     provenance: JsonObject = {"checkpoint_sha256": weights_hash(plan.source), "export_key": plan.key}
+    if isinstance(plan.target, ChipTarget) and plan.options.chips:
+        provenance["chips"] = {chip: plan.target.chip_facts(staging, chip) for chip in plan.options.chips}
     if plan.source.provenance:
         provenance["training"] = plan.source.provenance
     kind = f"-{plan.target.name}-{plan.request.precision}"

@@ -43,6 +43,7 @@ from himix_edge.tiles import load_tiles
 
 NOISE = 2.0
 MAX_NEW_TOKENS = 12
+EMULATED_QUESTIONS, EMULATED_BYTES = 8, 64 << 20  # a chip's emulation takes seconds for a token of a tiny decoder
 
 
 class Gate:
@@ -161,6 +162,22 @@ class Gate:
         share = decisive_equal / decisive if decisive else 1.0
         self._add(stage, "end to end", f"equal of {decisive} decisive", share, 1.0, decisive_equal == decisive)
         self._add(stage, "end to end", f"equal of all {len(self.questions)}", equal / len(self.questions), 0.0, True)
+
+    def check_chip(self, chip: str, allowed: Tolerance, engine: Engine, decoder_bytes: int) -> None:
+        """As `check_engine`, with few questions: it is emulated. Of a large decoder none, tower and injector alone."""
+        if decoder_bytes <= EMULATED_BYTES:
+            fewer = copy.copy(self)
+            fewer.questions = self.questions[:EMULATED_QUESTIONS]
+            fewer.check_engine(chip, allowed, engine)
+            return
+        question, expected = self.questions[0], self.questions[0].reference
+        found = {"vision_encoder": (expected.features, encoder(engine)(question.image, question.pixels))}
+        if question.ahead is None:
+            key, value = engine.inject(expected.features)
+            found |= {"vision_injector: key": (expected.key, key), "vision_injector: value": (expected.value, value)}
+        for role, pair in found.items():
+            self._at_most(chip, role, allowed.metric, distance(*pair, rms=allowed.rms), allowed.limit)
+        self._add(chip, "decoder", "compiled for it, not emulated", 0.0, 0.0, True)
 
     def most_certain(self) -> Question:
         """The question whose answer the reference is surest of: the one to check a device with."""

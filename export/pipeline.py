@@ -19,6 +19,8 @@ from himix_edge.export.quantization.rounding import round_weights
 from himix_edge.export.quantization.tensors import QuantizedModel
 from himix_edge.export.report import table
 from himix_edge.export.request import PROBE, ExportRequest, Plan, plan
+from himix_edge.export.target import ChipTarget
+from himix_edge.export.tolerance import FLOAT16
 from himix_edge.export.writing import STAGES, replacing, staged, write_roles
 from himix_edge.manifest import ROLES
 from himix_edge.runtimes.loading import load_engine
@@ -146,3 +148,9 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     release_memory()
     progress.step(GATE_STEPS[2])
     gate.check_engine("runtime", shipped, load_engine(bundle))
+    if isinstance(plan.target, ChipTarget):
+        for chip in plan.options.chips:
+            progress.detail(f"{chip}, emulated")
+            release_memory()
+            with plan.target.chip_engine(bundle, chip) as engine:
+                gate.check_chip(chip, FLOAT16, engine, plan.forecast.weights["decoder"])

@@ -19,7 +19,7 @@ from himix_edge.export.preflight import Forecast, float_bytes, forecast, refuse_
 from himix_edge.export.quantization.policy import GROUP_SIZES, POLICIES, Policy, Precision, read_policy
 from himix_edge.export.quantization.rounding import Rounding, choose_rounding
 from himix_edge.export.quantization.tensors import check_policy
-from himix_edge.export.target import ExportOptions, Target
+from himix_edge.export.target import ChipTarget, ExportOptions, Target
 from himix_edge.export.targets import find_target
 from himix_edge.files import as_path, sha256
 from himix_edge.presets import SHIPPED
@@ -52,6 +52,7 @@ class ExportRequest:
         probe_questions: ask only the first so many of them; None: fewer, the larger the model.
         random_weights: a preset at its real size, without a checkpoint.
         tower: with `random_weights`: another tower than the preset's.
+        chips: also compile for these, where the target does that.
         force: replace an existing bundle.
     """
 
@@ -69,6 +70,7 @@ class ExportRequest:
     probe_questions: int | None = None
     random_weights: bool = False
     tower: str | None = None
+    chips: tuple[str, ...] = ()
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -132,8 +134,13 @@ def plan(request: ExportRequest) -> Plan:
     rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
     quantized = request.precision != "none"
     int8_activations = quantized if request.int8_activations is None else request.int8_activations and quantized
-    options = ExportOptions(capacity, int8_activations)
-    tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools()}
+    options = ExportOptions(capacity, int8_activations, request.chips)
+    compilers = {}
+    if request.chips:
+        if not isinstance(target, ChipTarget):
+            raise InputError(f"chips: target {target.name} compiles for none; onnx_qnn does")
+        compilers = target.check_chips(request.chips)
+    tools = {"himix-edge": version("himix-edge"), "torch": torch.__version__, **target.tools(), **compilers}
     what: JsonObject = {
         "weights": weights_hash(source), "config": config.to_dict(), "questions": len(probe),
         "policy": asdict(policy), "rounding": rounding, "calibration": sha256(request.calibration or PROBE),

@@ -1,25 +1,28 @@
 """What an export target is: see docs/adding-a-target.md."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from himix_edge.bundle import Bundle
 from himix_edge.errors import BackendMissing
 from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor
 from himix_edge.export.tolerance import Activations, Tolerances
 from himix_edge.model import VisionLanguageModel
+from himix_edge.reading import JsonObject
 from himix_edge.runtimes.engine import Engine
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a target needs to know beside the model: cache slots, and whether activations may be int8."""
+    """What a target needs to know beside the model: cache slots, whether activations may be int8, and chips."""
 
     capacity: int
     int8_activations: bool
+    chips: tuple[str, ...] = ()
 
 
 class Target(Protocol):
@@ -52,6 +55,23 @@ class Target(Protocol):
 
     def read_weights(self, bundle: Bundle) -> Iterator[tuple[str, QuantizedTensor]]:
         """Parameter names with integers and scales, read back out of the exported files one by one."""
+        ...
+
+
+@runtime_checkable
+class ChipTarget(Target, Protocol):
+    """A target that compiles for chips, too: `stages` does it for those in its options."""
+
+    def check_chips(self, chips: Collection[str]) -> dict[str, str]:
+        """Name -> version of the packages that compile. Raises InputError for an unknown chip, BackendMissing."""
+        ...
+
+    def chip_facts(self, folder: Path, chip: str) -> JsonObject:
+        """What the manifest says of what `folder` has for the chip."""
+        ...
+
+    def chip_engine(self, bundle: Bundle, chip: str) -> AbstractContextManager[Engine]:
+        """What was compiled for the chip, on it or emulated, in a process of its own."""
         ...
 
 

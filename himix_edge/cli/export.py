@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     "--random-weights", is_flag=True, help="MODEL is a preset: build it at its real size without a checkpoint."
 )
 @click.option("--tower", help="With --random-weights: another tower than the preset's.")
+@click.option("--chip", "chips", metavar="NAME[,NAME]", default="",
+              help="With --target onnx_qnn: also compile for sm8450, sm8550, sm8650, sm8750, sm8850, and emulate it, "
+                   "with onnxruntime-qnn, which is under Qualcomm's licence.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--dry-run", is_flag=True, help="Check everything, predict size, memory and disk, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -69,6 +72,7 @@ def export(
     model: str,
     out: Path | None,
     activations: str | None,
+    chips: str,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
@@ -100,7 +104,13 @@ def export(
             usual = f"{model_name(Path(model))}-{name}-{precision}"
             folder = (out or Path("bundles")) / usual if several or out is None else out
             request = pipeline.ExportRequest(
-                model=model, target=name, precision=precision, out=folder, int8_activations=int8_activations, **settings
+                model=model,
+                target=name,
+                precision=precision,
+                out=folder,
+                int8_activations=int8_activations,
+                chips=tuple(dict.fromkeys(name.strip() for name in chips.split(",") if name.strip())),
+                **settings,
             )
             plans.append(pipeline.plan(request))
         rounds.append(plans)

@@ -56,19 +56,19 @@ def _locations(content: mmap.mmap, begin: int, end: int, message: str, depth: in
         yield from _of_tensor(content, begin, end)
         return
     inner = FIELDS[message]
-    for field, first, last in _fields(content, begin, end):
+    for field, first, last in fields(content, begin, end):
         if field in inner and first is not None:
             yield from _locations(content, first, last, inner[field], depth + 1)
 
 
 def _of_tensor(content: mmap.mmap, begin: int, end: int) -> Iterator[str]:
     external, found = False, []
-    for field, first, last in _fields(content, begin, end):
+    for field, first, last in fields(content, begin, end):
         if field == TENSOR_DATA_LOCATION and first is None and last:
             external = True
         elif field == TENSOR_EXTERNAL_DATA and first is not None:
             entry = {ENTRY_KEY: b"", ENTRY_VALUE: b""}
-            for number, start, stop in _fields(content, first, last):
+            for number, start, stop in fields(content, first, last):
                 if number in entry and start is not None:
                     entry[number] = content[start:stop]
             if entry[ENTRY_KEY] == b"location":
@@ -78,7 +78,7 @@ def _of_tensor(content: mmap.mmap, begin: int, end: int) -> Iterator[str]:
     yield from found
 
 
-def _fields(content: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int | None, int]]:
+def fields(content: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int | None, int]]:
     """Field number, first and last byte of what has a length; of a whole number None and its value."""
     while begin < end:
         tag, begin = _varint(content, begin, end)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from himix_edge.runtimes.onnx.files import external_data_of
+from himix_edge.runtimes.onnx_qnn.chips import chips_here
 from himix_edge.runtimes.registry import Runtime
 
 PREFILL = 32  # tokens that the prefill graph takes at once
@@ -30,4 +31,5 @@ RUNTIME = Runtime(
     run_extra="onnxruntime",
     in_all=False,
     reads=reads,
+    devices=chips_here,
 )

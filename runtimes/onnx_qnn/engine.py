@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,13 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats
-from himix_edge.runtimes.onnx.engine import open_graph, open_role
+from himix_edge.runtimes.onnx.engine import CPU, open_graph
 from himix_edge.runtimes.onnx_qnn import DECODER_PARTS, PREFILL
+from himix_edge.runtimes.onnx_qnn.chips import open_for
+from himix_edge.runtimes.ports import check_ports
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 UNSEEN = -1e4  # what a score is lowered by where a token sees nothing; float16 holds it
 
@@ -18,13 +24,19 @@ UNSEEN = -1e4  # what a score is lowered by where a token sees nothing; float16 
 class OnnxQnnEngine:
     """See `Engine`. The cache is one float32 array (2, L, G, C, h); a graph gets it all and gives the new tokens'."""
 
-    def __init__(self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None):
+    def __init__(
+        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, device: str = CPU
+    ):
+        """On another `device` than the CPU, what was compiled for that chip computes."""
         self.capacity, self._config = capacity, config
         self._encoder, self._injector = (
-            open_role(files, role, config, threads) for role in ("vision_encoder", "vision_injector")
+            _opened(files[role], device, threads) for role in ("vision_encoder", "vision_injector")
         )
+        for role, session in (("vision_encoder", self._encoder), ("vision_injector", self._injector)):
+            shapes = {port.name: port.shape for port in session.get_inputs()}
+            check_ports(files[role], role, config, shapes, [port.name for port in session.get_outputs()])
         step, prefill, inputs = (files["decoder"].with_name(name) for name in DECODER_PARTS)
-        self._graphs = {count: open_graph(path, threads) for count, path in ((1, step), (PREFILL, prefill))}
+        self._graphs = {count: _opened(path, device, threads) for count, path in ((1, step), (PREFILL, prefill))}
         self._inputs = open_graph(inputs, threads)
         decoder = config.decoder
         layers, heads, size = decoder.num_hidden_layers, decoder.num_key_value_heads, decoder.head_dim
@@ -139,7 +151,21 @@ class OnnxQnnEngine:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    device: str = CPU,
 ) -> OnnxQnnEngine:
-    """Open the five graphs on the CPU. Raises InputError if ONNX Runtime refuses a file."""
-    return OnnxQnnEngine(files, config, capacity, threads)
+    """Open the five graphs. Raises InputError if ONNX Runtime refuses a file, or the bundle has none for the chip."""
+    return OnnxQnnEngine(files, config, capacity, threads, device)
+
+
+def _opened(path: Path, device: str, threads: int | None) -> "InferenceSession":
+    if device == CPU:
+        return open_graph(path, threads)
+    compiled = path.parent / device / path.name
+    if not compiled.is_file():
+        raise InputError(f"{path.parent}: nothing in it is compiled for {device}; himix export --chip does that")
+    return open_for(compiled, device)

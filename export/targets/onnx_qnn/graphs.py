@@ -10,7 +10,7 @@ from himix_edge.export.quantization.tensors import QuantizedEmbedding, Quantized
 from himix_edge.export.targets.onnx.matmul_nbits import MatMulNBits
 from himix_edge.export.targets.onnx.target import GatherBlockQuantized
 from himix_edge.model import VisionLanguageModel
-from himix_edge.model.vit import VisionAttention
+from himix_edge.model.vit import PatchProjection, VisionAttention
 
 
 class Linear(nn.Module):
@@ -26,6 +26,21 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.matmul(x)
         return y if self.bias is None else y + self.bias
+
+
+class PlainPatchProjection(nn.Module):
+    """`PatchProjection` in tensors of four axes at most: the NPU takes no six."""
+
+    def __init__(self, patches: PatchProjection):
+        super().__init__()
+        self.inner = patches
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid, p = self.inner.grid, self.inner.patch
+        planes = x[0, : grid * p, : grid * p].permute(2, 0, 1)  # (3, S, S)
+        rows = planes.reshape(3 * grid, p, grid, p).permute(0, 2, 1, 3)
+        patches = rows.reshape(3, grid * grid, p * p).permute(1, 0, 2)
+        return self.inner.projection(patches.reshape(1, grid * grid, 3 * p * p))
 
 
 class PlainVisionAttention(nn.Module):

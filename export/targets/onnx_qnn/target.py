@@ -7,7 +7,8 @@ of pixels (they are dequantized with a scale of 1), norms in parts, a bias insid
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,8 @@ import torch
 from torch import nn
 
 from himix_edge.bundle import Bundle
+from himix_edge.errors import InputError
+from himix_edge.export.apart import ApartEngine
 from himix_edge.export.graphs import (
     VisionInjector,
     injector_outputs,
@@ -27,13 +30,23 @@ from himix_edge.export.graphs import (
 from himix_edge.export.quantization.tensors import QuantizedModel, QuantizedTensor
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.onnx.target import OPSET, name_weights, weights_in
-from himix_edge.export.targets.onnx_qnn.graphs import Decoder, Inputs, Linear, PlainVisionAttention
+from himix_edge.export.targets.onnx_qnn.compiling import compile_for
+from himix_edge.export.targets.onnx_qnn.graphs import (
+    Decoder,
+    Inputs,
+    Linear,
+    PlainPatchProjection,
+    PlainVisionAttention,
+)
 from himix_edge.export.tolerance import FLOAT32, Tolerances
 from himix_edge.model import VisionLanguageModel
-from himix_edge.model.vit import VisionAttention
+from himix_edge.model.vit import PatchProjection, VisionAttention
+from himix_edge.reading import JsonObject
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.loading import load_engine
 from himix_edge.runtimes.onnx_qnn import DECODER_PARTS, PREFILL, WEIGHTS
+from himix_edge.runtimes.onnx_qnn.chips import CHIPS
+from himix_edge.runtimes.onnx_qnn.engine import load
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -56,10 +69,30 @@ class OnnxQnnTarget:
 
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         return {
-            "vision_encoder": lambda folder: _encoder(model, folder),
-            "vision_injector": lambda folder: _injector(model, folder),
-            "decoder": lambda folder: _decoder(model, options.capacity, folder),
+            "vision_encoder": lambda folder: _compiled(_encoder(model, folder), options.chips),
+            "vision_injector": lambda folder: _compiled(_injector(model, folder), options.chips),
+            "decoder": lambda folder: _compiled(_decoder(model, options.capacity, folder), options.chips),
         }
+
+    def check_chips(self, chips: Collection[str]) -> dict[str, str]:
+        for chip in chips:
+            if chip not in CHIPS:
+                known = ", ".join(f"{name} ({each.title})" for name, each in CHIPS.items())
+                raise InputError(f"unknown chip {chip!r:.40}; known: {known}")
+        return versions("onnxruntime-qnn", extra="qnn")
+
+    def chip_facts(self, folder: Path, chip: str) -> JsonObject:
+        """QNN's numbers of the chip, and the SDK that compiled for it."""
+        import onnx
+
+        (context,) = onnx.load(folder / chip / DECODER_PARTS[0]).graph.node
+        sdk = next(attribute.s.decode() for attribute in context.attribute if attribute.name == "ep_sdk_version")
+        return {"soc_model": CHIPS[chip].soc_model, "htp_arch": CHIPS[chip].htp_arch, "sdk": sdk}
+
+    def chip_engine(self, bundle: Bundle, chip: str) -> AbstractContextManager[Engine]:
+        files = {role: bundle.role_path(role) for role in bundle.manifest.roles}
+        capacity = bundle.manifest.context_capacity
+        return ApartEngine(chip, load, files, bundle.config, capacity, None, "float", chip)
 
     def exact_reference(self, model: QuantizedModel) -> VisionLanguageModel:
         return model.reference
@@ -78,6 +111,12 @@ class OnnxQnnTarget:
 TARGET = OnnxQnnTarget()
 
 
+def _compiled(files: list[Path], chips: Collection[str]) -> list[Path]:
+    """The files, and for each chip what is compiled of them; the table's rows are looked up on the CPU."""
+    graphs = [path for path in files if path.suffix == ".onnx" and path.name != DECODER_PARTS[2]]
+    return [*files, *(made for chip in chips for graph in graphs for made in compile_for(chip, graph))]
+
+
 def _encoder(model: QuantizedModel, folder: Path) -> list[Path]:
     vision = model.reference.config.vision
     assert vision is not None
@@ -85,6 +124,8 @@ def _encoder(model: QuantizedModel, folder: Path) -> list[Path]:
     for name, child in list(tower.named_modules()):
         if isinstance(child, VisionAttention):
             replace_module(tower, name, PlainVisionAttention(child))
+        if isinstance(child, PatchProjection):
+            replace_module(tower, name, PlainPatchProjection(child))
     pixels = torch.zeros(1, vision.image_size, vision.image_size, 3, dtype=torch.uint8)
     graph = _traced((tower, (pixels,), ["image"], ["vision_features"], None))
     _dequantize_pixels(graph.graph)
