@@ -248,6 +248,12 @@ def _select(to: Lowering, shape: Shape, x: Value, dim: int, index: int) -> Value
     return to.reshape(_part(to, x, dim, index % x.shape[dim], 1), shape)
 
 
+@_of(aten.unbind.int)
+def _unbind(to: Lowering, shape: Shape | None, x: Value, dim: int = 0) -> list[Value]:
+    kept = tuple(size for axis, size in enumerate(x.shape) if axis != dim % len(x.shape))
+    return [_select(to, kept, x, dim, index) for index in range(x.shape[dim])]
+
+
 @_of(aten.chunk.default)
 def _chunk(to: Lowering, shape: Shape | None, x: Value, chunks: int, dim: int = 0) -> list[Value]:
     return _split(to, shape, x, -(-x.shape[dim] // chunks), dim)
@@ -305,6 +311,16 @@ def _sum(to: Lowering, shape: Shape, x: Value, dims: Sequence[int], keepdim: boo
 @_of(aten.amax.default)
 def _amax(to: Lowering, shape: Shape, x: Value, dims: Sequence[int], keepdim: bool = False) -> Value:
     return _reduced(to, "REDUCE_MAX", x, dims, keepdim, shape)
+
+
+@_of(aten.max.dim)
+def _max(to: Lowering, shape: Shape | None, x: Value, dim: int, keepdim: bool = False) -> list[Value]:
+    dim %= len(x.shape)
+    left = tuple(size for axis, size in enumerate(x.shape) if axis != dim)
+    shape = (*x.shape[:dim], 1, *x.shape[dim + 1 :]) if keepdim else left
+    options = ("ArgMaxOptions", {"outputType": to.graph.schema.TensorType.INT32})
+    places = to.graph.operator("ARG_MAX", [to.ordered(x), to.graph.numbers([dim])], left, torch.int32, options)
+    return [_reduced(to, "REDUCE_MAX", x, [dim], keepdim, shape), to.reshape(places, shape)]
 
 
 def _scaled(to: Lowering, x: Value, squares_of: Value, eps: float, weight: Tensor | None, bias: Tensor | None) -> Value:
