@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import os
 import weakref
 from collections.abc import Mapping
 from functools import cache
@@ -36,7 +37,7 @@ class Model:
         from ai_edge_litert.options import CpuOptions, Options
 
         self.path = path
-        options = Options(cpu_options=CpuOptions(num_threads=threads or 0, xnnpack_weight_cache_path=IN_MEMORY))
+        options = Options(cpu_options=CpuOptions(num_threads=threads or _cores(), xnnpack_weight_cache_path=IN_MEMORY))
         try:
             with without_chatter():
                 self._model = CompiledModel.from_file(str(path), environment=_environment(), options=options)
@@ -106,6 +107,11 @@ def open_model(files: Mapping[str, Path], role: str, config: ModelConfig, thread
     takes, gives = model.ports(model.graphs[0])
     check_ports(files[role], role, config, {name: shape for name, (_, shape) in takes.items()}, gives)
     return model
+
+
+def _cores() -> int:
+    """Those that this process may use: LiteRT by itself takes one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _close(model: "CompiledModel") -> None:

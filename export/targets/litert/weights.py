@@ -24,8 +24,6 @@ from himix_edge.export.targets.onnx.joined_linears import split_joined
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import TensorT
 
-BLOCK = 32  # columns of a block are a multiple of it: XNNPACK has no kernel for others
-
 
 def store_weight(graph: Graph, weight: QuantizedTensor, name: str) -> Value:
     """A weight as a constant of the graph; all graphs of a file share its bytes."""
