@@ -5,7 +5,6 @@ import copy
 import ctypes
 import gc
 import io
-import logging
 import math
 import sys
 import warnings
@@ -20,6 +19,7 @@ from himix_edge.export.quantization.tensors import QuantizedLinear
 from himix_edge.model import HiMixModel, VanillaModel, VisionLanguageModel
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh
+from himix_edge.runtimes.chatter import without_logged_warnings
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Swapped = TypeVar("Swapped", bound=nn.Module)
@@ -222,10 +222,6 @@ def release_memory() -> None:
 def quiet() -> Iterator[None]:
     """Exporters log about what is not installed, warn about their own internals and draw a bar for each of their
     passes; none of it helps a user. What goes wrong is raised."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+    with without_logged_warnings(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

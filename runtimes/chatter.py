@@ -1,8 +1,10 @@
-"""Libraries that write notes straight to the process's standard error."""
+"""Libraries that tell more than anybody asked: on the process's standard error, or by logging."""
 
 import atexit
 import contextlib
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from functools import cache
 
@@ -18,6 +20,34 @@ def without_chatter() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+class _Silence:
+    """How many threads want no logged warnings, and what was disabled before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = self.before = 0
+
+    def add(self, count: int) -> None:
+        with self.lock:
+            if self.wanted == 0:
+                self.before = logging.root.manager.disable
+            self.wanted += count
+            logging.disable(logging.WARNING if self.wanted else self.before)
+
+
+_SILENCE = _Silence()
+
+
+@contextlib.contextmanager
+def without_logged_warnings() -> Iterator[None]:
+    """Nothing is logged up to warnings, in the whole process, until the last thread within is out."""
+    _SILENCE.add(1)
+    try:
+        yield
+    finally:
+        _SILENCE.add(-1)
 
 
 @cache

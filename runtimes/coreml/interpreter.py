@@ -5,7 +5,6 @@ the program declares float16 are rounded to float16 after each operator; sums in
 operators are those of the MIL specification (coremltools.converters.mil.mil.ops.defs) that our graphs use.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from himix_edge.errors import InputError
+from himix_edge.runtimes.chatter import without_logged_warnings
 from himix_edge.runtimes.coreml import RUNTIME
 from himix_edge.runtimes.coreml.mil import Function, Given, Operation, Program, Variable
 from himix_edge.runtimes.coreml.mil_file import check_program
@@ -69,14 +69,9 @@ def load_program(package: Path) -> Program:
         BackendMissing: coremltools is not installed.
         InputError: the package cannot be read, or its program has an operator that is not known here.
     """
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with missing_packages(RUNTIME):
-            import coremltools
-            from coremltools.converters.mil.frontend.milproto.load import load
-    finally:
-        logging.disable(before)
+    with without_logged_warnings(), missing_packages(RUNTIME):
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load
     data = package / "Data" / "com.apple.CoreML"
     try:
         spec = coremltools.utils.load_spec(str(data / "model.mlmodel"))

@@ -93,7 +93,7 @@ def test_chat_from_a_terminal_and_kept_image(nano_bundles, tmp_path):
     (["export"], ["--target"]),
     (["export", "--target", "onnx", "--out", IMAGE + "/x"], ["cannot write here"]),
     (["export", "--target", "onnx", "--probe", "none.json", "--out", "x"], ["none.json"]),
-    (["train", "--recipe", "giant"], ["no recipe 'giant'; give a .yaml file or one of: enhanced, further, nano"]),
+    (["train", "--recipe", "giant"], ["no recipe 'giant'; give a .yaml file or one of: distill, enhanced"]),
     (["train", "--set", "steps=many"], ["steps"]),
     (["train", "--set", "speed=1"], ["learning_rate"]),
     (["train", "--data", "cifar"], ["unknown dataset"]),
