@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_THREADS = 1024
 log = logging.getLogger(__name__)
+log.setLevel(logging.WARNING)  # libraries that are read with a runtime set the root's to ERROR
 
 
 def open_bundle(folder: str | Path, threads: int | None = None, device: str | None = None) -> Session:
