@@ -1,5 +1,6 @@
 """himix convert --to himix: the parts that deal with a vision-language model as the teacher."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def of_teacher(
         return make_student(teacher, injection, None, list, fresh, pooling)
     calibration = Calibration(load_images(images, limit, image_folder), images)
     batches = -(-len(calibration.images) // IMAGES_AT_ONCE)
-    watch = lambda b: track(b, "looking at images", batches)  # noqa: E731
+    watch = partial(track, what="looking at images", total=batches)
     return make_student(teacher, injection, calibration, watch, pooling=pooling)
 
 

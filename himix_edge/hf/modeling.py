@@ -67,7 +67,7 @@ class HimixForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: 
         self.generation_config = GenerationConfig(max_new_tokens=64, do_sample=False)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]  # theirs takes settings that have no meaning here
         cls, pretrained_model_name_or_path: str | Path, *args: Any, dtype: Any = None, **settings: Any
     ) -> "HimixForConditionalGeneration":
         """Open what `himix_edge.load_checkpoint` opens, in float32 unless `dtype` says otherwise, on the CPU.
@@ -159,7 +159,7 @@ class HimixForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: 
         cache: Any = HimixCache(kv, length) if use_cache is not False and labels is None else None
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(  # type: ignore[override]  # theirs takes whatever a model's forward does
         self, input_ids: Tensor, past_key_values: HimixCache | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """What `forward` is given next: the tokens that are not in the cache, and the image the first time."""

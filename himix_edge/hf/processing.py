@@ -24,7 +24,7 @@ class HimixProcessor(ProcessorMixin):
     """
 
     attributes = ["tokenizer"]  # noqa: RUF012 transformers' own
-    tokenizer_class = "PreTrainedTokenizerFast"  # type: ignore[assignment]
+    tokenizer_class = "PreTrainedTokenizerFast"  # type: ignore[assignment]  # theirs is declared as None
     tokenizer: PreTrainedTokenizerFast
 
     def __init__(
@@ -58,7 +58,7 @@ class HimixProcessor(ProcessorMixin):
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         self._text.save(Path(save_directory))
 
-    def __call__(  # type: ignore[override]
+    def __call__(  # type: ignore[override]  # theirs takes videos and audio, too
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,

@@ -205,7 +205,7 @@ class Server:
                 return await endpoint(request)
             except Refused as refused:
                 return JSONResponse(refused.body, refused.status, refused.headers)
-            except Exception as error:
+            except Exception as error:  # a bug: it is written down, and the server answers others
                 return JSONResponse(bug(error, self._report), 500)
 
         return checked

@@ -64,7 +64,7 @@ async def chunks(
     except (Refused, HimixError) as error:
         yield data(error.body if isinstance(error, Refused) else Refused(400, str(error)).body)
         return
-    except Exception as error:
+    except Exception as error:  # a bug in mid-stream, where the status is sent already
         yield data(bug(error, report))
         return
     if usage:

@@ -42,7 +42,7 @@ class Model:
             with without_chatter():
                 self._model = CompiledModel.from_file(str(path), environment=_environment(), options=options)
                 weakref.finalize(self, _close, self._model)
-        except Exception as error:
+        except Exception as error:  # LiteRT's errors share no public base class
             raise InputError(f"{path}: LiteRT cannot load it: {[*str(error).splitlines(), ''][0]}") from None
         self.graphs = list(self._model.get_signature_list())
         self._memory: tuple[Buffers, Buffers] | None = None
