@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 
 from himix_edge.errors import InputError
 from himix_edge.files import as_path, staged_file
+from himix_edge.preprocess import ImageSource, is_image
 from himix_edge.reading import open_regular
 from himix_edge.runtimes.engine import Floats
 
@@ -132,3 +134,19 @@ def concat(images: Sequence[ImageKV]) -> ImageKV:
     key = np.concatenate([image.key for image in images], axis=2)
     value = np.concatenate([image.value for image in images], axis=2)
     return ImageKV(key, value, first.model_id)
+
+
+Image = ImageKV | ImageSource
+
+
+def as_images(image: Image | Sequence[Image] | None) -> list[Image]:
+    """What was given as one image, as several, or as none, as a list."""
+    return [image] if _is_one(image) else list(image) if _are_several(image) else []
+
+
+def _is_one(image: Image | Sequence[Image] | None) -> TypeGuard[Image]:
+    return image is not None and (not isinstance(image, Sequence) or is_image(image))
+
+
+def _are_several(image: Image | Sequence[Image] | None) -> TypeGuard[Sequence[Image]]:
+    return isinstance(image, Sequence) and not is_image(image)

@@ -9,8 +9,9 @@ import numpy as np
 from himix_edge.bench.job import Question
 from himix_edge.bench.measuring import IMAGE_STAGES, Asked
 from himix_edge.errors import InputError
-from himix_edge.runtimes.image_kv import ImageKV, concat
-from himix_edge.runtimes.session import Chat, Image, Session
+from himix_edge.runtimes.chat import Chat
+from himix_edge.runtimes.image_kv import Image, ImageKV, concat
+from himix_edge.runtimes.session import Session
 
 
 class SessionSubject:
@@ -74,7 +75,7 @@ class _MeasuredChat(Chat):
     def lengthen(self, ids: list[int]) -> None:
         """Put tokens into the cache behind the image, as if they had been said before."""
         if self._vision is None:
-            self._vision = self.session.vision(self._image, self.session.stats)
+            self._vision = self.session.vision(self._images, self.session.stats)
         self._feed(ids)
 
     def _encode(self, prompt: str) -> list[int]:

@@ -10,7 +10,7 @@ from himix_edge.cli import himix
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all
 from himix_edge.preprocess import load_image
-from himix_edge.runtimes.session import Piece
+from himix_edge.runtimes.answer import Piece
 from tests.evaluation.task_folders import MAKERS, read
 
 

@@ -146,7 +146,7 @@ def test_another_conversation_takes_nothing_of_it(change, text, tiny_checkpoint,
 def test_time_runs_out_between_tokens(text, tiny_checkpoint, monkeypatch):
     session = open_checkpoint(tiny_checkpoint)
     now = [0.0]
-    monkeypatch.setattr("himix_edge.runtimes.session.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("himix_edge.runtimes.chat.time.perf_counter", lambda: now[0])
     answer = session.generate("what is it?", max_new_tokens=50, timeout=10)
     pieces = [next(answer), next(answer)]
     now[0] = 11.0
