@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, print_table, track
-from himix_edge.cli.options import examples
+from himix_edge.cli.options import examples, structure_of, structured
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
 from himix_edge.evaluation.exact import Score, ask_all, interval
 from himix_edge.evaluation.perplexity import perplexity, read_text
-from himix_edge.evaluation.task import find_task, task_names
+from himix_edge.evaluation.talking import Way
+from himix_edge.evaluation.task import Task, TaskQuestion, find_task, task_names
 from himix_edge.files import staged_file
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes import Session, open_bundle, open_checkpoint
@@ -42,6 +43,12 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 )
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or task's images are.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
+@structured
+@click.option(
+    "--likelihood",
+    is_flag=True,
+    help="Take the likeliest choice for the answer: of --choices, or of those that a published task gives.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     bundle: Path | None,
@@ -55,12 +62,26 @@ def evaluate(
     split: str | None,
     image_folder: Path | None,
     limit: int | None,
+    json_schema: Path | None,
+    regex: str | None,
+    choices: tuple[str, ...],
+    likelihood: bool,
     as_json: bool,
 ) -> None:
     """Ask every question greedily and count the answers that are right: exactly, or as a published task judges them."""
+    structure = structure_of(json_schema, regex, choices)
+    if likelihood and structure is not None and not choices:
+        raise InputError("--likelihood takes --choices; --json-schema and --regex allow answers without number")
+    if text and (likelihood or structure is not None):
+        raise InputError("--text measures perplexity; --likelihood and structures are of answers")
+    way = Way(choices=choices) if likelihood else Way(structure)
     if task in task_names() and not text:
-        _published(bundle, model, task, data_folder, answers, force, split, image_folder, limit, as_json)
+        _published(
+            bundle, model, task, data_folder, answers, force, split, image_folder, limit, way, likelihood, as_json
+        )
         return
+    if likelihood and not choices:
+        raise InputError(f"--likelihood: {task} has no choices of its own; add --choices for each")
     if data_folder or answers:
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
@@ -77,13 +98,13 @@ def evaluate(
     score, began = Score(), time.monotonic()
     total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
     total = min(total, limit or total)
-    for turn, given in track(ask_all(session, dataset, limit), f"asking {task}", total):
+    for turn, given in track(ask_all(session, dataset, limit, way), f"asking {task}", total):
         score.add(turn, given)
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
     result = {
         "model": str(bundle or model), "task": task, "split": split, "asked": score.asked.total(),
-        "right": score.right.total(), "accuracy": score.accuracy, "seconds": round(seconds, 1),
+        "right": score.right.total(), "accuracy": score.accuracy, "seconds": round(seconds, 1), "answers_by": _by(way),
         "interval": interval(score.right.total(), score.asked.total()),
         by: {kind: score.right[kind] / count for kind, count in score.asked.most_common()},
     }  # fmt: skip
@@ -107,6 +128,19 @@ def _open(bundle: Path | None, model: str) -> Session:
     return open_bundle(bundle) if bundle else open_checkpoint(model)
 
 
+def _by(way: Way) -> str:
+    if way.choices:
+        return "likelihood"
+    return "text" if way.structure is None else "structured text"
+
+
+def _ways(published: Task, task: str, questions: list[TaskQuestion]) -> list[Way]:
+    """Each question's own choices; an open one's answer is said."""
+    if published.choices is None:
+        raise InputError(f"--likelihood: {task} asks open questions; add --choices to hold its answers to some")
+    return [Way(choices=published.choices(question)) for question in questions]
+
+
 def _published(
     bundle: Path | None,
     model: str,
@@ -117,6 +151,8 @@ def _published(
     split: str | None,
     image_folder: Path | None,
     limit: int | None,
+    way: Way,
+    likelihood: bool,
     as_json: bool,
 ) -> None:
     published = find_task(task)
@@ -129,6 +165,7 @@ def _published(
     if not questions:
         raise InputError(f"{data_folder}: holds no questions of {task} ({split})")
     of, questions = len(questions), questions[:limit]
+    ways = _ways(published, task, questions) if likelihood and not way.choices else way
     score = published.score if all(question.answers for question in questions) else None
     if score is None and answers is None:
         raise InputError(f"{task} ({split}) is scored elsewhere; give --answers FILE to write the answers for it")
@@ -136,7 +173,7 @@ def _published(
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
     session, began = _open(bundle, model), time.monotonic()
-    asking = answer_all(session, questions, published.max_new_tokens)
+    asking = answer_all(session, questions, published.max_new_tokens, ways)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
     if answers:
@@ -146,7 +183,8 @@ def _published(
     if as_json:
         print_json({
             "model": str(bundle or model), "task": task, "split": split, "asked": len(questions), "of": of,
-            "seconds": round(seconds, 1), "answers": str(answers) if answers else None,
+            "seconds": round(seconds, 1), "answers_by": "likelihood" if likelihood else _by(way),
+            "answers": str(answers) if answers else None,
             "scores": {
                 m.name: {"value": m.value, "questions": m.questions, "interval": m.interval} for m in measures
             },

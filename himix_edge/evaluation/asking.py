@@ -5,6 +5,7 @@ from pathlib import Path
 
 from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
+from himix_edge.evaluation.talking import GREEDY, Talk, Way
 from himix_edge.evaluation.task import TaskQuestion
 from himix_edge.runtimes import ImageKV, Session
 
@@ -16,18 +17,26 @@ def require_images(questions: Sequence[TaskQuestion]) -> None:
             raise InputError(f"question {question.id}: {image}: no such image; --image-folder names another folder")
 
 
-def answer_all(session: Session, questions: Sequence[TaskQuestion], max_new_tokens: int) -> Iterator[str]:
-    """The greedy answer to each question, without surrounding space; successive questions share their image's K/V.
+def answer_all(
+    session: Session, questions: Sequence[TaskQuestion], max_new_tokens: int, ways: Sequence[Way] | Way = GREEDY
+) -> Iterator[str]:
+    """The answer to each question, without surrounding space; successive questions share their image's K/V.
+
+    Args:
+        session: what is asked.
+        questions: of one task.
+        max_new_tokens: most tokens of an answer that is not chosen among some.
+        ways: how the answers are found: one for all questions, or one for each.
 
     Raises:
         InputError: an image that cannot be read, or a question that does not fit into the cache; the question is named.
     """
     encoded: ImageKV | None = None
-    for before, question in zip([None, *questions], questions, strict=False):
+    each = [ways] * len(questions) if isinstance(ways, Way) else ways
+    for before, question, way in zip([None, *questions[:-1]], questions, each, strict=True):
         try:
             if before is None or encoded is None or question.image != before.image:
                 encoded = session.encode_image(question.image)
-            pieces = session.chat(encoded).send(question.prompt, max_new_tokens, temperature=0)
-            yield "".join(piece.text for piece in pieces).strip()
+            yield Talk(session, encoded, way).ask(question.prompt, max_new_tokens).strip()
         except InputError as error:
             raise InputError(f"question {question.id}: {error}") from None

@@ -1,10 +1,11 @@
-"""Accuracy by asking: every question is put to a session and the greedy answer compared with the expected one."""
+"""Accuracy by asking: every question is put to a session and its answer compared with the expected one."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
 
 from himix_edge.data import Dataset, Turn
+from himix_edge.evaluation.talking import GREEDY, Talk, Way
 from himix_edge.runtimes import Session
 
 
@@ -13,8 +14,10 @@ def normalize(answer: str) -> str:
     return answer.strip().rstrip(".").strip().lower()
 
 
-def ask_all(session: Session, dataset: Dataset, limit: int | None = None) -> Iterator[tuple[Turn, str]]:
-    """Put each conversation to the session, its turns in order, an image encoded once.
+def ask_all(
+    session: Session, dataset: Dataset, limit: int | None = None, way: Way = GREEDY
+) -> Iterator[tuple[Turn, str]]:
+    """Put each conversation to the session, its turns in order, an image encoded once; `way`: how answers are found.
 
     Yields:
         (question and expected answer, given answer), at most `limit` of them.
@@ -23,13 +26,12 @@ def ask_all(session: Session, dataset: Dataset, limit: int | None = None) -> Ite
     for sample in dataset.samples:
         vision = session.encode_image(sample.image) if sample.image else None
         for conversation in sample.conversations:
-            chat = session.chat(vision)
+            talk = Talk(session, vision, way)
             for turn in conversation:
                 if limit is not None and asked >= limit:
                     return
                 asked += 1
-                answer = "".join(piece.text for piece in chat.send(turn.question, temperature=0))
-                yield turn, answer
+                yield turn, talk.ask(turn.question)
 
 
 class Score:

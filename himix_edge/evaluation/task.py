@@ -53,6 +53,8 @@ class Task:
             Raises InputError for a missing file and a record that is not in the format.
         score: (questions, answers) -> measures, the one that is quoted first. None: an external judge scores.
         write: (questions, answers) -> the text of the file that the task's server, judge or script takes.
+        choices: question -> the answers that a model may be held to, of which `--likelihood` takes the likeliest; none
+            where the answer is open. None: all of the task's are.
     """
 
     needs: str
@@ -61,6 +63,12 @@ class Task:
     read: Callable[[Path, str, Path | None], list[TaskQuestion]]
     score: Callable[[Sequence[TaskQuestion], Sequence[str]], list[Measure]] | None
     write: Callable[[Sequence[TaskQuestion], Sequence[str]], str]
+    choices: Callable[[TaskQuestion], tuple[str, ...]] | None = None
+
+
+def yes_and_no(_: TaskQuestion) -> tuple[str, ...]:
+    """The choices of a task that asks for one of these two."""
+    return "Yes", "No"
 
 
 def task_names() -> list[str]:

@@ -28,8 +28,8 @@ class Parrot:
         assert vision == f"K/V of {self.images[-1]}"
         return self
 
-    def send(self, prompt, max_new_tokens, temperature):
-        assert temperature == 0
+    def send(self, prompt, max_new_tokens, temperature, structure):
+        assert (temperature, structure) == (0, None)
         self.prompts.append(prompt)
         yield from (Piece(" " + self.answer[:1], 1), Piece(self.answer[1:] + "\n", 2))
 

@@ -12,7 +12,7 @@ from himix_edge.data.image_files import is_file
 from himix_edge.errors import InputError
 from himix_edge.evaluation.measures import Measure, mean, total
 from himix_edge.evaluation.perplexity import read_text
-from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion, yes_and_no
 
 SOURCE = "MME_Benchmark_release_version (github.com BradyFU/Awesome-Multimodal-Large-Language-Models)"
 SUBTASKS = {
@@ -100,4 +100,5 @@ TASK = Task(
     read=read,
     score=score,
     write=write,
+    choices=yes_and_no,
 )

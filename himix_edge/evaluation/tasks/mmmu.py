@@ -100,6 +100,11 @@ def _lettered(options: Sequence[str]) -> dict[str, str]:
     return {chr(ord("A") + index): option for index, option in enumerate(options)}
 
 
+def letters(question: TaskQuestion) -> tuple[str, ...]:
+    """What a model is asked to answer with; none for an open question."""
+    return tuple(_lettered(question.options))
+
+
 def choice(given: str, options: Sequence[str]) -> str:
     """The letter that an answer settles on, "" if there is none.
 
@@ -188,4 +193,5 @@ TASK = Task(
     read=read,
     score=score,
     write=write,
+    choices=letters,
 )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from himix_edge.data.image_files import image_inside
 from himix_edge.evaluation.measures import Measure, mean, means_by
-from himix_edge.evaluation.task import Task, TaskQuestion
+from himix_edge.evaluation.task import Task, TaskQuestion, yes_and_no
 from himix_edge.evaluation.task_files import read_json_lines
 from himix_edge.evaluation.tasks.mme import yes_or_no
 
@@ -73,4 +73,5 @@ TASK = Task(
     read=read,
     score=score,
     write=write,
+    choices=yes_and_no,
 )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from himix_edge.data.image_files import image_inside
 from himix_edge.evaluation.exact import interval
 from himix_edge.evaluation.measures import Measure, mean, total
-from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion
+from himix_edge.evaluation.task import SHORT_ANSWER, Task, TaskQuestion, yes_and_no
 from himix_edge.evaluation.task_files import read_json_lines
 
 SOURCE = "POPE (github.com AoiDragon/POPE, output/coco)"
@@ -92,4 +92,5 @@ TASK = Task(
     read=read,
     score=score,
     write=write,
+    choices=yes_and_no,
 )
