@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Never
 
@@ -28,27 +28,27 @@ class Terminated(BaseException):
         self.exit_code = 128 + number
 
 
-def call(load: Callable[[], click.Command], name: str) -> Never:
-    """Run the command that `load` gives, called `name`, on this process's arguments, and exit."""
+def call(load: Callable[[], click.Command], name: str, arguments: Sequence[str] | None = None) -> Never:
+    """Run the command that `load` gives, called `name`, on `arguments` or this process's, and exit."""
     streams.protect()
     failed: list[int] = []  # exit codes of threads
     _watch(name, failed)
     try:
         logging.getLogger().setLevel(logging.WARNING)
-        code = _run(load(), name)
+        code = _run(load(), name, sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except BaseException as error:
         code = _ended(error, name)
     sys.exit(code or (failed[0] if failed else 0))
 
 
-def _run(command: click.Command, name: str) -> int:
+def _run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """As `click.Command.main` does, which has ways of its own with closed pipes and interrupts."""
     variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
     if asked := os.environ.get(variable):
         return shell_complete(command, {}, name, variable, asked)
     try:
-        with command.make_context(name, sys.argv[1:]) as context:
+        with command.make_context(name, list(arguments)) as context:
             command.invoke(context)
     except click.exceptions.Exit as done:  # --help, --version
         return done.exit_code
