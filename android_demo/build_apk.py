@@ -15,8 +15,10 @@ from packages import BUILD, ROOT, apt_tools, debian_archive, onnxruntime, run, s
 HERE = Path(__file__).resolve().parent
 APP, CORE = HERE / "app" / "src" / "main", HERE / "core" / "src" / "main"
 PACKAGE = "dev.himix.edge.demo"
-MIN_SDK, TARGET_SDK = 24, 34
+MIN_SDK, TARGET_SDK = 24, 36
 ABIS = {"arm64-v8a": "aarch64-linux-musl", "x86_64": "x86_64-linux-musl"}  # and the target whose headers will do
+PHONES = "arm64-v8a"  # what an APK for phones alone has
+LARGEST = 40_000_000  # bytes of that APK, with the shipped bundle
 PAGE = 16384  # Android 15 devices may have pages of this size
 # what our native library takes from Android's own: the stubs to link against export nothing else
 SYSTEM_LIBRARIES = {
@@ -28,7 +30,10 @@ SYSTEM_LIBRARIES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, action="append", help="Rides in the app; may be repeated.")
-    parser.add_argument("--out", type=Path, default=BUILD / "himix-demo.apk")
+    parser.add_argument(
+        "--out", type=Path, default=BUILD / "himix-demo.apk",
+        help="For phones and emulators; NAME-arm64.apk beside it is half as large and for phones alone.",
+    )  # fmt: skip
     options = parser.parse_args()
     bundles = options.bundle or [ROOT / "bundles" / "nano-onnx-int8"]
     apt_tools(
@@ -43,10 +48,16 @@ def main() -> None:
     linked = link_resources(work, framework, stage_assets(work, bundles))
     dex = compile_java(work, framework, debian / "usr/share/java/com.android.dx.jar")
     libraries = {abi: compile_jni(work, abi) for abi in ABIS}
-    assemble(work / "unsigned.apk", linked, dex, libraries)
-    sign(work / "unsigned.apk", options.out)
-    check(options.out, [bundle.name for bundle in bundles])
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; adb install {options.out}")
+    for apk, abis in outputs(options.out).items():
+        assemble(work / "unsigned.apk", linked, dex, {abi: libraries[abi] for abi in abis})
+        sign(work / "unsigned.apk", apk)
+        check(apk, abis, [bundle.name for bundle in bundles])
+        print(f"{apk}: {apk.stat().st_size / 1e6:.1f} MB; adb install {apk}")
+
+
+def outputs(out: Path) -> dict[Path, list[str]]:
+    """Each APK and its ABIs."""
+    return {out: list(ABIS), out.with_name(f"{out.stem}-arm64.apk"): [PHONES]}
 
 
 def version() -> str:
@@ -186,7 +197,7 @@ def sign(unsigned: Path, out: Path) -> None:
     )  # fmt: skip
 
 
-def check(apk: Path, bundles: list[str]) -> None:
+def check(apk: Path, abis: list[str], bundles: list[str]) -> None:
     """Signature, manifest, code, page alignment. Anything that is not as it has to be ends the build."""
     verified = run("apksigner", "verify", "--verbose", "--min-sdk-version", str(MIN_SDK), apk)
     expect("Verified using v2 scheme (APK Signature Scheme v2): true" in verified, f"not signed: {verified}")
@@ -197,7 +208,7 @@ def check(apk: Path, bundles: list[str]) -> None:
     expect(f"launchable-activity: name='{PACKAGE}.MainActivity'" in badging, "no activity to start")
     expect("uses-permission" not in badging, "the app asks for a permission")
     for abi in ABIS:
-        expect(f"'{abi}'" in badging, f"no libraries for {abi}")
+        expect((f"'{abi}'" in badging) == (abi in abis), f"native code is not for {', '.join(abis)}: {badging}")
     with zipfile.ZipFile(apk) as archive:
         names = archive.namelist()
         for bundle in bundles:

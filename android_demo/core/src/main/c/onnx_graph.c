@@ -97,20 +97,17 @@ JNIEXPORT void JNICALL Java_dev_himix_edge_OnnxGraph_close(JNIEnv *env, jclass s
     ort->ReleaseSession((OrtSession *)(intptr_t)session);
 }
 
-/* The fixed shape of an input or output, or null if there is none of that name; -1 stands for a dynamic dimension. */
-JNIEXPORT jlongArray JNICALL Java_dev_himix_edge_OnnxGraph_shape(JNIEnv *env, jclass self, jlong handle,
-                                                                jboolean output, jstring name) {
-    (void)self;
-    const OrtSession *session = (const OrtSession *)(intptr_t)handle;
+/* What is known of an input or output, to be released; NULL if there is none of that name, or an exception pends. */
+static OrtTypeInfo *info_of(JNIEnv *env, const OrtSession *session, jboolean output, jstring name) {
     OrtAllocator *allocator = NULL;
+    OrtTypeInfo *info = NULL;
     size_t count = 0;
-    jlongArray found = NULL;
     if (!ok(env, ort->GetAllocatorWithDefaultOptions(&allocator)) ||
         !ok(env, output ? ort->SessionGetOutputCount(session, &count) : ort->SessionGetInputCount(session, &count)))
         return NULL;
     const char *wanted = (*env)->GetStringUTFChars(env, name, NULL);
     if (!wanted) return NULL;
-    for (size_t i = 0; i < count && !found; i++) {
+    for (size_t i = 0; i < count; i++) {
         char *here = NULL;
         if (!ok(env, output ? ort->SessionGetOutputName(session, i, allocator, &here)
                             : ort->SessionGetInputName(session, i, allocator, &here)))
@@ -118,23 +115,44 @@ JNIEXPORT jlongArray JNICALL Java_dev_himix_edge_OnnxGraph_shape(JNIEnv *env, jc
         int same = strcmp(here, wanted) == 0;
         if (!ok(env, ort->AllocatorFree(allocator, here))) break;
         if (!same) continue;
-        OrtTypeInfo *type = NULL;
-        const OrtTensorTypeAndShapeInfo *tensor = NULL;
-        int64_t dims[MAX_RANK];
-        size_t rank = 0;
-        if (ok(env, output ? ort->SessionGetOutputTypeInfo(session, i, &type)
-                           : ort->SessionGetInputTypeInfo(session, i, &type)) &&
-            ok(env, ort->CastTypeInfoToTensorInfo(type, &tensor)) && tensor &&
-            ok(env, ort->GetDimensionsCount(tensor, &rank)) && rank <= MAX_RANK &&
-            ok(env, ort->GetDimensions(tensor, dims, rank))) {
-            found = (*env)->NewLongArray(env, (jsize)rank);
-            if (found) (*env)->SetLongArrayRegion(env, found, 0, (jsize)rank, (const jlong *)dims);
-        }
-        if (type) ort->ReleaseTypeInfo(type);
+        ok(env, output ? ort->SessionGetOutputTypeInfo(session, i, &info)
+                       : ort->SessionGetInputTypeInfo(session, i, &info));
         break;
     }
     (*env)->ReleaseStringUTFChars(env, name, wanted);
+    return info;
+}
+
+/* The fixed shape of an input or output, or null if there is none of that name; -1 stands for a dynamic dimension. */
+JNIEXPORT jlongArray JNICALL Java_dev_himix_edge_OnnxGraph_shape(JNIEnv *env, jclass self, jlong handle,
+                                                                jboolean output, jstring name) {
+    (void)self;
+    const OrtTensorTypeAndShapeInfo *tensor = NULL;
+    int64_t dims[MAX_RANK];
+    size_t rank = 0;
+    jlongArray found = NULL;
+    OrtTypeInfo *info = info_of(env, (const OrtSession *)(intptr_t)handle, output, name);
+    if (info && ok(env, ort->CastTypeInfoToTensorInfo(info, &tensor)) && tensor &&
+        ok(env, ort->GetDimensionsCount(tensor, &rank)) && rank <= MAX_RANK &&
+        ok(env, ort->GetDimensions(tensor, dims, rank))) {
+        found = (*env)->NewLongArray(env, (jsize)rank);
+        if (found) (*env)->SetLongArrayRegion(env, found, 0, (jsize)rank, (const jlong *)dims);
+    }
+    if (info) ort->ReleaseTypeInfo(info);
     return found;
+}
+
+/* ONNX's number of an input's or output's element type, 0 if there is none of that name. */
+JNIEXPORT jint JNICALL Java_dev_himix_edge_OnnxGraph_type(JNIEnv *env, jclass self, jlong handle, jboolean output,
+                                                         jstring name) {
+    (void)self;
+    const OrtTensorTypeAndShapeInfo *tensor = NULL;
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    OrtTypeInfo *info = info_of(env, (const OrtSession *)(intptr_t)handle, output, name);
+    if (info && ok(env, ort->CastTypeInfoToTensorInfo(info, &tensor)) && tensor)
+        ok(env, ort->GetTensorElementType(tensor, &type));
+    if (info) ort->ReleaseTypeInfo(info);
+    return (jint)type;
 }
 
 /* A view of a direct buffer; NULL with a pending exception if the buffer is not direct or too small. */

@@ -38,6 +38,10 @@ public class Activity extends Context {
         return true;
     }
 
+    public boolean onPrepareOptionsMenu(Menu menu) {
+        return true;
+    }
+
     public boolean onOptionsItemSelected(MenuItem item) {
         return false;
     }

@@ -1,3 +1,5 @@
 package android.view;
 
-public interface Menu {}
+public interface Menu {
+    MenuItem findItem(int id);
+}

@@ -172,8 +172,13 @@ public final class Bundle {
 
     /** Reads and checks a bundle, every hash included. Throws InputException naming the file that is wrong. */
     public static Bundle open(File folder) {
+        return open(folder, Stop.NEVER);
+    }
+
+    /** As above; {@code stop} may end it while it reads. */
+    public static Bundle open(File folder, Stop stop) {
         Bundle bundle = read(folder);
-        bundle.verify();
+        bundle.verify(stop);
         return bundle;
     }
 
@@ -195,8 +200,12 @@ public final class Bundle {
 
     /** Checks that every file is the one that the manifest describes. Throws InputException. */
     public void verify() {
+        verify(Stop.NEVER);
+    }
+
+    private void verify(Stop stop) {
         for (FileRecord record : files.values()) {
-            record.verify(folder);
+            record.verify(folder, stop);
         }
         OnnxFiles.check(this);
     }

@@ -8,6 +8,7 @@ public final class ChatTemplate {
     final String[] user;
     final String[] assistant;
     final String[] system;
+    final boolean knowsSystem;
     final List<String> stop;
     final String bos;
     final String defaultSystem;
@@ -18,7 +19,8 @@ public final class ChatTemplate {
         template.only("user", "assistant", "system", "stop", "bos", "default_system", "said");
         user = pair(template, "user");
         assistant = pair(template, "assistant");
-        system = template.has("system") ? pair(template, "system") : new String[] {"", ""};
+        knowsSystem = template.has("system");
+        system = knowsSystem ? pair(template, "system") : new String[] {"", ""};
         stop = new ArrayList<String>(template.strings("stop"));
         if (stop.isEmpty()) {
             throw template.wrong("stop", "at least one token");
@@ -29,7 +31,7 @@ public final class ChatTemplate {
             throw template.wrong("bos", "of at most " + LONGEST + " characters");
         }
         defaultSystem = template.string("default_system", "");
-        if (!template.has("system") && !defaultSystem.isEmpty()) {
+        if (!knowsSystem && !defaultSystem.isEmpty()) {
             throw template.wrong("default_system", "empty in a template without system");
         }
     }

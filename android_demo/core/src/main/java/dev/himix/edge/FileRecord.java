@@ -45,7 +45,7 @@ final class FileRecord {
     }
 
     /** Checks that the file is as described: a plain file of this size and content. Throws InputException. */
-    void verify(File folder) {
+    void verify(File folder, Stop stop) {
         File file = new File(folder, path);
         if (isLink(folder)) {
             throw new InputException(file + ": a link that leaves the bundle; refused");
@@ -60,7 +60,7 @@ final class FileRecord {
             throw new InputException(
                     file + ": " + file.length() + " bytes, the manifest says " + bytes + "; copy the bundle again");
         }
-        if (!Files.sha256(file).equals(sha256)) {
+        if (!Files.sha256(file, stop).equals(sha256)) {
             throw new InputException(
                     file + ": content does not match its SHA-256 in the manifest; copy the bundle again");
         }

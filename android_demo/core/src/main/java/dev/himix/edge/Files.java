@@ -20,14 +20,14 @@ import java.security.NoSuchAlgorithmException;
 public final class Files {
     private Files() {}
 
+    /** What a file that is written consists of. */
+    interface Content {
+        void writeTo(OutputStream out) throws IOException;
+    }
+
     /** A file's bytes. Throws InputException if it is missing, cannot be read or is larger than {@code limit}. */
     public static byte[] read(File file, long limit) {
-        if (file.exists() && !file.isFile()) { // reading a pipe might never end
-            throw new InputException(file + ": not a regular file; refused");
-        }
-        if (file.length() > limit) {
-            throw new InputException(file + ": larger than " + (limit >> 20) + " MiB; refused");
-        }
+        checkPlain(file, limit);
         try (DataInputStream in = new DataInputStream(new FileInputStream(file))) {
             byte[] bytes = new byte[(int) file.length()];
             in.readFully(bytes);
@@ -36,6 +36,16 @@ public final class Files {
             throw new InputException(file + ": no such file");
         } catch (IOException error) {
             throw new InputException(file + ": cannot be read (" + error.getMessage() + ")");
+        }
+    }
+
+    /** Throws InputException for a pipe, whose end might never come, and for a file larger than {@code limit}. */
+    static void checkPlain(File file, long limit) {
+        if (file.exists() && !file.isFile()) {
+            throw new InputException(file + ": not a regular file; refused");
+        }
+        if (file.length() > limit) {
+            throw new InputException(file + ": larger than " + (limit >> 20) + " MiB; refused");
         }
     }
 
@@ -77,12 +87,20 @@ public final class Files {
     }
 
     /** Replaces a file as a whole: a kill leaves the old one or the new one. Throws InputException. */
-    public static void write(File file, byte[]... parts) {
+    public static void write(File file, final byte[] bytes) {
+        write(file, new Content() {
+            @Override
+            public void writeTo(OutputStream out) throws IOException {
+                out.write(bytes);
+            }
+        });
+    }
+
+    /** As above, for what is too large to hold. */
+    static void write(File file, Content content) {
         File staged = new File(file.getPath() + ".staging");
         try (FileOutputStream out = new FileOutputStream(staged)) {
-            for (byte[] part : parts) {
-                out.write(part);
-            }
+            content.writeTo(out);
             out.getFD().sync();
         } catch (IOException error) {
             staged.delete();
@@ -95,18 +113,29 @@ public final class Files {
     }
 
     public static void copy(InputStream in, OutputStream out) throws IOException {
+        copy(in, out, Stop.NEVER);
+    }
+
+    /** As above; {@code stop} may end it in the middle. */
+    public static void copy(InputStream in, OutputStream out, Stop stop) throws IOException {
         byte[] buffer = new byte[1 << 16];
         for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+            stop.check();
             out.write(buffer, 0, count);
         }
     }
 
     /** SHA-256 of a file in hexadecimal. Throws InputException if it cannot be read. */
     public static String sha256(File file) {
+        return sha256(file, Stop.NEVER);
+    }
+
+    static String sha256(File file, Stop stop) {
         MessageDigest digest = newSha256();
         byte[] buffer = new byte[1 << 16];
         try (InputStream in = new FileInputStream(file)) {
             for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
+                stop.check();
                 digest.update(buffer, 0, count);
             }
         } catch (IOException error) {

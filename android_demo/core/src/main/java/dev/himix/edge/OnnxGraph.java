@@ -6,6 +6,7 @@ import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * One ONNX graph on the CPU, on ONNX Runtime's C API. Inputs and outputs are memory that the caller owns; a buffer may
@@ -19,6 +20,7 @@ final class OnnxGraph {
         static final int UINT8 = 2;
         static final int INT32 = 6;
         static final int INT64 = 7;
+        static final int FLOAT16 = 10;
 
         final String name;
         final ByteBuffer buffer;
@@ -32,21 +34,27 @@ final class OnnxGraph {
             this.shape = shape;
         }
 
-        /** Fresh memory for a tensor of this type and shape. */
-        static Tensor allocate(String name, int type, long... shape) {
-            long bytes = type == FLOAT || type == INT32 ? 4 : type == INT64 ? 8 : 1;
+        /** A few zeros that Java gives back by itself. */
+        static Tensor small(String name, int type, long... shape) {
+            ByteBuffer buffer = ByteBuffer.allocateDirect((int) bytes(name, type, shape)).order(ByteOrder.nativeOrder());
+            return new Tensor(name, buffer, type, shape);
+        }
+
+        /** Zeros outside Java's heap, for {@link NativeMemory#release}. Throws InputException if there is no room. */
+        static Tensor reserve(String name, int type, long... shape) {
+            String what = name + " " + Arrays.toString(shape);
+            return new Tensor(name, NativeMemory.allocate(bytes(what, type, shape), what), type, shape);
+        }
+
+        private static long bytes(String what, int type, long... shape) {
+            long bytes = type == FLOAT || type == INT32 ? 4 : type == INT64 ? 8 : type == FLOAT16 ? 2 : 1;
             for (long dimension : shape) {
                 bytes = dimension == 0 || bytes <= Integer.MAX_VALUE / dimension ? bytes * dimension : Long.MAX_VALUE;
                 if (bytes > Integer.MAX_VALUE) {
-                    throw new InputException(name + " " + Arrays.toString(shape) + " is more than one buffer can hold");
+                    throw new InputException(what + " is more than one buffer can hold");
                 }
             }
-            try {
-                ByteBuffer buffer = ByteBuffer.allocateDirect((int) bytes).order(ByteOrder.nativeOrder());
-                return new Tensor(name, buffer, type, shape);
-            } catch (OutOfMemoryError error) {
-                throw new InputException(name + " needs " + (bytes >> 20) + " MiB; this device has no room for it");
-            }
+            return bytes;
         }
 
         /** The same memory under another name. */
@@ -54,6 +62,8 @@ final class OnnxGraph {
             return new Tensor(name, buffer, type, shape);
         }
     }
+
+    private static final AtomicInteger OPEN = new AtomicInteger();
 
     private final File file;
     private final long session;
@@ -69,6 +79,12 @@ final class OnnxGraph {
         } catch (InputException error) {
             throw new InputException(file + ": ONNX Runtime cannot load it: " + error.getMessage());
         }
+        OPEN.incrementAndGet();
+    }
+
+    /** Graphs of this process that are not closed. */
+    static int openGraphs() {
+        return OPEN.get();
     }
 
     /** Throws InputException unless the graph has an input or output of this name and shape. */
@@ -79,6 +95,11 @@ final class OnnxGraph {
                     file + ": " + name + " is " + Arrays.toString(found) + ", the manifest says "
                             + Arrays.toString(shape));
         }
+    }
+
+    /** ONNX's element type of an input or output, 0 if there is none of this name. */
+    int type(boolean output, String name) {
+        return type(session, output, name);
     }
 
     /** Runs the graph, outputs into their memory. Throws InputException with ONNX Runtime's reason. */
@@ -104,6 +125,7 @@ final class OnnxGraph {
     }
 
     void close() {
+        OPEN.decrementAndGet();
         close(session);
     }
 
@@ -118,6 +140,8 @@ final class OnnxGraph {
     private static native void close(long session);
 
     private static native long[] shape(long session, boolean output, String name);
+
+    private static native int type(long session, boolean output, String name);
 
     private static native void run(
             long session, int inputs, String[] names, ByteBuffer[] buffers, int[] types, long[][] shapes);

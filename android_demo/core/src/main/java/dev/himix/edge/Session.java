@@ -38,17 +38,18 @@ public final class Session {
     }
 
     public final Bundle bundle;
-    private final OnnxEngine engine;
-    private final TextProcessor text;
+    final Engine engine;
+    final TextProcessor text;
+    Chat owner; // whose tokens are in the cache
     private Stats stats = new Stats();
     private boolean answering;
     private boolean closed;
 
-    private Session(Bundle bundle, int threads) {
+    private Session(Bundle bundle, int threads, Stop stop) {
         this.bundle = bundle;
         File tokenizer = new File(bundle.folder, Bundle.TOKENIZER);
         text = new TextProcessor(Tokenizer.load(tokenizer, bundle.model.vocabSize), bundle.template);
-        engine = new OnnxEngine(bundle, threads);
+        engine = new OnnxEngine(bundle, threads, stop);
     }
 
     /**
@@ -63,22 +64,35 @@ public final class Session {
 
     /** Opens a bundle that {@link Bundle#open} has checked. Throws InputException if ONNX Runtime refuses it. */
     public static Session open(Bundle bundle, int threads) {
-        return new Session(bundle, threads);
+        return open(bundle, threads, Stop.NEVER);
+    }
+
+    /** As above; {@code stop} may end it between two graphs. What was opened until then is closed. */
+    public static Session open(Bundle bundle, int threads, Stop stop) {
+        return new Session(bundle, threads, stop);
     }
 
     /** An image's keys and values, to be used under any prompt; {@link #stats} has the times of its stages. */
-    public synchronized ImageKV encodeImage(Photo photo) {
-        checkFree();
-        return encode(photo);
+    public ImageKV encodeImage(Photo photo) {
+        return encodeImage(photo, Stop.NEVER);
     }
 
-    private ImageKV encode(Photo photo) {
+    /** As above; {@code stop} may end it between its stages. */
+    public synchronized ImageKV encodeImage(Photo photo, Stop stop) {
+        checkFree();
+        return encode(photo, stop);
+    }
+
+    private ImageKV encode(Photo photo, Stop stop) {
         stats = new Stats();
         Stats.Clock clock = new Stats.Clock();
+        stop.check();
         byte[] pixels = Resize.toSquare(photo.decode(), bundle.model.imageSize, bundle.filter);
         stats.preprocess = clock.lap();
+        stop.check();
         engine.encode(pixels);
         stats.visionEncoder = clock.lap();
+        stop.check();
         ImageKV encoded = engine.inject(bundle.imageKvId);
         stats.visionInjector = clock.lap();
         return encoded;
@@ -98,75 +112,52 @@ public final class Session {
      */
     public synchronized Stats generate(String prompt, ImageKV image, Options options, Listener listener) {
         checkFree();
-        return answer(System.nanoTime(), new Stats(), prompt, image, options, listener);
+        return say(new Chat(this, image, ""), System.nanoTime(), new Stats(), prompt, options, listener);
     }
 
     /** Answers one question about a new image; its ttft includes the image's stages. Arguments as above. */
     public synchronized Stats generate(String prompt, Photo photo, Options options, Listener listener) {
         checkFree();
         long began = System.nanoTime();
-        ImageKV encoded = encode(photo);
-        return answer(began, stats, prompt, encoded, options, listener);
+        ImageKV encoded = encode(photo, Stop.NEVER);
+        try {
+            return say(new Chat(this, encoded, ""), began, stats, prompt, options, listener);
+        } finally {
+            owner = null; // the next chat about this image has another ImageKV
+            encoded.close();
+        }
     }
 
-    private Stats answer(
-            long began, Stats times, String prompt, ImageKV image, Options options, Listener listener) {
-        stats = times;
-        Sampler sampler = new Sampler(options.temperature, options.topP, options.seed);
-        if (options.maxNewTokens < 1) {
-            throw new InputException("max_new_tokens is " + options.maxNewTokens + "; it must be at least 1");
-        }
+    /**
+     * A conversation of several turns; each turn adds to the cache, nothing is computed twice. Several may be open: the
+     * one that speaks takes over the cache.
+     *
+     * @param image as in {@link #generate}; it has to stay open as long as the conversation goes on.
+     * @param system a system message in front of the conversation; "": the template's own, if it has one.
+     * @throws InputException an ImageKV of another model.
+     */
+    public Chat chat(ImageKV image, String system) {
         checkFits(image);
-        int used = image == null ? 0 : image.tokens;
-        int[] ids = text.encodeQuestion(prompt, Math.max(bundle.capacity - used, 0));
-        int room = bundle.capacity - used - ids.length;
-        if (room < 1) {
-            throw new InputException(
-                    "the prompt does not fit: " + used + " cache slots are used, it needs " + ids.length
-                            + " and one for an answer, this model's context capacity is " + bundle.capacity
-                            + "; shorten it");
-        }
-        times.promptTokens = ids.length;
-        times.visionTokens = used;
-        int limit = Math.min(options.maxNewTokens, room);
+        return new Chat(this, image, system);
+    }
+
+    synchronized Stats say(Chat chat, String prompt, Options options, Listener listener) {
+        checkFree();
+        return say(chat, System.nanoTime(), new Stats(), prompt, options, listener);
+    }
+
+    private Stats say(
+            Chat chat, long began, Stats times, String prompt, Options options, Listener listener) {
+        stats = times;
+        checkFits(chat.image);
+        Chat.Turn turn = chat.turn(prompt, options);
         answering = true;
         try {
-            stream(began, times, image, ids, limit, sampler, listener);
+            turn.stream(began, times, listener);
         } finally {
             answering = false;
         }
         return times;
-    }
-
-    private void stream(
-            long began, Stats times, ImageKV image, int[] ids, int limit, Sampler sampler, Listener listener) {
-        Stats.Clock clock = new Stats.Clock();
-        engine.start(image);
-        float[] logits = engine.step(ids);
-        times.prefill = clock.lap();
-        times.finishReason = "length";
-        TextStream stream = text.stream();
-        while (times.newTokens < limit) {
-            int token = sampler.pick(logits);
-            if (text.isStop(token)) {
-                times.finishReason = "stop";
-                return;
-            }
-            times.newTokens++;
-            String piece = stream.step(token) + (times.newTokens == limit ? stream.rest() : "");
-            if (!piece.isEmpty() && times.ttft == 0) {
-                times.ttft = (System.nanoTime() - began) / 1e6;
-            }
-            if (!listener.onToken(token, piece)) {
-                times.finishReason = "stop";
-                return;
-            }
-            if (times.newTokens < limit) {
-                clock.lap();
-                logits = engine.step(new int[] {token});
-                times.interToken.add(clock.lap());
-            }
-        }
     }
 
     private void checkFree() {
@@ -205,7 +196,9 @@ public final class Session {
         if (answering) {
             throw new InputException("this session is in the middle of an answer; close it when it has ended");
         }
-        closed = true;
-        engine.close();
+        if (!closed) {
+            closed = true;
+            engine.close();
+        }
     }
 }

@@ -7,6 +7,7 @@ import java.util.Set;
 
 /** Tokenizer and chat template of one model. What a user types is never read as a special token. */
 public final class TextProcessor {
+    private static final String ANSWER = "."; // stands for an answer where only what comes behind one is encoded
     private static final int NORMALIZING = 4; // composed characters have fewer bytes than their parts
 
     private final Tokenizer tokenizer;
@@ -28,6 +29,40 @@ public final class TextProcessor {
 
     /** As above; a question that cannot be {@code room} tokens or fewer is refused before it is cut into them. */
     int[] encodeQuestion(String question, int room) {
+        return encodeQuestion(question, room, "");
+    }
+
+    /** As above, behind a system message; "": the template's own, if it has one. */
+    int[] encodeQuestion(String question, int room, String system) {
+        String content = checked(question, room);
+        if (!system.isEmpty() && !template.knowsSystem) {
+            throw new InputException("this model's chat template has no system messages");
+        }
+        String said = system.isEmpty() ? template.defaultSystem : system;
+        Encoder encoder = new Encoder("");
+        encoder.template(template.bos);
+        if (!said.isEmpty()) {
+            encoder.template(template.system[0]);
+            encoder.person(strip(said));
+            encoder.template(template.system[1]);
+        }
+        encoder.turn(content);
+        return encoder.finish();
+    }
+
+    /**
+     * Token ids of a further question behind a finished answer. The answer's stop token is the last that was generated
+     * and not yet in the cache, so it comes first.
+     */
+    int[] encodeNextTurn(String question, int room) {
+        String content = checked(question, room);
+        Encoder encoder = new Encoder(ANSWER);
+        encoder.template(template.assistant[1]);
+        encoder.turn(content);
+        return encoder.finish();
+    }
+
+    private String checked(String question, int room) {
         if (question.length() / NORMALIZING > (long) room * tokenizer.longest()) {
             throw new InputException(
                     "the prompt does not fit: it has " + question.length() + " characters, the model's context has "
@@ -37,18 +72,7 @@ public final class TextProcessor {
         if (content.isEmpty()) {
             throw new InputException("the prompt is empty; ask something about the image");
         }
-        Encoder encoder = new Encoder();
-        encoder.template(template.bos);
-        if (!template.defaultSystem.isEmpty()) {
-            encoder.template(template.system[0]);
-            encoder.person(strip(template.defaultSystem));
-            encoder.template(template.system[1]);
-        }
-        encoder.template(template.user[0]);
-        encoder.person(content);
-        encoder.template(template.user[1]);
-        encoder.template(template.assistant[0]);
-        return encoder.finish();
+        return content;
     }
 
     public boolean isStop(int token) {
@@ -71,6 +95,18 @@ public final class TextProcessor {
     private final class Encoder {
         private final List<Integer> ids = new ArrayList<Integer>();
         private final StringBuilder run = new StringBuilder();
+        private String before; // what stands in front of the first run, encoded already
+
+        Encoder(String before) {
+            this.before = before;
+        }
+
+        void turn(String content) {
+            template(template.user[0]);
+            person(content);
+            template(template.user[1]);
+            template(template.assistant[0]);
+        }
 
         void person(String text) {
             run.append(text);
@@ -104,8 +140,12 @@ public final class TextProcessor {
         }
 
         private void flush() {
-            ids.addAll(tokenizer.encode(run.toString()));
+            List<Integer> head = tokenizer.encode(before);
+            List<Integer> whole = tokenizer.encode(before + run);
+            boolean apart = whole.size() >= head.size() && whole.subList(0, head.size()).equals(head);
+            ids.addAll(apart ? whole.subList(head.size(), whole.size()) : tokenizer.encode(run.toString()));
             run.setLength(0);
+            before = "";
         }
 
         int[] finish() {

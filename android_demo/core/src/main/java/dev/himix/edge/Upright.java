@@ -1,9 +1,16 @@
 package dev.himix.edge;
 
-/** A picture turned as its EXIF orientation (1..8) says; anything else leaves it as it is. */
+/**
+ * A picture turned as its EXIF orientation (1..8) says; anything else leaves it as it is. Of a picture that lies on its
+ * side, {@link #BAND} columns are fetched at a time: one by one, each would touch all of the picture's memory.
+ */
 public final class Upright implements Rows {
+    static final int BAND = 64; // columns
+
     private final ImageSource image;
     private final int orientation;
+    private int[] band; // columns from bandStart on, of the picture as it is stored
+    private int bandStart = -1;
 
     public Upright(ImageSource image, int orientation) {
         this.image = image;
@@ -24,40 +31,37 @@ public final class Upright implements Rows {
         return turned() ? image.width() : image.height();
     }
 
-    /** Row {@code y} of the upright picture, over white where it is transparent, as in {@link ImageSource#row}. */
+    /** Row {@code y} of the upright picture, over white where it is transparent, as in {@link ImageSource#block}. */
     @Override
     public void row(int y, int[] argb) {
-        switch (orientation) {
-            case 2:
-                image.row(y, argb);
-                reverse(argb, width());
-                break;
-            case 3:
-                image.row(height() - 1 - y, argb);
-                reverse(argb, width());
-                break;
-            case 4:
-                image.row(height() - 1 - y, argb);
-                break;
-            case 5:
-                image.column(y, argb);
-                break;
-            case 6:
-                image.column(y, argb);
-                reverse(argb, width());
-                break;
-            case 7:
-                image.column(height() - 1 - y, argb);
-                reverse(argb, width());
-                break;
-            case 8:
-                image.column(height() - 1 - y, argb);
-                break;
-            default:
-                image.row(y, argb);
+        boolean last = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
+        int stored = last ? height() - 1 - y : y;
+        if (turned()) {
+            column(stored, argb);
+        } else {
+            image.block(0, stored, image.width(), 1, argb);
+        }
+        if (orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7) {
+            reverse(argb, width());
         }
         for (int x = 0; x < width(); x++) {
             argb[x] = overWhite(argb[x]);
+        }
+    }
+
+    private void column(int x, int[] argb) {
+        int start = x - x % BAND;
+        int columns = Math.min(BAND, image.width() - start);
+        int height = image.height();
+        if (start != bandStart) {
+            if (band == null) {
+                band = new int[Math.min(BAND, image.width()) * height];
+            }
+            image.block(start, 0, columns, height, band);
+            bandStart = start;
+        }
+        for (int y = 0, at = x - start; y < height; y++, at += columns) {
+            argb[y] = band[at];
         }
     }
 

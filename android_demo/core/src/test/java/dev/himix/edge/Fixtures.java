@@ -102,16 +102,9 @@ final class Fixtures {
             }
 
             @Override
-            public void row(int y, int[] argb) {
-                for (int x = 0; x < width; x++) {
-                    argb[x] = at(x, y);
-                }
-            }
-
-            @Override
-            public void column(int x, int[] argb) {
-                for (int y = 0; y < height; y++) {
-                    argb[y] = at(x, y);
+            public void block(int x, int y, int columns, int rows, int[] argb) {
+                for (int i = 0; i < columns * rows; i++) {
+                    argb[i] = at(x + i % columns, y + i / columns);
                 }
             }
 
@@ -141,13 +134,8 @@ final class Fixtures {
                 }
 
                 @Override
-                public void row(int y, int[] argb) {
-                    image.getRGB(0, y, width(), 1, argb, 0, width());
-                }
-
-                @Override
-                public void column(int x, int[] argb) {
-                    image.getRGB(x, 0, 1, height(), argb, 0, 1);
+                public void block(int x, int y, int columns, int rows, int[] argb) {
+                    image.getRGB(x, y, columns, rows, argb, 0, columns);
                 }
             };
         } catch (IOException error) {

@@ -128,13 +128,8 @@ public class HostileSessionTest {
             }
 
             @Override
-            public void row(int y, int[] argb) {
-                Arrays.fill(argb, 0, 2, 0xFF000000 | y >> 8);
-            }
-
-            @Override
-            public void column(int x, int[] argb) {
-                throw new AssertionError();
+            public void block(int x, int y, int width, int height, int[] argb) {
+                Arrays.fill(argb, 0, width * height, 0xFF000000 | y >> 8);
             }
         };
         byte[] pixels = Resize.toSquare(new Upright(tall, 1), 1024, Resize.Filter.BICUBIC);

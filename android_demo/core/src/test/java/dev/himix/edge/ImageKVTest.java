@@ -6,6 +6,7 @@ import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import java.io.File;
+import java.nio.FloatBuffer;
 import java.util.Arrays;
 import java.util.Map;
 import org.junit.Rule;
@@ -21,16 +22,18 @@ public class ImageKVTest {
         Map<String, Object> saved = Fixtures.answers("image_kv");
         ImageKV image = ImageKV.load(Fixtures.file((String) saved.get("file")));
         assertEquals(saved.get("model_id"), image.modelId);
-        assertEquals(saved.get("key_sha256"), Files.sha256(bytes(image.key)));
-        assertEquals(saved.get("value_sha256"), Files.sha256(bytes(image.value)));
+        assertEquals(saved.get("key_sha256"), Files.sha256(bytes(image.numbers(true))));
+        assertEquals(saved.get("value_sha256"), Files.sha256(bytes(image.numbers(false))));
         Answer answer = new Answer();
         Fixtures.session().generate((String) saved.get("prompt"), image, Answer.greedy(16), answer);
         assertArrayEquals(Fixtures.ints(saved.get("token_ids")), answer.ids());
         ImageKV ours = Fixtures.session().encodeImage(Fixtures.photo((String) saved.get("image")));
         assertEquals(image.modelId, ours.modelId);
         double most = 0;
-        for (int i = 0; i < ours.key.length; i++) {
-            most = Math.max(most, Math.abs(ours.key[i] - image.key[i]));
+        float[] theirKeys = image.numbers(true);
+        float[] ourKeys = ours.numbers(true);
+        for (int i = 0; i < ourKeys.length; i++) {
+            most = Math.max(most, Math.abs(ourKeys[i] - theirKeys[i]));
         }
         assertTrue("keys differ by " + most, most < 0.2);
     }
@@ -55,10 +58,40 @@ public class ImageKVTest {
         ImageKV image = Fixtures.session().encodeImage(Fixtures.photo("easy-vqa-7.png"));
         image.save(file);
         ImageKV again = ImageKV.load(file);
-        assertArrayEquals(image.key, again.key, 0);
-        assertArrayEquals(image.value, again.value, 0);
+        assertArrayEquals(image.numbers(true), again.numbers(true), 0);
+        assertArrayEquals(image.numbers(false), again.numbers(false), 0);
         assertEquals(image.tokens, again.tokens);
         assertEquals(262144 + 8, file.length() - headerLength(file), 0);
+    }
+
+    @Test
+    public void halvesAreRoundedToTheNearestAndSavedAsFloats() throws Exception {
+        Fixtures.loadRuntime();
+        float[] numbers = {1, -2.5f, 65504, 1e-8f, 0.1f, 3.1415927f};
+        ImageKV image = new ImageKV(true, 1, 1, 3, 2, "abc", 0);
+        image.fill(FloatBuffer.wrap(numbers), FloatBuffer.wrap(numbers));
+        assertEquals(24, image.bytes());
+        float[] rounded = {1, -2.5f, 65504, 0, 0.099975586f, 3.140625f};
+        assertArrayEquals(rounded, image.numbers(false), 0);
+        File file = folder.newFile();
+        image.save(file);
+        assertArrayEquals(rounded, ImageKV.load(file).numbers(true), 0);
+        for (int bits = 0; bits < 1 << 16; bits++) {
+            float value = Half.toFloat((short) bits);
+            if (!Float.isNaN(value)) {
+                assertEquals(bits, Half.of(value) & 0xFFFF);
+            }
+            float next = Half.toFloat((short) (bits + 1));
+            if ((bits & 0x7FFF) < 0x7BFF) { // the middle of two neighbours goes to the even one, what is beside it nearer
+                float middle = (value + next) / 2;
+                assertEquals(bits + (bits & 1), Half.of(middle) & 0xFFFF);
+                assertEquals(bits + (value < next ? 0 : 1), Half.of(Math.nextDown(middle)) & 0xFFFF);
+                assertEquals(bits + (value < next ? 1 : 0), Half.of(Math.nextUp(middle)) & 0xFFFF);
+            }
+        }
+        assertEquals(0x7C00, Half.of(65520) & 0xFFFF);
+        assertEquals(0xFC00, Half.of(Float.NEGATIVE_INFINITY) & 0xFFFF);
+        assertTrue(Float.isNaN(Half.toFloat(Half.of(Float.NaN))));
     }
 
     private static byte[] bytes(float[] values) {
@@ -74,7 +107,8 @@ public class ImageKVTest {
 
     @Test
     public void anotherModelsImageIsRefused() {
-        ImageKV other = new ImageKV(new float[4], new float[4], 1, 1, 1, 4, "abc", 0);
+        Fixtures.loadRuntime();
+        ImageKV other = new ImageKV(false, 1, 1, 1, 4, "abc", 0);
         InputException error =
                 assertThrows(
                         InputException.class,
@@ -84,6 +118,8 @@ public class ImageKVTest {
 
     @Test
     public void damagedFilesAreRefused() throws Exception {
+        Fixtures.loadRuntime();
+        long before = NativeMemory.inUse();
         byte[] good = Files.read(Fixtures.file("hostile/good.image_kv"), 1 << 24);
         File file = folder.newFile("bad.image_kv");
         byte[] longHeader = good.clone();
@@ -102,5 +138,6 @@ public class ImageKVTest {
         }
         InputException error = assertThrows(InputException.class, () -> ImageKV.load(new File("/no/such")));
         assertEquals("/no/such: no such file", error.getMessage());
+        assertEquals("what was begun is given back", before, NativeMemory.inUse());
     }
 }

@@ -47,6 +47,46 @@ public class ResizeTest {
         assertTrue(cases + " cases", cases > 600);
     }
 
+    /** A portrait photo: 400 x 300 pixels that lie on their side. */
+    @Test
+    public void aPhotoOnItsSideIsFetchedOnceAndInBands() {
+        for (int orientation = 5; orientation <= 8; orientation++) {
+            int[] calls = {0, 0};
+            ImageSource stored = new ImageSource() {
+                @Override
+                public int width() {
+                    return 400;
+                }
+
+                @Override
+                public int height() {
+                    return 300;
+                }
+
+                @Override
+                public void block(int x, int y, int width, int height, int[] argb) {
+                    calls[0]++;
+                    calls[1] += width * height;
+                    for (int i = 0; i < width * height; i++) {
+                        argb[i] = 0xFF000000 | (x + i % width) << 9 | y + i / width;
+                    }
+                }
+            };
+            Upright upright = new Upright(stored, orientation);
+            int[] row = new int[300];
+            for (int y = 0; y < 400; y++) {
+                upright.row(y, row);
+                int x = orientation == 5 || orientation == 6 ? y : 399 - y;
+                for (int at = 0; at < 300; at++) {
+                    int down = orientation == 5 || orientation == 8 ? at : 299 - at;
+                    assertEquals(0xFF000000 | x << 9 | down, row[at]);
+                }
+            }
+            assertEquals("pixels fetched", 400 * 300, calls[1]);
+            assertTrue(calls[0] + " fetches", calls[0] <= 400 / Upright.BAND + 1);
+        }
+    }
+
     /** The stored pixels; and those of the file, where this machine's decoder leaves them as they are. */
     private static List<ImageSource> decoded(Map<String, Object> facts) {
         List<ImageSource> images = new ArrayList<>();

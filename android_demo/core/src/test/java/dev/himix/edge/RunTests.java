@@ -17,8 +17,8 @@ public final class RunTests {
         List<Class<?>> classes =
                 new ArrayList<>(
                         Arrays.asList(
-                                BenchmarkTest.class, BundleTest.class, HostileSessionTest.class, HostileTest.class,
-                                ImageKVTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TilesTest.class,
+                                BenchmarkTest.class, BundleTest.class, ChatTest.class, CoresTest.class,
+                                HostileSessionTest.class, HostileTest.class, ImageKVTest.class, LoadingTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TilesTest.class,
                                 TokenizerTest.class));
         for (String name : arguments) {
             classes.add(Class.forName(name));

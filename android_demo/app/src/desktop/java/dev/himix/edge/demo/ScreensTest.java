@@ -1,23 +1,29 @@
 package dev.himix.edge.demo;
 
+import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
 import static org.junit.Assert.assertNotNull;
+import static org.junit.Assert.assertNotSame;
 import static org.junit.Assert.assertSame;
 import static org.junit.Assert.assertTrue;
 
 import android.app.Activity;
 import android.app.AlertDialog;
+import android.content.ContentResolver;
 import android.content.Intent;
 import android.net.Uri;
 import android.os.Standin;
 import android.view.MenuItem;
+import android.view.View;
+import android.view.WindowInsets;
 import android.widget.ImageView;
 import android.widget.TextView;
 import dev.himix.edge.Files;
 import dev.himix.edge.Json;
 import java.io.File;
 import java.io.RandomAccessFile;
+import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
@@ -120,6 +126,95 @@ public class ScreensTest {
     }
 
     @Test
+    public void d_anotherProcessShowsTheSamePictureAndQuestion() throws Exception {
+        File picture = Standin.picked("content://other/kept.png");
+        Files.write(picture, Files.read(new File(Standin.ASSETS, "samples/easy-vqa-0.png"), 1 << 20));
+        main.onActivityResult(1, Activity.RESULT_OK, new Intent().setData(Uri.parse("content://other/kept.png")));
+        settle();
+        ask("Describe the image.");
+        String answered = shown("answer");
+        text(main, "question").setText("what is the red shape?");
+        android.os.Bundle saved = new android.os.Bundle();
+        main.onSaveInstanceState(saved);
+        main.onStop();
+        for (File cached : Standin.folder("cache").listFiles()) {
+            cached.delete(); // as Android may
+        }
+        Field instance = Demo.class.getDeclaredField("instance");
+        instance.setAccessible(true);
+        instance.set(null, null);
+        main = new MainActivity();
+        main.onCreate(saved);
+        main.onStart();
+        assertNotSame(demo, Demo.of(main));
+        demo = Demo.of(main);
+        settle();
+        assertNotNull(((ImageView) main.findViewById(Standin.id("picture"))).bitmap);
+        assertEquals("what is the red shape?", shown("question"));
+        assertEquals("Describe the image.\n" + answered + "\n\n", shown("said"));
+        assertTrue(shown("status"), shown("status").startsWith("nano-onnx-int8, ONNX Runtime"));
+        tap("ask");
+        assertEquals("triangle", shown("answer"));
+    }
+
+    @Test
+    public void e_questionsFollowEachOtherInAChat() throws Exception {
+        tap("sample");
+        MenuItem chat = () -> Standin.id("chat");
+        main.onOptionsItemSelected(chat);
+        settle();
+        ask("Describe the image.");
+        String first = shown("answer");
+        assertEquals("", shown("said"));
+        ask("what color is it?");
+        assertEquals("Describe the image.\n" + first + "\n\n", shown("said"));
+        assertTrue(shown("timings"), shown("timings").startsWith("picture: keys and values kept"));
+        main.onOptionsItemSelected((MenuItem) () -> Standin.id("new_chat"));
+        settle();
+        assertEquals("", shown("said") + shown("answer"));
+        ask("Describe the image.");
+        assertEquals(first, shown("answer"));
+        main.onOptionsItemSelected(chat);
+        settle();
+        ask("Describe the image.");
+        assertEquals(first, shown("answer"));
+        assertEquals("", shown("said"));
+    }
+
+    @Test
+    public void e_stopWorksWhileAModelIsOpened() throws Exception {
+        Files.write(Standin.picked("content://other/slow.png"), Files.read(new File(Standin.ASSETS, "samples/easy-vqa-0.png"), 1 << 20));
+        ContentResolver.GATE.acquire();
+        main.onActivityResult(1, Activity.RESULT_OK, new Intent().setData(Uri.parse("content://other/slow.png")));
+        demo.open("nano-onnx-int8");
+        assertEquals("Stop", shown("ask"));
+        main.findViewById(Standin.id("ask")).performClick();
+        ContentResolver.GATE.release();
+        settle();
+        assertEquals("Ask", shown("ask"));
+        assertEquals("", demo.error);
+        assertTrue(shown("status"), shown("status").startsWith("nano-onnx-int8, ONNX Runtime"));
+        ask("what is the red shape?");
+        assertEquals("the open model was left as it is", "triangle", shown("answer"));
+    }
+
+    @Test
+    public void e_screensKeepOffTheSystemsBars() {
+        for (Activity screen : new Activity[] {new MainActivity(), new SelfTestActivity()}) {
+            screen.setContentView(Standin.number("layout", screen instanceof MainActivity ? "main" : "report"));
+            View root = screen.findViewById(Standin.id("root"));
+            Edges.pad(root);
+            for (int times = 0; times < 2; times++) {
+                root.dispatchApplyWindowInsets(new WindowInsets());
+                assertArrayEquals(new int[] {11, 22, 33, 44}, root.padding);
+            }
+        }
+        View root = main.findViewById(Standin.id("root"));
+        root.dispatchApplyWindowInsets(new WindowInsets());
+        assertArrayEquals(new int[] {11, 22, 33, 44}, root.padding);
+    }
+
+    @Test
     public void e_takesAPickedPictureAndRefusesWhatIsNone() throws Exception {
         tap("choose");
         assertEquals("android.provider.action.PICK_IMAGES", main.started.action);
@@ -143,7 +238,7 @@ public class ScreensTest {
         settle();
         ask("what is the blue shape?");
         assertEquals("triangle", shown("answer"));
-        File[] copies = Standin.folder("cache").listFiles((folder, name) -> name.startsWith("picked-"));
+        File[] copies = new File(Standin.folder("files"), "pictures").listFiles();
         assertEquals("copies are cleaned up", 1, copies.length);
     }
 
@@ -234,12 +329,34 @@ public class ScreensTest {
         assertTrue(text(screen, "details").getText().toString().contains("run.json"));
         dev.himix.edge.PythonRecord.check(out);
 
+        Standin.runUntil(() -> benchmarks() == 0);
         Intent again = new Intent().putExtra("out", "again.json").putExtra("warm_up", 1).putExtra("timed", 1);
         screen.onNewIntent(again);
         File second = new File(Standin.folder("external"), "again.json");
         Standin.runUntil(() -> second.isFile() && Standin.MAIN.isEmpty());
         Map<?, ?> samples = (Map<?, ?>) ((Map<?, ?>) Files.readJson(second, 1 << 22)).get("samples");
         assertEquals("not a fresh process", 1, ((List<?>) samples.get("load_warm")).size());
+    }
+
+    @Test
+    public void i_oneBenchmarkRunsThroughAChangeOfTheScreen() throws Exception {
+        Standin.runUntil(() -> benchmarks() == 0);
+        BenchActivity folded = new BenchActivity();
+        folded.intent.putExtra("out", "one.json").putExtra("bundle", "nano-onnx-int8").putExtra("warm_up", 0).putExtra("timed", 3);
+        folded.onCreate(null);
+        android.os.Bundle saved = new android.os.Bundle();
+        folded.onDestroy();
+        BenchActivity unfolded = new BenchActivity();
+        unfolded.intent = folded.intent;
+        unfolded.onCreate(saved);
+        BenchActivity second = new BenchActivity();
+        second.intent.putExtra("out", "two.json").putExtra("bundle", "nano-onnx-int8").putExtra("timed", 1);
+        second.onNewIntent(second.intent);
+        assertEquals(1, benchmarks());
+        Standin.runUntil(
+                () -> text(unfolded, "details").getText().toString().contains("one.json") && Standin.MAIN.isEmpty());
+        assertTrue(new File(Standin.folder("external"), "one.json").isFile());
+        assertFalse(new File(Standin.folder("external"), "two.json").exists());
     }
 
     @Test
@@ -257,7 +374,12 @@ public class ScreensTest {
         assertTrue(reason, reason.contains("at least 1 timed iteration"));
     }
 
+    private static long benchmarks() {
+        return Thread.getAllStackTraces().keySet().stream().filter(t -> t.getName().equals("benchmark")).count();
+    }
+
     private static BenchActivity bench(String out, String bundle, int warmUp, int timed) throws Exception {
+        Standin.runUntil(() -> benchmarks() == 0);
         BenchActivity screen = new BenchActivity();
         screen.intent.putExtra("out", out).putExtra("bundle", bundle).putExtra("warm_up", warmUp).putExtra("timed", timed);
         screen.onCreate(null);

@@ -18,6 +18,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
  * Benchmarks a bundle and writes the record into the app's external files folder. From a computer:
@@ -34,7 +35,12 @@ public final class BenchActivity extends Activity {
     private static final String TAG = "HimixBench";
     private static final String DEFAULT_OUT = "bench.json";
 
-    private volatile boolean running;
+    // of the process: a run goes on, alone, while the screen is made anew for another size, font or language
+    private static final AtomicBoolean RUNNING = new AtomicBoolean();
+    private static BenchActivity screen; // the one that shows it; of the main thread, as the next two
+    private static String title = "";
+    private static String text = "";
+
     private TextView headline;
     private TextView details;
 
@@ -42,31 +48,39 @@ public final class BenchActivity extends Activity {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.report);
+        Edges.pad(findViewById(R.id.root));
         getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
         headline = (TextView) findViewById(R.id.headline);
         details = (TextView) findViewById(R.id.details);
         findViewById(R.id.again).setVisibility(View.GONE);
-        start(getIntent());
+        screen = this;
+        headline.setText(title);
+        details.setText(text);
+        if (saved == null || title.isEmpty()) { // else it is shown anew, and was started already
+            start(getIntent());
+        }
     }
 
     /** Another `am start` while this screen is still there; one that comes during a run is ignored. */
     @Override
     protected void onNewIntent(Intent intent) {
         super.onNewIntent(intent);
-        if (!running) {
-            start(intent);
-        }
+        start(intent);
     }
 
     private void start(final Intent intent) {
-        running = true;
-        headline.setText(R.string.running);
-        details.setText("");
+        if (!RUNNING.compareAndSet(false, true)) {
+            return;
+        }
+        show(getString(R.string.running), "");
         new Thread("benchmark") {
             @Override
             public void run() {
-                measure(intent);
-                running = false;
+                try {
+                    measure(intent);
+                } finally {
+                    RUNNING.set(false);
+                }
             }
         }.start();
     }
@@ -74,6 +88,9 @@ public final class BenchActivity extends Activity {
     @Override
     protected void onDestroy() {
         super.onDestroy();
+        if (screen == this) {
+            screen = null;
+        }
         if (isFinishing()) {
             Process.killProcess(Process.myPid()); // the next benchmark starts in a fresh process
         }
@@ -96,7 +113,7 @@ public final class BenchActivity extends Activity {
             show(record.get("verdict").toString(), summary(record, out));
         } catch (InputException error) {
             fail(failed, error.getMessage(), error);
-        } catch (RuntimeException | OutOfMemoryError error) {
+        } catch (Throwable error) { // whoever waits for the record has to learn of any
             fail(failed, error.toString(), error);
         }
     }
@@ -155,12 +172,16 @@ public final class BenchActivity extends Activity {
         return Benchmark.median(values == null ? Collections.singletonList(0.0) : (List<Double>) values);
     }
 
-    private void show(final String title, final String text) {
+    private void show(final String nowTitle, final String nowText) {
         runOnUiThread(new Runnable() {
             @Override
             public void run() {
-                headline.setText(title);
-                details.setText(text);
+                title = nowTitle;
+                text = nowText;
+                if (screen != null) {
+                    screen.headline.setText(title);
+                    screen.details.setText(text);
+                }
             }
         });
     }

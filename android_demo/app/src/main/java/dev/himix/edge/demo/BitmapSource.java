@@ -22,12 +22,7 @@ final class BitmapSource implements ImageSource {
     }
 
     @Override
-    public void row(int y, int[] argb) {
-        bitmap.getPixels(argb, 0, width(), 0, y, width(), 1);
-    }
-
-    @Override
-    public void column(int x, int[] argb) {
-        bitmap.getPixels(argb, 0, 1, x, 0, 1, height());
+    public void block(int x, int y, int width, int height, int[] argb) {
+        bitmap.getPixels(argb, 0, width, x, y, width, height);
     }
 }

@@ -7,6 +7,7 @@ import dev.himix.edge.Bundle;
 import dev.himix.edge.Files;
 import dev.himix.edge.InputException;
 import dev.himix.edge.Json;
+import dev.himix.edge.Stop;
 import java.io.ByteArrayOutputStream;
 import java.io.File;
 import java.io.FileOutputStream;
@@ -51,8 +52,13 @@ final class Bundles {
         return names.get(0);
     }
 
+    /** As below, and nothing ends it. */
+    static File folder(Context context, String name) {
+        return folder(context, name, Stop.NEVER);
+    }
+
     /** A bundle's folder; one of the app is copied out first. Throws InputException if there is none of that name. */
-    static synchronized File folder(Context context, String name) {
+    static synchronized File folder(Context context, String name, Stop stop) {
         if (!Bundle.isName(name)) {
             throw new InputException("\"" + name + "\" is not a bundle's name");
         }
@@ -71,7 +77,7 @@ final class Bundles {
         if (!current) {
             File staged = new File(folder.getPath() + ".staging");
             deleteTree(staged);
-            copyTree(context, from, staged);
+            copyTree(context, from, staged, stop);
             deleteTree(folder);
             if (!staged.renameTo(folder)) {
                 throw new InputException(folder + ": cannot be written");
@@ -134,14 +140,14 @@ final class Bundles {
         }
     }
 
-    private static void copyTree(Context context, String from, File to) {
+    private static void copyTree(Context context, String from, File to, Stop stop) {
         AssetManager assets = context.getAssets();
         try {
             String[] children = assets.list(from);
             if (children == null || children.length == 0) {
                 try (InputStream in = assets.open(from);
                         FileOutputStream out = new FileOutputStream(to)) {
-                    Files.copy(in, out);
+                    Files.copy(in, out, stop);
                 }
                 return;
             }
@@ -149,7 +155,7 @@ final class Bundles {
                 throw new IOException("cannot be made");
             }
             for (String child : children) {
-                copyTree(context, from + "/" + child, new File(to, child));
+                copyTree(context, from + "/" + child, new File(to, child), stop);
             }
         } catch (IOException error) {
             throw new InputException(to + ": cannot be written (" + error.getMessage() + "); is the device full?");

@@ -7,6 +7,7 @@ import android.os.Handler;
 import android.os.Looper;
 import android.util.Log;
 import dev.himix.edge.Bundle;
+import dev.himix.edge.Chat;
 import dev.himix.edge.Files;
 import dev.himix.edge.ImageKV;
 import dev.himix.edge.InputException;
@@ -14,6 +15,7 @@ import dev.himix.edge.OnnxRuntime;
 import dev.himix.edge.SelfTest;
 import dev.himix.edge.Session;
 import dev.himix.edge.Stats;
+import dev.himix.edge.Stop;
 import java.io.File;
 import java.io.FileOutputStream;
 import java.io.IOException;
@@ -37,13 +39,32 @@ final class Demo {
         void changed();
     }
 
-    /** Work on the session's thread. */
+    /** Work on the session's thread; {@code stop} may end it. */
     private interface Work {
+        void run(Stop stop);
+    }
+
+    /** A change of what is shown, on the main thread. */
+    private interface Change {
         void run();
+    }
+
+    /** One piece of work that can be ended. */
+    private static final class Flag implements Stop {
+        private volatile boolean raised;
+
+        @Override
+        public void check() {
+            if (raised) {
+                throw new Stop.Stopped();
+            }
+        }
     }
 
     String bundle; // name
     Bitmap preview;
+    boolean chatting;
+    String said = ""; // earlier in this chat
     String answer = "";
     String status = "";
     String error = "";
@@ -56,13 +77,15 @@ final class Demo {
     private final ExecutorService worker = Executors.newSingleThreadExecutor();
     private final Handler main = new Handler(Looper.getMainLooper());
     private final Set<Observer> observers = new LinkedHashSet<Observer>();
-    private int pending;
-    private volatile boolean stopped;
+    private final Set<Flag> flags = new LinkedHashSet<Flag>(); // of work that has not ended, on the main thread
+    private File pictureFile; // the one that is shown
+    private String asked = "";
 
     // of the session's thread
     private Session session;
     private File picture;
     private ImageKV image;
+    private Chat chat;
     private File encoded; // the picture that `image` was made of
 
     private Demo(Context context) {
@@ -90,28 +113,25 @@ final class Demo {
     void open(final String name) {
         start(context.getString(R.string.opening), new Work() {
             @Override
-            public void run() {
+            public void run(Stop stop) {
                 Runtime.load();
                 final String chosen = name == null ? Bundles.first(context) : name;
-                Bundle next = Bundle.open(Bundles.folder(context, chosen)); // a bad one leaves the open one as it is
+                Bundle next = Bundle.open(Bundles.folder(context, chosen, stop), stop); // a bad one leaves the open one as it is
                 if (session != null) {
                     session.close();
                     session = null;
                 }
-                image = null;
-                encoded = null;
-                show(new Work() {
+                forgetImage();
+                show(new Change() {
                     @Override
                     public void run() {
                         bundle = null;
                         selfTest = null;
-                        stats = null;
-                        imageStats = null;
-                        answer = "";
+                        clear();
                     }
                 });
-                session = Session.open(next, Runtime.threads());
-                show(new Work() {
+                session = Session.open(next, Runtime.threads(), stop);
+                show(new Change() {
                     @Override
                     public void run() {
                         bundle = chosen;
@@ -125,7 +145,7 @@ final class Demo {
     void take(final Uri uri) {
         start(context.getString(R.string.reading_picture), new Work() {
             @Override
-            public void run() {
+            public void run(Stop stop) {
                 File copy = copyOf(uri);
                 try {
                     use(copy);
@@ -141,14 +161,22 @@ final class Demo {
     void take(final File file) {
         start(context.getString(R.string.reading_picture), new Work() {
             @Override
-            public void run() {
+            public void run(Stop stop) {
                 use(file);
             }
         });
     }
 
+    /** Not in the cache, which Android may empty while the app is away. */
     private File copyOf(Uri uri) {
-        File file = new File(context.getCacheDir(), COPIED + System.currentTimeMillis());
+        File folder = new File(context.getFilesDir(), "pictures");
+        folder.mkdirs();
+        for (File left : folder.listFiles()) { // by a process that ended
+            if (!left.equals(picture)) {
+                left.delete();
+            }
+        }
+        File file = new File(folder, COPIED + System.currentTimeMillis());
         try (InputStream in = context.getContentResolver().openInputStream(uri);
                 FileOutputStream out = new FileOutputStream(file)) {
             if (in == null) {
@@ -169,51 +197,62 @@ final class Demo {
         if (old != null && !old.equals(file) && old.getName().startsWith(COPIED)) {
             old.delete();
         }
-        show(new Work() {
+        show(new Change() {
             @Override
             public void run() {
                 preview = small;
-                stats = null;
-                imageStats = null;
-                answer = "";
+                pictureFile = file;
+                clear();
             }
         });
     }
 
-    /** Asks about the picture, or without one. The first question about a picture encodes it, further ones reuse it. */
+    /**
+     * Asks about the picture, or without one. The first question about a picture encodes it, further ones reuse it. In a
+     * chat a question comes behind what was said before; otherwise each is alone.
+     */
     void ask(final String question) {
-        stopped = false;
+        if (chatting && !answer.isEmpty()) {
+            said += asked + "\n" + answer + "\n\n";
+        }
+        asked = question;
         answer = "";
         stats = null;
         imageStats = null;
+        final boolean inChat = chatting;
         start(context.getString(R.string.answering), new Work() {
             @Override
-            public void run() {
+            public void run(final Stop stop) {
                 if (session == null) {
-                    throw new InputException(context.getString(R.string.no_models));
+                    throw new InputException(context.getString(R.string.no_model_open));
                 }
                 File file = picture;
                 Stats stages = null;
                 if (file != null && !file.equals(encoded)) {
-                    image = session.encodeImage(Photos.of(file));
+                    forgetImage();
+                    image = session.encodeImage(Photos.of(file), stop);
                     encoded = file;
                     stages = session.stats();
                 }
+                stop.check();
+                if (chat == null || !inChat) {
+                    chat = session.chat(file == null ? null : image, "");
+                }
                 final Stats pictureTimes = stages;
                 final Stats times =
-                        session.generate(question, file == null ? null : image, session.defaults(), new Session.Listener() {
+                        chat.send(question, session.defaults(), new Session.Listener() {
                             @Override
                             public boolean onToken(int token, final String text) {
-                                show(new Work() {
+                                show(new Change() {
                                     @Override
                                     public void run() {
                                         answer += text;
                                     }
                                 });
-                                return !stopped;
+                                return !((Flag) stop).raised;
                             }
                         });
-                show(new Work() {
+                show(new Change() {
                     @Override
                     public void run() {
                         stats = times;
@@ -224,8 +263,80 @@ final class Demo {
         });
     }
 
+    /** Whether questions follow each other from now on; either way the next one starts anew. */
+    void setChatting(boolean on) {
+        chatting = on;
+        newChat();
+    }
+
+    /** Forgets what was said; the picture and its keys and values stay. */
+    void newChat() {
+        clear();
+        start(status, new Work() {
+            @Override
+            public void run(Stop stop) {
+                chat = null;
+            }
+        });
+    }
+
+    private void clear() {
+        stats = null;
+        imageStats = null;
+        said = "";
+        asked = "";
+        answer = "";
+    }
+
+    /** Gives back a picture's keys and values, and the conversation about it. */
+    private void forgetImage() {
+        chat = null;
+        encoded = null;
+        if (image != null) {
+            image.close();
+            image = null;
+        }
+    }
+
+    /** Ends what is going on: opening a model, reading a picture, an answer. */
     void stop() {
-        stopped = true;
+        for (Flag flag : flags) {
+            flag.raised = true;
+        }
+    }
+
+    /** What another process needs to show the same, should Android end this one. */
+    void save(android.os.Bundle state) {
+        state.putString("bundle", bundle);
+        state.putString("picture", pictureFile == null ? null : pictureFile.getPath());
+        state.putBoolean("chatting", chatting);
+        state.putString("said", said + (answer.isEmpty() ? "" : asked + "\n" + answer + "\n\n"));
+    }
+
+    /** Shows what {@link #save} kept, unless this is the process that kept it. */
+    void restore(android.os.Bundle state) {
+        if (state == null || bundle != null || busy) {
+            return;
+        }
+        String name = state.getString("bundle");
+        open(name != null && Bundles.names(context).contains(name) ? name : null);
+        String path = state.getString("picture");
+        if (path != null && new File(path).isFile()) {
+            take(new File(path));
+        }
+        chatting = state.getBoolean("chatting");
+        final String kept = state.getString("said");
+        start(status, new Work() {
+            @Override
+            public void run(Stop stop) {
+                show(new Change() {
+                    @Override
+                    public void run() {
+                        said = kept == null ? "" : kept;
+                    }
+                });
+            }
+        });
     }
 
     /** Runs the open bundle's self-test, after checking its files once more. */
@@ -233,14 +344,14 @@ final class Demo {
         selfTest = null;
         start(context.getString(R.string.running), new Work() {
             @Override
-            public void run() {
+            public void run(Stop stop) {
                 if (session == null) {
-                    throw new InputException(context.getString(R.string.no_models));
+                    throw new InputException(context.getString(R.string.no_model_open));
                 }
                 session.bundle.verify();
                 File file = new File(session.bundle.folder, session.bundle.selfTest.image);
                 final SelfTest result = SelfTest.run(session, Photos.of(file));
-                show(new Work() {
+                show(new Change() {
                     @Override
                     public void run() {
                         selfTest = result;
@@ -251,7 +362,8 @@ final class Demo {
     }
 
     private void start(final String what, final Work work) {
-        pending++;
+        final Flag flag = new Flag();
+        flags.add(flag);
         busy = true;
         status = what;
         error = "";
@@ -261,20 +373,24 @@ final class Demo {
             public void run() {
                 String problem = "";
                 try {
-                    work.run();
+                    flag.check();
+                    work.run(flag);
+                } catch (Stop.Stopped wanted) {
+                    problem = "";
                 } catch (InputException wrong) {
                     problem = wrong.getMessage();
                 } catch (OutOfMemoryError wrong) {
                     problem = "not enough memory on this device";
-                } catch (RuntimeException wrong) { // the last net: a line, and what led to it in the log
+                } catch (Throwable wrong) { // the last net: a line, and what led to it in the log
                     Log.e("HimixDemo", what, wrong);
                     problem = "that failed unexpectedly: " + wrong;
                 }
                 final String message = problem;
-                show(new Work() {
+                show(new Change() {
                     @Override
                     public void run() {
-                        busy = --pending > 0;
+                        flags.remove(flag);
+                        busy = !flags.isEmpty();
                         error = message;
                         status = bundle == null ? "" : context.getString(R.string.status, bundle, OnnxRuntime.version());
                     }
@@ -283,7 +399,7 @@ final class Demo {
         });
     }
 
-    private void show(final Work change) {
+    private void show(final Change change) {
         main.post(new Runnable() {
             @Override
             public void run() {

@@ -31,6 +31,7 @@ public final class MainActivity extends Activity implements Demo.Observer {
     private ImageView picture;
     private EditText question;
     private Button ask;
+    private TextView said;
     private TextView answer;
     private TextView timings;
     private TextView status;
@@ -42,10 +43,12 @@ public final class MainActivity extends Activity implements Demo.Observer {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.main);
+        Edges.pad(findViewById(R.id.root));
         demo = Demo.of(this);
         picture = (ImageView) findViewById(R.id.picture);
         question = (EditText) findViewById(R.id.question);
         ask = (Button) findViewById(R.id.ask);
+        said = (TextView) findViewById(R.id.said);
         answer = (TextView) findViewById(R.id.answer);
         answerColors = answer.getTextColors();
         timings = (TextView) findViewById(R.id.timings);
@@ -84,6 +87,10 @@ public final class MainActivity extends Activity implements Demo.Observer {
                 return true;
             }
         });
+        demo.restore(saved);
+        if (saved != null) {
+            question.setText(saved.getString("question"));
+        }
         if (demo.bundle == null && !demo.busy) {
             demo.open(null);
         }
@@ -105,6 +112,8 @@ public final class MainActivity extends Activity implements Demo.Observer {
     protected void onSaveInstanceState(Bundle state) {
         super.onSaveInstanceState(state);
         state.putInt("next_sample", nextSample);
+        state.putString("question", question.getText().toString());
+        demo.save(state);
     }
 
     @Override
@@ -114,11 +123,13 @@ public final class MainActivity extends Activity implements Demo.Observer {
         boolean failed = !demo.error.isEmpty();
         if (failed) {
             answer.setText(demo.error);
-        } else if (demo.preview == null && demo.answer.isEmpty()) {
+        } else if (demo.preview == null && demo.answer.isEmpty() && demo.said.isEmpty()) {
             answer.setText(R.string.no_picture);
         } else {
             answer.setText(demo.answer);
         }
+        said.setText(demo.said);
+        said.setVisibility(demo.said.isEmpty() ? View.GONE : View.VISIBLE);
         answer.setTextColor(failed ? ColorStateList.valueOf(getColor(R.color.failed)) : answerColors);
         if (answering && !demo.busy) { // as a whole: word by word it would be read from the beginning each time
             answer.announceForAccessibility(answer.getText());
@@ -188,10 +199,21 @@ public final class MainActivity extends Activity implements Demo.Observer {
     }
 
     @Override
+    public boolean onPrepareOptionsMenu(Menu menu) {
+        menu.findItem(R.id.chat).setChecked(demo.chatting);
+        menu.findItem(R.id.new_chat).setEnabled(demo.chatting && !demo.busy);
+        return true;
+    }
+
+    @Override
     public boolean onOptionsItemSelected(MenuItem item) {
         int id = item.getItemId();
         if (id == R.id.model) {
             chooseModel();
+        } else if (id == R.id.chat) {
+            demo.setChatting(!demo.chatting);
+        } else if (id == R.id.new_chat) {
+            demo.newChat();
         } else if (id == R.id.self_test) {
             startActivity(new Intent(this, SelfTestActivity.class));
         } else if (id == R.id.benchmark) {

@@ -1,7 +1,9 @@
 package dev.himix.edge.demo;
 
+import dev.himix.edge.Cores;
 import dev.himix.edge.InputException;
 import dev.himix.edge.OnnxRuntime;
+import java.io.File;
 
 /** ONNX Runtime and our access to it, from the app's own libraries. */
 final class Runtime {
@@ -23,8 +25,8 @@ final class Runtime {
         loaded = true;
     }
 
-    /** Threads for a session: the fast cores of a phone, of which there are rarely more than four. */
+    /** Threads for a session: the fast cores of a phone. */
     static int threads() {
-        return Math.min(4, java.lang.Runtime.getRuntime().availableProcessors());
+        return Cores.fast(new File("/sys/devices/system/cpu"), java.lang.Runtime.getRuntime().availableProcessors());
     }
 }

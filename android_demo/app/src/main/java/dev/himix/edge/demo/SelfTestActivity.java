@@ -19,6 +19,7 @@ public final class SelfTestActivity extends Activity implements Demo.Observer {
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
         setContentView(R.layout.report);
+        Edges.pad(findViewById(R.id.root));
         demo = Demo.of(this);
         headline = (TextView) findViewById(R.id.headline);
         details = (TextView) findViewById(R.id.details);
