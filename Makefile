@@ -57,12 +57,13 @@ CLIENT_BUNDLES ?= bundles/nano-onnx-int8
 conformance: $(VENV)/dev.stamp $(CLIENT_BUNDLES:%=%/manifest.json)
 	$(BIN)/python -m conformance --out build/conformance $(CLIENT_BUNDLES)
 
-# Android: a signed APK from packages alone; its core on this machine's Java
+# Android: signed APKs from packages alone
 apk: bundles/nano-onnx-int8/manifest.json
 	$(BIN)/python android_demo/build_apk.py
 
-test-android: $(VENV)/dev.stamp bundles/nano-onnx-int8/manifest.json
-	$(BIN)/python android_demo/test_jvm.py
+# the APK's own code and x86-64 libraries, on this machine's Java
+test-android: $(VENV)/dev.stamp apk
+	$(BIN)/python android_demo/test_jvm.py --apk build/android/himix-demo.apk
 
 bundles/nano-onnx-int8/manifest.json: | $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out $(@D)

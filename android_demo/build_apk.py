@@ -18,7 +18,6 @@ PACKAGE = "dev.himix.edge.demo"
 MIN_SDK, TARGET_SDK = 24, 36
 ABIS = {"arm64-v8a": "aarch64-linux-musl", "x86_64": "x86_64-linux-musl"}  # and the target whose headers will do
 PHONES = "arm64-v8a"  # what an APK for phones alone has
-LARGEST = 40_000_000  # bytes of that APK, with the shipped bundle
 PAGE = 16384  # Android 15 devices may have pages of this size
 # what our native library takes from Android's own: the stubs to link against export nothing else
 SYSTEM_LIBRARIES = {

@@ -125,3 +125,7 @@ def zig() -> Path:
         run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", staged, f"ziglang=={ZIG}")
         staged.rename(folder)
     return folder / "ziglang" / "zig"
+
+
+if __name__ == "__main__":
+    print(onnxruntime())

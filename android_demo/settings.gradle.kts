@@ -4,6 +4,9 @@ pluginManagement {
         mavenCentral()
         gradlePluginPortal()
     }
+    plugins {
+        id("com.android.application") version providers.gradleProperty("agp").get()
+    }
 }
 
 dependencyResolutionManagement {

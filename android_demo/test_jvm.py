@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import bionic
 from packages import BUILD, ROOT, apt_packages, apt_tools, onnxruntime, run
 
 CORE = Path(__file__).parent / "core" / "src"
@@ -20,8 +21,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "nano-onnx-int8")
     parser.add_argument(
         "--apk", type=Path,
-        help="Test the code inside this APK, translated back from its dex, and its screens on stand-ins for Android's "
-        "classes.",
+        help="Test the code inside this APK, translated back from its dex, on the x86-64 libraries inside it, and its "
+        "screens on stand-ins for Android's classes.",
     )  # fmt: skip
     options = parser.parse_args()
     bundle = options.bundle.resolve()
@@ -32,6 +33,7 @@ def main() -> None:
     out = BUILD / "jvm"
     shutil.rmtree(out, ignore_errors=True)
     library = compile_jni(runtime, out)
+    folders = [out, runtime / "linux"]
     jars = ":".join(str(jar) for jar in JARS)
     classes = out / "classes"
     compile_java(CORE / "main", classes, "--release", "8", "-Xlint:-options")
@@ -42,24 +44,28 @@ def main() -> None:
         desktop = Path(__file__).parent / "app" / "src" / "desktop"
         compile_java(desktop, out / "tests", "--release", "17", "-cp", f"{jars}:{classes}:{out / 'tests'}")
         with zipfile.ZipFile(options.apk) as apk:
-            apk.extractall(out, [name for name in apk.namelist() if name.startswith("assets/")])
+            apk.extractall(out, [name for name in apk.namelist() if name.startswith(("assets/", "lib/x86_64/"))])
+        native = out / "lib" / "x86_64"
+        library = native / "libhimix_onnx.so"
+        folders = [bionic.build(sorted(native.glob("*.so")), out / "bionic"), native]
         screens = ["dev.himix.edge.demo.ScreensTest"]
     suite = BUILD / "suite"
     run(sys.executable, "-m", "conformance", "--out", suite, bundle, cwd=ROOT)
     properties = {
         "suite": suite, "bundle": bundle, "jni": library,
         "python": sys.executable, "root": ROOT,
-        "onnxruntime": runtime / "linux" / "libonnxruntime.so", "assets": out / "assets",
+        "onnxruntime": folders[1] / "libonnxruntime.so", "assets": out / "assets",
         "resources": Path(__file__).parent / "app" / "src" / "main" / "res",
     }  # fmt: skip
     command = [
         "java", "-Xcheck:jni", "-XX:+AllowUserSignalHandlers", "-ea",
         "-cp", f"{jars}:{classes}:{out / 'tests'}",
         *(f"-Dhimix.{name}={value}" for name, value in properties.items()),
-        f"-Djava.library.path={out}:{runtime / 'linux'}",
+        f"-Djava.library.path={':'.join(map(str, folders))}",
         "dev.himix.edge.RunTests", *screens,
     ]  # fmt: skip
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(runtime / "linux")}  # ONNX Runtime by name, as on a phone
+    # ONNX Runtime by name, as on a phone, and what it needs
+    environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}
     raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 

@@ -2,49 +2,30 @@ plugins {
     id("com.android.application")
 }
 
-val onnxruntime = "com.microsoft.onnxruntime:onnxruntime-android:1.27.0"
+// ONNX Runtime for Android and its headers: the very files that build_apk.py puts into its APK
+val onnxruntime = rootDir.resolve("../build/android/packages/onnxruntime")
 val bundle = rootDir.resolve("../bundles/nano-onnx-int8")
-val headers = layout.buildDirectory.dir("onnxruntime")
-
-val onnxruntimeHeaders by configurations.creating {
-    isTransitive = false
-}
 
 dependencies {
     implementation(project(":core"))
-    implementation(onnxruntime)
-    onnxruntimeHeaders("$onnxruntime@aar")
-}
-
-// The C API's headers are inside the AAR.
-val extractHeaders by tasks.registering(Sync::class) {
-    from({ zipTree(onnxruntimeHeaders.singleFile) }) {
-        include("headers/*.h", "headers/*.inc")
-    }
-    into(headers)
 }
 
 // What build_apk.py puts into the assets: a bundle, and pictures to try.
-val stageAssets by tasks.registering(Sync::class) {
-    doFirst {
-        require(bundle.resolve("manifest.json").exists()) {
-            "$bundle: no bundle; himix export --target onnx --quant int8 --out $bundle"
-        }
-    }
-    from(bundle) { into("bundles/${bundle.name}") }
-    from(rootDir.resolve("../himix_edge/assets/probe")) { into("samples") }
-    from(rootDir.resolve("../LICENSE"), rootDir.resolve("../NOTICE")) { into("licences") }
-    into(layout.buildDirectory.dir("staged-assets"))
+abstract class StageAssets : Sync() {
+    @get:OutputDirectory
+    abstract val staged: DirectoryProperty
+
+    override fun getDestinationDir(): File = staged.get().asFile
 }
 
 android {
     namespace = "dev.himix.edge.demo"
-    compileSdk = 35
+    compileSdk = 36
 
     defaultConfig {
         applicationId = "dev.himix.edge.demo"
         minSdk = 24
-        targetSdk = 34
+        targetSdk = 36
         versionCode = 1
         versionName = "0.1.0"
         ndk {
@@ -52,7 +33,7 @@ android {
         }
         externalNativeBuild {
             cmake {
-                arguments("-DONNXRUNTIME_HEADERS=${headers.get().asFile.resolve("headers")}")
+                arguments += "-DONNXRUNTIME_HEADERS=${onnxruntime.resolve("headers")}"
             }
         }
     }
@@ -67,16 +48,27 @@ android {
         sourceCompatibility = JavaVersion.VERSION_1_8
         targetCompatibility = JavaVersion.VERSION_1_8
     }
-
-    sourceSets["main"].assets.srcDir(layout.buildDirectory.dir("staged-assets"))
 }
 
-tasks.named("preBuild") {
-    dependsOn(stageAssets, extractHeaders)
-}
-
-tasks.configureEach {
-    if (name.startsWith("configureCMake")) {
-        dependsOn(extractHeaders)
+androidComponents {
+    onVariants { variant ->
+        val stage =
+            tasks.register<StageAssets>("stageAssetsFor${variant.name.replaceFirstChar { it.uppercase() }}") {
+                doFirst {
+                    require(onnxruntime.resolve("jni").isDirectory) {
+                        "$onnxruntime: not fetched; python android_demo/packages.py"
+                    }
+                    require(bundle.resolve("manifest.json").exists()) {
+                        "$bundle: no bundle; himix export --target onnx --quant int8 --out $bundle"
+                    }
+                }
+                from(bundle) { into("bundles/${bundle.name}") }
+                from(rootDir.resolve("../himix_edge/assets/probe")) { into("samples") }
+                from(rootDir.resolve("../LICENSE"), rootDir.resolve("../NOTICE")) { into("licences") }
+            }
+        variant.sources.assets?.addGeneratedSourceDirectory(stage, StageAssets::staged)
+        if (onnxruntime.resolve("jni").isDirectory) { // else the task above says what to do
+            variant.sources.jniLibs?.addStaticSourceDirectory(onnxruntime.resolve("jni").path)
+        }
     }
 }

@@ -84,6 +84,15 @@ public class ScreensTest {
     }
 
     @Test
+    public void a_theLibrariesAreTheApksOwn() throws Exception {
+        String mapped = new String(Files.read(new File("/proc/self/maps"), 1 << 24), StandardCharsets.UTF_8);
+        for (String library : new String[] {"libonnxruntime.so", "libhimix_onnx.so"}) {
+            assertTrue(mapped.contains("/lib/x86_64/" + library));
+            assertEquals(1, mapped.lines().filter(line -> line.endsWith(library)).map(line -> line.replaceAll(".* ", "")).distinct().count());
+        }
+    }
+
+    @Test
     public void b_answersAndKeepsThePicture() throws Exception {
         tap("sample");
         assertNotNull(((ImageView) main.findViewById(Standin.id("picture"))).bitmap);
