@@ -7,12 +7,13 @@ light and dark need no second drawing. Every text of a record is escaped: record
 import math
 from collections.abc import Sequence
 from html import escape
-from statistics import median
 
 from himix_edge.bench.record import Record
-from himix_edge.bench.statistics import percentile
-from himix_edge.bench.summary import STAGES, grown_bytes, label, middle, number, per_second
+from himix_edge.bench.statistics import middle, percentile
+from himix_edge.bench.summary import grown_bytes, label, per_second
+from himix_edge.bench.ttft import stages_of_median
 from himix_edge.errors import one_line
+from himix_edge.units import MEGA, number, size
 
 STAGE_NAMES = {"preprocess": "preprocess", "vision_encoder": "encoder", "vision_injector": "injector",
                "prefill": "prefill", "rest": "text in and out"}  # fmt: skip
@@ -28,10 +29,10 @@ def ttft_bars(records: Sequence[Record]) -> str:
     shown = [record for record in records if record.samples.ttft and record.samples.prefill]
     if not shown:
         return ""
-    longest = max(typical_ttft(record)[0] for record in shown) or 1.0
+    longest = max(stages_of_median(record)[0] for record in shown) or 1.0
     rows = []
     for record in shown:
-        total, parts = typical_ttft(record)
+        total, parts = stages_of_median(record)
         pieces = "".join(
             f'<i class="{name}" style="width:{100 * value / longest:.2f}%" '
             f'title="{STAGE_NAMES[name]}: {number(value)} ms"></i>'
@@ -42,23 +43,6 @@ def ttft_bars(records: Sequence[Record]) -> str:
         rows.append(bar_row(label(record), f"{number(total)} ms", pieces, detail))
     legend = "".join(f'<span><i class="{name}"></i>{words}</span>' for name, words in STAGE_NAMES.items())
     return f'<div class="legend">{legend}</div>{"".join(rows)}'
-
-
-def typical_ttft(record: Record) -> tuple[float, dict[str, float]]:
-    """The median TTFT (the lower of two), and the stages of the very iteration that had it, so that they add up to it.
-
-    "rest" is what belongs to no stage.
-    """
-    samples = record.samples
-    count = len(samples.ttft)
-    at = sorted(range(count), key=samples.ttft.__getitem__)[(count - 1) // 2]
-    parts = {}
-    for stage in STAGES:
-        values = getattr(samples, stage)
-        each = len(values) // count  # prefill: one for each question about the image, the first the cold one
-        parts[stage] = values[at * each] if each else 0.0
-    total = samples.ttft[at]
-    return total, {**parts, "rest": max(0.0, total - sum(parts.values()))}
 
 
 def decode_rows(records: Sequence[Record]) -> str:
@@ -81,7 +65,7 @@ def decode_rows(records: Sequence[Record]) -> str:
             for i, count in enumerate(counts)
             if count
         )
-        middle_at = (math.log(median(values)) - low) / span * BINS * 10
+        middle_at = (math.log(percentile(values, 50)) - low) / span * BINS * 10
         mark = f'<line x1="{middle_at:.1f}" x2="{middle_at:.1f}" y1="0" y2="40"/>'
         svg = f'<svg class="ridge" viewBox="0 0 {BINS * 10} 40" preserveAspectRatio="none">{bars}{mark}</svg>'
         quantiles = " · ".join(f"p{share} {number(percentile(values, share))}" for share in (50, 90, 99))
@@ -98,13 +82,13 @@ def memory_bars(records: Sequence[Record]) -> str:
     longest = max(max(grown, record.bundle.bytes or 0) for record, grown in shown) or 1
     rows = []
     for record, grown in shown:
-        size = record.bundle.bytes
-        mark = f'<b class="mark" style="left:{100 * size / longest:.2f}%"></b>' if size else ""
+        stored = record.bundle.bytes
+        mark = f'<b class="mark" style="left:{100 * stored / longest:.2f}%"></b>' if stored else ""
         piece = f'<i class="c1" style="width:{100 * grown / longest:.2f}%"></i>{mark}'
-        detail = [f"bundle {megabytes(size)}"] if size else []
+        detail = [f"bundle {size(stored)}"] if stored else []
         if record.memory.kv_cache_bytes:
-            detail.append(f"keys and values at full context {megabytes(record.memory.kv_cache_bytes)}")
-        rows.append(bar_row(label(record), megabytes(grown), piece, " · ".join(detail)))
+            detail.append(f"keys and values at full context {size(record.memory.kv_cache_bytes)}")
+        rows.append(bar_row(label(record), size(grown), piece, " · ".join(detail)))
     return "".join(rows)
 
 
@@ -119,7 +103,7 @@ def roofline_bars(records: Sequence[Record]) -> str:
             share = reached / bandwidth
             piece = f'<i class="c1" style="width:{min(100, 100 * share):.2f}%"></i>'
             detail = (
-                f"{megabytes(needed)} a token: at least {number(needed / bandwidth / 1e6)} ms at "
+                f"{size(needed)} a token: at least {number(needed / bandwidth / 1e6)} ms at "
                 f"{bandwidth:.0f} GB/s, measured {number(token)} ms"
             )
             rows.append(bar_row(label(record), f"{reached:.1f} GB/s, {share:.0%}", piece, detail))
@@ -137,20 +121,21 @@ def bytes_per_token(record: Record) -> int | None:
 
 def size_and_speed(records: Sequence[tuple[int, Record]]) -> str:
     """Points: bundle size against tokens a second, coloured by target, numbered as in the table."""
-    shown = [(n, r, r.bundle.bytes / 1e6, speed) for n, r in records if r.bundle.bytes and (speed := per_second(r))]
+    shown = [(n, r, r.bundle.bytes / MEGA, speed) for n, r in records if r.bundle.bytes and (speed := per_second(r))]
     if not shown:
         return ""
     targets = list(dict.fromkeys(record.bundle.target for _, record, _, _ in shown))
-    x = Axis([size for *_, size, _ in shown], LEFT, WIDTH - RIGHT)
+    x = Axis([stored for *_, stored, _ in shown], LEFT, WIDTH - RIGHT)
     y = Axis([speed for *_, speed in shown], HEIGHT - BOTTOM, TOP)
     marks = []
-    for n, record, size, speed in shown:
+    for n, record, stored, speed in shown:
         color = 1 + targets.index(record.bundle.target) % COLORS
         accuracy = "" if record.bundle.accuracy is None else f", {record.bundle.accuracy:.2%} right"
-        words = f"{one_line(record.bundle.name)}: {size:.1f} MB, {number(speed)} tokens/s{accuracy}"
+        words = f"{one_line(record.bundle.name)}: {size(stored * MEGA)}, {number(speed)} tokens/s{accuracy}"
         marks.append(
-            f'<g><title>{escape(words)}</title><circle class="c{color}" cx="{x(size):.1f}" cy="{y(speed):.1f}" r="8"/>'
-            f'<text class="dot" x="{x(size):.1f}" y="{y(speed) + 3.5:.1f}">{n}</text></g>'
+            f"<g><title>{escape(words)}</title>"
+            f'<circle class="c{color}" cx="{x(stored):.1f}" cy="{y(speed):.1f}" r="8"/>'
+            f'<text class="dot" x="{x(stored):.1f}" y="{y(speed) + 3.5:.1f}">{n}</text></g>'
         )
     legend = "".join(
         f'<span><i class="c{1 + i % COLORS}"></i>{escape(one_line(t))}</span>' for i, t in enumerate(targets)
@@ -232,8 +217,3 @@ def row(name: str, value: str, drawing: str, detail: str) -> str:
         f'<div class="row"><div class="head"><span>{escape(name)}</span><strong>{escape(value)}</strong></div>'
         f"{drawing}<small>{escape(detail)}</small></div>"
     )
-
-
-def megabytes(count: float) -> str:
-    """Bytes for people."""
-    return f"{number(count / 1e6)} MB"

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median
 
 from himix_edge.bench.record import Record, Samples
 from himix_edge.bench.statistics import mann_whitney, ratio_interval
@@ -84,7 +83,7 @@ def _differences(case: str, old: Record, new: Record, threshold: float) -> list[
         a, b = getattr(old.samples, metric), getattr(new.samples, metric)
         if not a or not b:
             continue
-        before, after = float(np.median(a)), float(np.median(b))
+        before, after = median(a), median(b)
         ratio = after / before if before > MEASURABLE else None if after > MEASURABLE else 1.0
         repeated = min(len(a), len(b)) >= 8
         p = mann_whitney(a, b) if repeated else None

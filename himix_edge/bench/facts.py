@@ -1,5 +1,6 @@
 """What a record says about a bundle: its size, and what a generated token has to read."""
 
+import re
 from pathlib import Path
 
 from himix_edge.bench.record import BundleFacts
@@ -12,6 +13,7 @@ def bundle_facts(folder: Path, accuracy: float | None = None) -> BundleFacts:
     """From the manifest alone. Raises InputError as `read_manifest`."""
     manifest = read_manifest(folder)
     config = Bundle(folder, manifest).config
+    asked = gate_answers(manifest)
     return BundleFacts(
         name=manifest.name,
         target=manifest.target,
@@ -25,7 +27,22 @@ def bundle_facts(folder: Path, accuracy: float | None = None) -> BundleFacts:
         kv_bytes_per_token=kv_bytes_per_token(config),
         context_capacity=manifest.context_capacity,
         accuracy=accuracy,
+        gate_asked=asked and asked[0],
+        gate_equal=asked and asked[1],
     )
+
+
+def gate_answers(manifest: Manifest) -> tuple[int, int] | None:
+    """How many questions the gate asked the bundle as it is opened, and how many had the reference's exact answer.
+
+    None where the manifest does not say.
+    """
+    for result in reversed(manifest.parity):
+        found = re.fullmatch("equal of all ([0-9]{1,9})", result.metric)
+        if result.stage == "runtime" and found and 0 <= result.value <= 1:
+            asked = int(found[1])
+            return asked, round(asked * result.value)
+    return None
 
 
 def weight_bytes_per_token(manifest: Manifest, config: ModelConfig) -> int:

@@ -67,6 +67,14 @@ class BundleFacts(Part):
     kv_bytes_per_token: Bytes | None = None  # keys and values of one cache slot, all layers
     context_capacity: Count | None = None  # cache slots
     accuracy: float | None = Field(default=None, ge=0, le=1)  # of the bundle, if it was measured (`himix eval`)
+    gate_asked: Size | None = None  # questions that the export's gate asked the bundle
+    gate_equal: Size | None = None  # of them, those it answered token for token as the PyTorch reference
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.gate_asked is None) != (self.gate_equal is None) or (self.gate_equal or 0) > (self.gate_asked or 0):
+            raise ValueError(f"gate_equal {self.gate_equal} of gate_asked {self.gate_asked}")
+        return self
 
 
 class Settings(Part):

@@ -2,9 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def middle(values: Sequence[float]) -> float | None:
+    """The median, the mean of the two in the middle of an even number; None of nothing."""
+    return median(values) if values else None
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,19 +1,14 @@
 """A record in one line."""
 
-from statistics import median
-
 from himix_edge.bench.record import Record
-from himix_edge.bench.statistics import percentile
+from himix_edge.bench.statistics import middle, percentile
+from himix_edge.bench.ttft import ttft, ttft_percentiles
 from himix_edge.errors import one_line
+from himix_edge.units import number, size
 
-STAGES = ("preprocess", "vision_encoder", "vision_injector", "prefill")
-TIMES = ("TTFT", "warm TTFT", "prefill", "token", "p99", "tokens/s", "memory MB")
+TIMES = ("TTFT", "TTFT p90", "TTFT p99", "warm TTFT", "prefill", "token", "token p99", "tokens/s", "memory")
 LOADING = ("load", "preprocess", "encoder", "injector")
-
-
-def middle(values: list[float]) -> float | None:
-    """The median, or None of nothing."""
-    return median(values) if values else None
+RIGHT = ("as PyTorch", "accuracy")
 
 
 def grown_bytes(record: Record) -> int | None:
@@ -34,18 +29,27 @@ def label(record: Record) -> str:
 
 
 def times(record: Record) -> tuple[str, ...]:
-    """The cells of `TIMES`; medians in ms."""
-    samples, memory = record.samples, grown_bytes(record)
-    token = middle(samples.inter_token)
+    """The cells of `TIMES`; medians in ms but for the percentiles."""
+    samples = record.samples
+    _, p90, p99 = ttft_percentiles(record) or (None, None, None)
     return (
-        number(middle(samples.ttft)),
+        number(ttft(record)),
+        number(p90),
+        number(p99),
         number(middle(samples.warm_ttft)),
         number(middle(samples.prefill)),
-        number(token),
+        number(middle(samples.inter_token)),
         number(percentile(samples.inter_token, 99) if samples.inter_token else None),
         number(per_second(record)),
-        number(None if memory is None else memory / 1e6),
+        size(grown_bytes(record)),
     )
+
+
+def right(record: Record) -> tuple[str, ...]:
+    """The cells of `RIGHT`: answers of the gate's that equal the reference's, and what `himix eval` counted."""
+    bundle = record.bundle
+    gate = "-" if bundle.gate_asked is None else f"{bundle.gate_equal} of {bundle.gate_asked}"
+    return gate, "-" if bundle.accuracy is None else f"{bundle.accuracy:.2%}"
 
 
 def per_second(record: Record) -> float | None:
@@ -59,10 +63,3 @@ def loading(record: Record) -> tuple[str, ...]:
     samples = record.samples
     stages = (samples.load or samples.load_warm, samples.preprocess, samples.vision_encoder, samples.vision_injector)
     return tuple(number(middle(values)) for values in stages)
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, or a dash."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from himix_edge.bench.compare import compare as compare_records
 from himix_edge.bench.devices import open_device
+from himix_edge.bench.page import USUAL_TITLE
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record, is_records, read_records, write_records
-from himix_edge.bench.summary import LOADING, TIMES, label, loading, times
+from himix_edge.bench.summary import LOADING, RIGHT, TIMES, label, loading, right, times
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.cli.options import examples, on_provider
@@ -185,9 +186,21 @@ def compare(before: Path, after: Path, threshold: float, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path),
               help="The .html to write, with .md and .json. [default: beside the first of FILES]")  # fmt: skip
 @click.option("--accuracy", type=click.Path(path_type=Path), multiple=True, help="Output of `himix eval --json`.")
-def report_command(files: tuple[Path, ...], out: Path | None, accuracy: tuple[Path, ...]) -> None:
-    """One self-contained page, Markdown and JSON beside it, from FILES of records (`himix bench --out`, apps)."""
+@click.option("--title", default=USUAL_TITLE, show_default=True, help="Above the page.")
+@click.option("--author", help="Who measured; beneath the title.")
+def report_command(
+    files: tuple[Path, ...], out: Path | None, accuracy: tuple[Path, ...], title: str, author: str | None
+) -> None:
+    """One self-contained page, Markdown and JSON beside it, from FILES of records (`himix bench --out`, apps).
+
+    Records of several devices are set side by side, where they asked the same questions under the same settings; which
+    are not, and why, is said.
+    """
+    from himix_edge.bench.page import Heading
     from himix_edge.bench.report import write_report
+
+    if not title.strip():
+        raise InputError("--title: give some words")
 
     if out is None:
         out = files[0].with_name(f"{files[0].stem}-report.html")
@@ -195,13 +208,13 @@ def report_command(files: tuple[Path, ...], out: Path | None, accuracy: tuple[Pa
         raise InputError(f"{out}: give a name that ends in .html")
     accuracies = read_accuracies(accuracy)
     records = [with_accuracy(record, accuracies, None) for file in files for record in read_records(file)]
-    write_report(out, records, files)
+    write_report(out, records, files, Heading(title, author))
     click.echo(f"{out}: {len(records)} records; {out.with_suffix('.md').name} and .json beside it")
 
 
 def show(records: Sequence[Record]) -> None:
     """The medians, and why a run is not to be trusted."""
-    print_table("Medians in ms", ("bundle", *TIMES), [(label(r), *times(r)) for r in records])
+    print_table("Medians in ms", ("bundle", *RIGHT, *TIMES), [(label(r), *right(r), *times(r)) for r in records])
     opened = [record for record in records if record.samples.vision_encoder or record.settings.vision_tokens == 0]
     print_table("Before the prompt, medians in ms", ("bundle", *LOADING), [(label(r), *loading(r)) for r in opened])
     for record in records:

@@ -121,8 +121,3 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not console.is_terminal:  # a file or a pipe has no width to fit
         console.width = UNFOLDED
     console.print(table)
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:.1f} MB"

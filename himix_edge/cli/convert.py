@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from himix_edge import extras
-from himix_edge.cli.console import print_json, progress_console, size
+from himix_edge.cli.console import print_json, progress_console
 from himix_edge.cli.convert_vlm import (
     losses_of,
     needed_layers,
@@ -19,6 +19,7 @@ from himix_edge.cli.convert_vlm import (
 from himix_edge.cli.options import examples, numbers
 from himix_edge.errors import InputError
 from himix_edge.folders import Replacing, staged_folder
+from himix_edge.units import size
 
 if TYPE_CHECKING:
     from himix_edge.distillation.losses import AnswerLosses

@@ -7,12 +7,13 @@ import click
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle
-from himix_edge.cli.console import StepDisplay, print_json, print_table, progress_console, size
+from himix_edge.cli.console import StepDisplay, print_json, print_table, progress_console
 from himix_edge.cli.options import examples
 from himix_edge.errors import GateRefused, InputError
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes.registry import extras_of, runtime_names
 from himix_edge.runtimes.verifying import open_verified
+from himix_edge.units import size
 
 if TYPE_CHECKING:
     from himix_edge.export.pipeline import Plan

@@ -7,13 +7,14 @@ import click
 
 from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
-from himix_edge.cli.console import print_json, print_table, size
+from himix_edge.cli.console import print_json, print_table
 from himix_edge.cli.options import examples
 from himix_edge.config import CNNConfig, FastViTConfig, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, preset_names, resolve_model
 from himix_edge.reading import read_json
 from himix_edge.tower_presets import TOWERS
+from himix_edge.units import size
 from himix_edge.vlm_presets import VLMS
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
-from himix_edge.cli.console import print_json, size
+from himix_edge.cli.console import print_json
 from himix_edge.errors import InputError
+from himix_edge.units import size
 
 if TYPE_CHECKING:
     from himix_edge.training.recipe import Recipe
