@@ -33,6 +33,9 @@ def main() -> None:
         "--out", type=Path, default=BUILD / "himix-demo.apk",
         help="For phones and emulators; NAME-arm64.apk beside it is half as large and for phones alone.",
     )  # fmt: skip
+    parser.add_argument(
+        "--online", action="store_true", help="With the permission to fetch models; the app asks for none otherwise."
+    )
     options = parser.parse_args()
     bundles = options.bundle or [ROOT / "bundles" / "nano-onnx-int8"]
     apt_tools(
@@ -44,13 +47,14 @@ def main() -> None:
     work = BUILD / "apk"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    linked = link_resources(work, framework, stage_assets(work, bundles))
+    permissions = add_permissions() if options.online else []
+    linked = link_resources(work, framework, stage_assets(work, bundles), permissions)
     dex = compile_java(work, framework, debian / "usr/share/java/com.android.dx.jar")
     libraries = {abi: compile_jni(work, abi) for abi in ABIS}
     for apk, abis in outputs(options.out).items():
         assemble(work / "unsigned.apk", linked, dex, {abi: libraries[abi] for abi in abis})
         sign(work / "unsigned.apk", apk)
-        check(apk, abis, [bundle.name for bundle in bundles])
+        check(apk, abis, [bundle.name for bundle in bundles], permissions)
         print(f"{apk}: {apk.stat().st_size / 1e6:.1f} MB; adb install {apk}")
 
 
@@ -93,11 +97,19 @@ def stage_assets(work: Path, bundles: list[Path]) -> Path:
     return assets
 
 
-def link_resources(work: Path, framework: Path, assets: Path) -> Path:
+def add_permissions() -> list[str]:
+    """What the online kind of the app asks for."""
+    manifest = (HERE / "app" / "src" / "online" / "AndroidManifest.xml").read_text()
+    return re.findall(r'<uses-permission android:name="([\w.]+)"', manifest)
+
+
+def link_resources(work: Path, framework: Path, assets: Path, permissions: list[str]) -> Path:
     """Resources and assets -> an APK without code; R.java beside it."""
     ElementTree.register_namespace("android", android := "http://schemas.android.com/apk/res/android")
     manifest = ElementTree.parse(APP / "AndroidManifest.xml")
     manifest.getroot().set("package", PACKAGE)  # Gradle knows it as the namespace
+    for permission in permissions:
+        ElementTree.SubElement(manifest.getroot(), "uses-permission", {f"{{{android}}}name": permission})
     application = manifest.getroot().find("application")
     assert application is not None
     application.set(f"{{{android}}}extractNativeLibs", "false")  # Gradle's default
@@ -196,7 +208,7 @@ def sign(unsigned: Path, out: Path) -> None:
     )  # fmt: skip
 
 
-def check(apk: Path, abis: list[str], bundles: list[str]) -> None:
+def check(apk: Path, abis: list[str], bundles: list[str], permissions: list[str]) -> None:
     """Signature, manifest, code, page alignment. Anything that is not as it has to be ends the build."""
     verified = run("apksigner", "verify", "--verbose", "--min-sdk-version", str(MIN_SDK), apk)
     expect("Verified using v2 scheme (APK Signature Scheme v2): true" in verified, f"not signed: {verified}")
@@ -205,7 +217,8 @@ def check(apk: Path, abis: list[str], bundles: list[str]) -> None:
     expect(f"package: name='{PACKAGE}'" in badging, "package name")
     expect(f"sdkVersion:'{MIN_SDK}'" in badging and f"targetSdkVersion:'{TARGET_SDK}'" in badging, "SDK versions")
     expect(f"launchable-activity: name='{PACKAGE}.MainActivity'" in badging, "no activity to start")
-    expect("uses-permission" not in badging, "the app asks for a permission")
+    asked = re.findall(r"uses-permission[\w-]*: name='([\w.]+)'", badging)
+    expect(asked == permissions, f"the app asks for the permissions {asked}")
     for abi in ABIS:
         expect((f"'{abi}'" in badging) == (abi in abis), f"native code is not for {', '.join(abis)}: {badging}")
     with zipfile.ZipFile(apk) as archive:
@@ -222,7 +235,8 @@ def check(apk: Path, abis: list[str], bundles: list[str]) -> None:
     for name in [*declared, "dev.himix.edge.Session", "dev.himix.edge.OnnxGraph"]:
         expect(f"Class descriptor  : 'L{name.replace('.', '/')};'" in dump, f"{name} is not in classes.dex")
     count = dump.count("Class descriptor")
-    print(f"signed (v2), no permissions, SDK {MIN_SDK} and up (target {TARGET_SDK}), {count} classes")
+    asks = ", ".join(permissions) or "none"
+    print(f"signed (v2), permissions: {asks}, SDK {MIN_SDK} and up (target {TARGET_SDK}), {count} classes")
 
 
 def check_library(apk: Path, entry: zipfile.ZipInfo, content: bytes) -> None:

@@ -38,6 +38,13 @@ android {
         }
     }
 
+    // online: with the permission to fetch models
+    flavorDimensions += "network"
+    productFlavors {
+        create("offline") { dimension = "network" }
+        create("online") { dimension = "network" }
+    }
+
     externalNativeBuild {
         cmake {
             path = rootDir.resolve("core/src/main/c/CMakeLists.txt")

@@ -2,11 +2,14 @@ package android.app;
 
 import android.content.Context;
 import android.content.DialogInterface;
+import android.view.View;
 
-/** Remembers the last list that was shown, so that a test can choose from it. */
+/** Remembers what was shown last, so that a test can choose from it, or fill it in and agree. */
 public class AlertDialog implements DialogInterface {
     public static CharSequence[] shown;
     public static DialogInterface.OnClickListener choice;
+    public static View view;
+    public static DialogInterface.OnClickListener agree;
 
     @Override
     public void dismiss() {}
@@ -15,6 +18,16 @@ public class AlertDialog implements DialogInterface {
         public Builder(Context context) {}
 
         public Builder setTitle(int title) {
+            return this;
+        }
+
+        public Builder setView(View content) {
+            view = content;
+            return this;
+        }
+
+        public Builder setPositiveButton(int text, DialogInterface.OnClickListener listener) {
+            agree = listener;
             return this;
         }
 

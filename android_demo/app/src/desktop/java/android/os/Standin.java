@@ -17,6 +17,7 @@ import org.w3c.dom.NodeList;
 public final class Standin {
     public static final BlockingQueue<Runnable> MAIN = new LinkedBlockingQueue<>();
     public static final File ASSETS = new File(System.getProperty("himix.assets"));
+    public static boolean online; // whether the app has the permission for it
     public static File root; // of the device's folders
     private static final File RESOURCES = new File(System.getProperty("himix.resources"));
     private static final String ANDROID = "http://schemas.android.com/apk/res/android";

@@ -1,8 +1,13 @@
 package android.widget;
 
+import android.content.Context;
 import android.text.Editable;
 
 public class EditText extends TextView {
+    public EditText() {}
+
+    public EditText(Context context) {}
+
     @Override
     public Editable getText() {
         CharSequence now = text;

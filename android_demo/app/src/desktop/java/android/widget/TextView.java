@@ -21,6 +21,8 @@ public class TextView extends View {
         text = Standin.string(id);
     }
 
+    public final void setHint(int id) {}
+
     public CharSequence getText() {
         return text;
     }

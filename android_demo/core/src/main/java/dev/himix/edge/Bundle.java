@@ -2,6 +2,7 @@ package dev.himix.edge;
 
 import java.io.File;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -226,6 +227,11 @@ public final class Bundle {
         paths.add(MANIFEST);
         paths.addAll(files.keySet());
         return paths;
+    }
+
+    /** All files but the manifest. */
+    Collection<FileRecord> records() {
+        return files.values();
     }
 
     /** Size of all files, without the manifest. */

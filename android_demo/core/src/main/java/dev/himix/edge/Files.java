@@ -112,6 +112,18 @@ public final class Files {
         }
     }
 
+    /** A folder and what is in it; links are removed, and not followed. */
+    public static void deleteTree(File file) {
+        if (file.delete()) { // a file, a link, an empty folder
+            return;
+        }
+        File[] children = file.listFiles();
+        for (File child : children == null ? new File[0] : children) {
+            deleteTree(child);
+        }
+        file.delete();
+    }
+
     public static void copy(InputStream in, OutputStream out) throws IOException {
         copy(in, out, Stop.NEVER);
     }

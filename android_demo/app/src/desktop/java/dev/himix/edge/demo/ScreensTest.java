@@ -22,11 +22,14 @@ import android.widget.TextView;
 import dev.himix.edge.Files;
 import dev.himix.edge.Json;
 import java.io.File;
+import java.io.FileOutputStream;
 import java.io.RandomAccessFile;
 import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
+import java.util.zip.ZipEntry;
+import java.util.zip.ZipOutputStream;
 import org.junit.Before;
 import org.junit.FixMethodOrder;
 import org.junit.Test;
@@ -196,6 +199,7 @@ public class ScreensTest {
         ContentResolver.GATE.acquire();
         main.onActivityResult(1, Activity.RESULT_OK, new Intent().setData(Uri.parse("content://other/slow.png")));
         demo.open("nano-onnx-int8");
+        Standin.runUntil(() -> ContentResolver.GATE.hasQueuedThreads());
         assertEquals("Stop", shown("ask"));
         main.findViewById(Standin.id("ask")).performClick();
         ContentResolver.GATE.release();
@@ -242,7 +246,7 @@ public class ScreensTest {
         assertEquals("this file is not a picture that Android can read", shown("answer"));
         main.onActivityResult(1, Activity.RESULT_OK, new Intent().setData(Uri.parse("content://other/gone.png")));
         settle();
-        assertTrue(shown("answer"), shown("answer").startsWith("the picture cannot be read ("));
+        assertTrue(shown("answer"), shown("answer").startsWith("the file cannot be read ("));
         main.onActivityResult(1, 0, null);
         settle();
         ask("what is the blue shape?");
@@ -319,6 +323,59 @@ public class ScreensTest {
         for (File child : children) {
             copyTree(child, new File(to, child.getName()));
         }
+    }
+
+    @Test
+    public void h_aModelFromAZipFileIsCheckedAndOpened() throws Exception {
+        File good = new File(Standin.folder("files"), "bundles/nano-onnx-int8");
+        File zip = Standin.picked("content://other/model.zip");
+        try (ZipOutputStream out = new ZipOutputStream(new FileOutputStream(zip))) {
+            for (java.nio.file.Path file : java.nio.file.Files.walk(good.toPath()).toArray(java.nio.file.Path[]::new)) {
+                if (file.toFile().isFile()) {
+                    out.putNextEntry(new ZipEntry("nano/" + good.toPath().relativize(file)));
+                    out.write(Files.read(file.toFile(), 1 << 26));
+                }
+            }
+        }
+        main.onOptionsItemSelected((MenuItem) () -> Standin.id("model_file"));
+        assertEquals("android.intent.action.OPEN_DOCUMENT", main.started.action);
+        main.onActivityResult(3, Activity.RESULT_OK, new Intent().setData(Uri.parse("content://other/model.zip")));
+        settle();
+        File fetched = new File(Standin.folder("external"), "bundles/nano-onnx-int8");
+        assertTrue(new File(fetched, "decoder.onnx").isFile());
+        assertFalse(new File(Standin.folder("cache"), "model.zip").exists());
+        assertTrue(shown("status"), shown("status").startsWith("nano-onnx-int8, ONNX Runtime"));
+        ask("what is the blue shape?");
+        assertEquals("triangle", shown("answer"));
+        Files.deleteTree(fetched);
+    }
+
+    @Test
+    public void h_addressesAreForTheOnlineKindAlone() throws Exception {
+        for (boolean online : new boolean[] {false, true}) {
+            Standin.online = online;
+            boolean[] offered = new boolean[1];
+            main.onPrepareOptionsMenu(id -> new MenuItem() {
+                @Override
+                public int getItemId() {
+                    return id;
+                }
+
+                @Override
+                public MenuItem setVisible(boolean visible) {
+                    offered[0] = visible;
+                    return this;
+                }
+            });
+            assertEquals(online, offered[0]);
+        }
+        main.onOptionsItemSelected((MenuItem) () -> Standin.id("model_address"));
+        ((TextView) AlertDialog.view).setText("http://example.com/nano");
+        AlertDialog.agree.onClick(new AlertDialog(), 0);
+        settle();
+        assertTrue(shown("answer"), shown("answer").contains("an address begins with https://"));
+        ask("what is the blue shape?");
+        assertEquals("triangle", shown("answer"));
     }
 
     @Test

@@ -76,9 +76,9 @@ final class Bundles {
         boolean current = installed.isFile() && Arrays.equals(manifest, Files.read(installed, manifest.length));
         if (!current) {
             File staged = new File(folder.getPath() + ".staging");
-            deleteTree(staged);
+            Files.deleteTree(staged);
             copyTree(context, from, staged, stop);
-            deleteTree(folder);
+            Files.deleteTree(folder);
             if (!staged.renameTo(folder)) {
                 throw new InputException(folder + ": cannot be written");
             }
@@ -97,6 +97,15 @@ final class Bundles {
 
     private static File pushedFolder(Context context) {
         return new File(context.getExternalFilesDir(null), ASSETS);
+    }
+
+    /** Where models that this app itself fetches go. */
+    static File fetchedFolder(Context context) {
+        File folder = new File(context.getExternalFilesDir(null), ASSETS);
+        if (!folder.isDirectory() && !folder.mkdirs()) {
+            throw new InputException(folder + ": cannot be made; is the device full?");
+        }
+        return folder;
     }
 
     /** The sample pictures' questions, in the order of the file; pictures are copied out of the app. */
@@ -160,13 +169,5 @@ final class Bundles {
         } catch (IOException error) {
             throw new InputException(to + ": cannot be written (" + error.getMessage() + "); is the device full?");
         }
-    }
-
-    private static void deleteTree(File file) {
-        File[] children = file.listFiles();
-        for (File child : children == null ? new File[0] : children) {
-            deleteTree(child);
-        }
-        file.delete();
     }
 }

@@ -6,21 +6,27 @@ import android.net.Uri;
 import android.os.Handler;
 import android.os.Looper;
 import android.util.Log;
+import dev.himix.edge.ArchiveSource;
 import dev.himix.edge.Bundle;
+import dev.himix.edge.Catalogue;
 import dev.himix.edge.Chat;
 import dev.himix.edge.Files;
 import dev.himix.edge.ImageKV;
 import dev.himix.edge.InputException;
+import dev.himix.edge.Installing;
 import dev.himix.edge.OnnxRuntime;
 import dev.himix.edge.SelfTest;
 import dev.himix.edge.Session;
+import dev.himix.edge.Source;
 import dev.himix.edge.Stats;
 import dev.himix.edge.Stop;
+import dev.himix.edge.WebSource;
 import java.io.File;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.LinkedHashSet;
+import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -32,6 +38,7 @@ import java.util.concurrent.Executors;
  */
 final class Demo {
     private static final String COPIED = "picked-";
+    private static final long LARGEST_MODEL = 16L << 30;
     private static Demo instance;
 
     /** Told on the main thread that something changed. */
@@ -141,6 +148,84 @@ final class Demo {
         });
     }
 
+    /** Takes a model out of another app's zip file, and opens it. */
+    void installFile(final Uri uri) {
+        start(context.getString(R.string.fetching, 0, 0), new Work() {
+            @Override
+            public void run(Stop stop) {
+                File copy = new File(context.getCacheDir(), "model.zip");
+                try {
+                    copyTo(copy, uri, stop);
+                    try (ArchiveSource source = new ArchiveSource(copy)) {
+                        install(source, "", stop);
+                    }
+                } finally {
+                    copy.delete();
+                }
+            }
+        });
+    }
+
+    /** Fetches the model at an address, and opens it; {@code manifestSha256} as in {@link Installing#run}. */
+    void installAddress(final String address, final String manifestSha256) {
+        start(context.getString(R.string.fetching, 0, 0), new Work() {
+            @Override
+            public void run(Stop stop) {
+                install(new WebSource(address), manifestSha256, stop);
+            }
+        });
+    }
+
+    /** Fetches a list of models; {@code then} gets it on the main thread. */
+    void list(final String address, final Listed then) {
+        start(context.getString(R.string.fetching, 0, 0), new Work() {
+            @Override
+            public void run(Stop stop) {
+                final List<Catalogue.Entry> entries = Catalogue.read(address, stop);
+                show(new Change() {
+                    @Override
+                    public void run() {
+                        then.listed(entries);
+                    }
+                });
+            }
+        });
+    }
+
+    /** Receives a list of models. */
+    interface Listed {
+        void listed(List<Catalogue.Entry> entries);
+    }
+
+    private void install(Source source, String manifestSha256, Stop stop) {
+        Installing.Progress progress = new Installing.Progress() {
+            private long shown = -1;
+
+            @Override
+            public void fetched(long bytes, long of) {
+                final int megabytes = (int) (bytes / 1_000_000);
+                final int all = (int) (of / 1_000_000);
+                if (megabytes != shown) {
+                    shown = megabytes;
+                    show(new Change() {
+                        @Override
+                        public void run() {
+                            status = context.getString(R.string.fetching, megabytes, all);
+                        }
+                    });
+                }
+            }
+        };
+        final String name =
+                new Installing(source, Bundles.fetchedFolder(context), LARGEST_MODEL, stop, progress).run(manifestSha256);
+        show(new Change() {
+            @Override
+            public void run() {
+                open(name);
+            }
+        });
+    }
+
     /** Takes another app's picture, or the camera's: it is copied, since the right to read it ends. */
     void take(final Uri uri) {
         start(context.getString(R.string.reading_picture), new Work() {
@@ -177,16 +262,25 @@ final class Demo {
             }
         }
         File file = new File(folder, COPIED + System.currentTimeMillis());
+        copyTo(file, uri, Stop.NEVER);
+        return file;
+    }
+
+    private void copyTo(File file, Uri uri, Stop stop) {
+        boolean whole = false;
         try (InputStream in = context.getContentResolver().openInputStream(uri);
                 FileOutputStream out = new FileOutputStream(file)) {
             if (in == null) {
                 throw new IOException("it is gone");
             }
-            Files.copy(in, out);
-            return file;
+            Files.copy(in, out, stop);
+            whole = true;
         } catch (IOException | SecurityException error) {
-            file.delete();
-            throw new InputException("the picture cannot be read (" + error.getMessage() + ")");
+            throw new InputException("the file cannot be read (" + error.getMessage() + ")");
+        } finally {
+            if (!whole) {
+                file.delete();
+            }
         }
     }
 

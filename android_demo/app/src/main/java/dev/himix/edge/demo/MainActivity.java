@@ -1,10 +1,12 @@
 package dev.himix.edge.demo;
 
+import android.Manifest;
 import android.app.Activity;
 import android.app.AlertDialog;
 import android.content.ActivityNotFoundException;
 import android.content.DialogInterface;
 import android.content.Intent;
+import android.content.pm.PackageManager;
 import android.content.res.ColorStateList;
 import android.os.Build;
 import android.os.Bundle;
@@ -19,12 +21,14 @@ import android.widget.EditText;
 import android.widget.ImageView;
 import android.widget.TextView;
 import android.widget.Toast;
+import dev.himix.edge.Catalogue;
 import java.util.List;
 
 /** A picture, a question, an answer that comes token by token, and what it took. */
 public final class MainActivity extends Activity implements Demo.Observer {
     private static final int CHOOSE = 1;
     private static final int PHOTOGRAPH = 2;
+    private static final int CHOOSE_MODEL = 3;
     private static final String PICK_IMAGES = "android.provider.action.PICK_IMAGES"; // the photo picker of Android 13
 
     private Demo demo;
@@ -187,6 +191,8 @@ public final class MainActivity extends Activity implements Demo.Observer {
         }
         if (request == CHOOSE && data != null && data.getData() != null) {
             demo.take(data.getData());
+        } else if (request == CHOOSE_MODEL && data != null && data.getData() != null) {
+            demo.installFile(data.getData());
         } else if (request == PHOTOGRAPH) {
             demo.take(PhotoProvider.PHOTO);
         }
@@ -201,6 +207,7 @@ public final class MainActivity extends Activity implements Demo.Observer {
     @Override
     public boolean onPrepareOptionsMenu(Menu menu) {
         menu.findItem(R.id.chat).setChecked(demo.chatting);
+        menu.findItem(R.id.model_address).setVisible(mayFetch());
         menu.findItem(R.id.new_chat).setEnabled(demo.chatting && !demo.busy);
         return true;
     }
@@ -210,6 +217,12 @@ public final class MainActivity extends Activity implements Demo.Observer {
         int id = item.getItemId();
         if (id == R.id.model) {
             chooseModel();
+        } else if (id == R.id.model_file) {
+            startActivityForResult(
+                    new Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("application/zip"),
+                    CHOOSE_MODEL);
+        } else if (id == R.id.model_address) {
+            askForAddress();
         } else if (id == R.id.chat) {
             demo.setChatting(!demo.chatting);
         } else if (id == R.id.new_chat) {
@@ -235,6 +248,63 @@ public final class MainActivity extends Activity implements Demo.Observer {
                             public void onClick(DialogInterface dialog, int which) {
                                 dialog.dismiss();
                                 demo.open(names.get(which));
+                            }
+                        })
+                .show();
+    }
+
+    /** Only the app's online kind has the permission; it is granted at its installation. */
+    private boolean mayFetch() {
+        return checkSelfPermission(Manifest.permission.INTERNET) == PackageManager.PERMISSION_GRANTED;
+    }
+
+    private void askForAddress() {
+        final EditText address = new EditText(this);
+        address.setHint(R.string.address_hint);
+        new AlertDialog.Builder(this)
+                .setTitle(R.string.model_address)
+                .setView(address)
+                .setPositiveButton(
+                        R.string.fetch,
+                        new DialogInterface.OnClickListener() {
+                            @Override
+                            public void onClick(DialogInterface dialog, int which) {
+                                fetch(address.getText().toString().trim());
+                            }
+                        })
+                .show();
+    }
+
+    /** A list of models if it ends with .json, else a model's folder. */
+    private void fetch(String address) {
+        if (!address.endsWith(".json")) {
+            demo.installAddress(address, "");
+            return;
+        }
+        demo.list(address, new Demo.Listed() {
+            @Override
+            public void listed(List<Catalogue.Entry> entries) {
+                if (!isFinishing()) {
+                    chooseOf(entries);
+                }
+            }
+        });
+    }
+
+    private void chooseOf(final List<Catalogue.Entry> entries) {
+        String[] shown = new String[entries.size()];
+        for (int i = 0; i < shown.length; i++) {
+            shown[i] = getString(R.string.listed_model, entries.get(i).name, entries.get(i).bytes / 1e6);
+        }
+        new AlertDialog.Builder(this)
+                .setTitle(R.string.model)
+                .setSingleChoiceItems(
+                        shown, -1,
+                        new DialogInterface.OnClickListener() {
+                            @Override
+                            public void onClick(DialogInterface dialog, int which) {
+                                dialog.dismiss();
+                                demo.installAddress(entries.get(which).address, entries.get(which).manifestSha256);
                             }
                         })
                 .show();
