@@ -16,6 +16,7 @@ SERVE = "serve"
 HUB = "hub"
 STRUCTURE = "structure"
 MMMU = "mmmu"
+CLUSTER = "cluster"
 
 
 @contextlib.contextmanager

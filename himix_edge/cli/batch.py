@@ -24,6 +24,11 @@ from himix_edge.staging import staging
 @click.option("--model", help=f"A shipped model or a checkpoint folder. [default: {DEFAULT_MODEL}]")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where images are. [default: the file's folder]")
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of dask, tcp://HOST:PORT: its workers, on any number of machines, answer in place of --workers.",
+)
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle, in each process.")
 @on_provider
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
@@ -41,6 +46,7 @@ def batch(
     model: str | None,
     image_folder: Path | None,
     workers: int,
+    scheduler: str | None,
     threads: int | None,
     provider: str | None,
     max_new_tokens: int | None,
@@ -66,16 +72,19 @@ def batch(
         raise InputError(
             f"{option} is of an exported bundle; with --model, PyTorch computes, and OMP_NUM_THREADS is its"
         )
+    if scheduler is not None and (workers > 1 or not bundle):
+        raise InputError("--scheduler has workers of its own, which open a --bundle; leave --workers and --model out")
     refuse_foreign_file(out, None)
     if out.exists() and not force:
         raise InputError(f"{out}: exists; --force replaces it")
     asked = read_questions(questions, image_folder)
     settings = BatchSettings(max_new_tokens, temperature, top_p, seed, stop, structure_of(json_schema, regex, choices))
-    opening = Opening(bundle and local_bundle(bundle), model or DEFAULT_MODEL, threads, provider)
+    opening = Opening(bundle and local_bundle(bundle).absolute(), model or DEFAULT_MODEL, threads, provider)
     with staging(out, busy="another himix is answering into this file", resumable=True) as place:
         lines = answer_batch(
-            asked, settings, opening, place, out, workers, lambda made, total: track(made, f"asking {questions}", total)
-        )
+            asked, settings, opening, place, out, workers,
+            lambda made, total: track(made, f"asking {questions}", total), scheduler,
+        )  # fmt: skip
     failed = [line for line in lines if "error" in line]
     result = {"out": str(out), "questions": len(lines), "failed": len(failed)}
     if as_json:

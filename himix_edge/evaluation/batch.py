@@ -7,10 +7,12 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from himix_edge.data.image_files import image_inside, is_file
 from himix_edge.errors import HimixError, InputError, one_line
+from himix_edge.evaluation.cluster import SentImage, results
+from himix_edge.image_files import MAX_FILE_BYTES
 from himix_edge.manifest import MANIFEST, MAX_MANIFEST_BYTES
 from himix_edge.reading import JsonObject, parse_json, read_bytes, read_text, validated
 from himix_edge.runtimes import ImageKV, Session, Structure, open_bundle, open_checkpoint
@@ -42,7 +46,7 @@ class BatchQuestion:
 
     id: str | int
     prompt: str
-    images: tuple[Path, ...] = ()
+    images: tuple[Path | SentImage, ...] = ()
     system: str | None = None
 
 
@@ -121,6 +125,7 @@ def answer_batch(
     out: Path,
     workers: int,
     track: Callable[[Iterator[None], int], Iterable[None]],
+    scheduler: str | None = None,
 ) -> list[JsonObject]:
     """Answer what a run before this one has not, and write all answers in the order of the questions.
 
@@ -132,6 +137,7 @@ def answer_batch(
         out: what the answers' file is called in messages.
         workers: processes; 1: this one.
         track: is given an iterator with an item for each answer, and their number.
+        scheduler: of dask, whose workers answer in place of `workers`; see `cluster.results` for its errors.
 
     Returns:
         each question's line: `id`, `answer`, `finish_reason`, `probability`, `new_tokens`, or `id` and `error`.
@@ -150,7 +156,7 @@ def answer_batch(
             file.flush()
 
         def answered() -> Iterator[None]:
-            for line in _made(left, settings, opening, workers):
+            for line in _made(left, settings, opening, workers, scheduler):
                 keep(line)
                 yield
 
@@ -167,13 +173,18 @@ def answer_batch(
 
 
 def _made(
-    questions: Sequence[BatchQuestion], settings: BatchSettings, opening: Opening, workers: int
+    questions: Sequence[BatchQuestion], settings: BatchSettings, opening: Opening, workers: int, scheduler: str | None
 ) -> Iterator[JsonObject]:
     """The lines of questions, as they are made."""
-    groups: dict[tuple[tuple[Path, ...], str | None], list[BatchQuestion]] = {}
+    groups: dict[tuple[tuple[Path | SentImage, ...], str | None], list[BatchQuestion]] = {}
     for question in questions:
         groups.setdefault((question.images, question.system), []).append(question)
     if not groups:
+        return
+    if scheduler is not None:
+        work = partial(_answer_there, opening, opening.identity, settings)
+        for lines in results(scheduler, work, map(_sent, groups.values())):
+            yield from lines
         return
     if workers == 1:
         with opening() as session:
@@ -232,6 +243,32 @@ def _answer_here(group: Sequence[BatchQuestion], settings: BatchSettings) -> lis
     return list(answer_group(_opened, group, settings))
 
 
+def _sent(group: Sequence[BatchQuestion]) -> list[BatchQuestion]:
+    """Questions with their pictures' content in place of their names, for a machine that may not have them."""
+    paths = [image for image in group[0].images if isinstance(image, Path)]
+    images = tuple(SentImage(read_bytes(path, MAX_FILE_BYTES), str(path)) for path in paths)
+    return [dataclasses.replace(question, images=images) for question in group]
+
+
+_elsewhere = threading.Lock()  # a session answers one question at a time, whatever threads a worker has
+_kept: dict[tuple[Opening, str], Session] = {}  # of a worker of a cluster: the last that it was asked with
+
+
+def _answer_there(
+    opening: Opening, identity: str, settings: BatchSettings, group: Sequence[BatchQuestion]
+) -> list[JsonObject]:
+    """A group's lines, on a machine that has the bundle called `identity`."""
+    with _elsewhere:
+        if (opening, identity) not in _kept:
+            if opening.identity != identity:
+                raise InputError(f"{opening.bundle}: is another bundle on a worker's machine than on this one")
+            for session in _kept.values():
+                session.close()
+            _kept.clear()
+            _kept[opening, identity] = opening()
+        return list(answer_group(_kept[opening, identity], group, settings))
+
+
 def _earlier(folder: Path, digest: str) -> dict[str, JsonObject]:
     """The answers of an earlier run of the very same, by id; those that failed are asked again."""
     done, run = folder / DONE, folder / RUN
@@ -250,7 +287,10 @@ def _earlier(folder: Path, digest: str) -> dict[str, JsonObject]:
 
 def _digest(questions: Sequence[BatchQuestion], settings: BatchSettings, model: str) -> str:
     """Names a run: other questions, settings or models begin anew."""
-    told = [[repr(q.id), q.prompt, [_state(path) for path in q.images], q.system] for q in questions]
+    told = [
+        [repr(q.id), q.prompt, [_state(path) for path in q.images if isinstance(path, Path)], q.system]
+        for q in questions
+    ]
     return hashlib.sha256(json.dumps([told, dataclasses.asdict(settings), model]).encode()).hexdigest()
 
 
