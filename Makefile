@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 IMAGES := himix_edge/assets/probe
 
-.PHONY: demo test test-all fuzz lint types tree docs bench clean conformance apk test-android web test-web test-ios
+.PHONY: demo test test-all fuzz lint types tree docs bench clean conformance apk test-android web web-dist test-web test-ios
 
 demo: $(VENV)/demo.stamp
 	@echo "nano was trained on easy-VQA: it knows one colored shape on a plain background. About any other picture it is wrong."
@@ -74,6 +74,10 @@ PORTABLE := $(foreach quant,int8 int4 none,bundles/nano-onnx_portable-$(quant))
 BUNDLES ?= $(firstword $(PORTABLE))
 web: $(BUNDLES:%=%/manifest.json) web_demo/node_modules/stamp
 	$(BIN)/python web_demo/serve.py $(BUNDLES) --port $(PORT)
+
+# a folder for any static host, which works offline once it was opened
+web-dist: $(BUNDLES:%=%/manifest.json) web_demo/node_modules/stamp
+	$(BIN)/python web_demo/dist.py $(BUNDLES) --out build/web
 
 test-web: $(VENV)/dev.stamp $(PORTABLE:%=%/manifest.json) web_demo/node_modules/stamp
 	web_demo/tests/run.sh $(BIN)/python $(PORTABLE)

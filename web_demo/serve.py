@@ -24,7 +24,8 @@ from typing import ClassVar
 from urllib.parse import unquote_to_bytes
 
 PAGE = Path(__file__).resolve().parent
-SERVED = ("index.html", "style.css", "icon.svg", "src", "node_modules")
+SERVED = ("index.html", "style.css", "manifest.webmanifest", "icon.svg", "icon-180.png", "icon-192.png",
+          "icon-512.png", "src", "node_modules")  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # of a bundle: it stands in the page's addresses
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 SECONDS = 30  # that a client may keep a connection waiting
@@ -49,6 +50,7 @@ class Handler(SimpleHTTPRequestHandler):
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
+        ".webmanifest": "application/manifest+json",
         ".onnx": "application/octet-stream",
     }
 

@@ -2,11 +2,11 @@
 // stated size and SHA-256. The same rules as himix_edge/bundle.py.
 
 import { InputError } from "./errors.js";
+import { limits } from "./limits.js";
 import { allFiles, MANIFEST, parseManifest, TOKENIZER } from "./manifest.js";
 import { parseTokenizer } from "./tokenizer_file.js";
 
 const MAX_MANIFEST_BYTES = 4 << 20;
-const MAX_BUNDLE_BYTES = 2 ** 31; // a wasm module addresses 4 GiB, and a model is there once as file and once packed
 
 /**
  * Read and check a whole bundle.
@@ -14,9 +14,10 @@ const MAX_BUNDLE_BYTES = 2 ** 31; // a wasm module addresses 4 GiB, and a model 
  * @param source an object with `name` and `async read(path, limit) -> Uint8Array`; it throws an InputError for a file
  *   that is missing or has more than `limit` bytes.
  * @param onProgress called with (bytes read, bytes of all files).
+ * @param options most: the largest bundle in bytes; kept: of kept.js, where files are kept and looked for first.
  * @returns {manifest, manifestSha256, bytes, files: Map path -> Uint8Array, tokenizer: parsed tokenizer.json}
  */
-export async function openVerified(source, onProgress = () => {}) {
+export async function openVerified(source, onProgress = () => {}, { most = limits().bundleBytes, kept } = {}) {
   if (!globalThis.crypto?.subtle) {
     throw new InputError("this page cannot check hashes here; open it over https or on localhost");
   }
@@ -24,15 +25,16 @@ export async function openVerified(source, onProgress = () => {}) {
   const manifest = parseManifest(raw, `${source.name}/${MANIFEST}`);
   const records = allFiles(manifest);
   const bytes = records.reduce((sum, record) => sum + record.bytes, 0);
-  if (bytes > MAX_BUNDLE_BYTES) {
-    throw new InputError(`${source.name}: ${bytes} bytes; bundles over ${MAX_BUNDLE_BYTES} do not fit into a browser`);
+  if (bytes > most) {
+    throw new InputError(`${source.name}: ${bytes} bytes; bundles over ${most} do not fit into this device's browser`);
   }
   const files = new Map();
   let done = 0;
   for (const record of records) {
-    files.set(record.path, await readChecked(source, record));
+    files.set(record.path, await readChecked(source, record, kept));
     onProgress((done += record.bytes), bytes);
   }
+  await kept?.retain(records);
   const tokenizer = parseTokenizer(files.get(TOKENIZER), `${source.name}/${TOKENIZER}`, manifest.model.vocab_size);
   return { manifest, manifestSha256: await sha256(raw), bytes, files, tokenizer };
 }
@@ -43,7 +45,9 @@ export async function sha256(bytes) {
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function readChecked(source, record) {
+async function readChecked(source, record, kept) {
+  const found = await kept?.get(record);
+  if (found?.byteLength === record.bytes && (await sha256(found)) === record.sha256) return found;
   const where = `${source.name}/${record.path}`;
   const content = await source.read(record.path, record.bytes);
   if (content.byteLength !== record.bytes) {
@@ -56,5 +60,6 @@ async function readChecked(source, record) {
       `${where}: content does not match its SHA-256 in the manifest; export or copy the bundle again`,
     );
   }
+  await kept?.put(record, content);
   return content;
 }

@@ -3,19 +3,18 @@
 import { InputError } from "./errors.js";
 import { visionRows } from "./model.js";
 
-const MOST_FLOAT_BYTES = 2 ** 30;
-
 /**
  * Open a verified bundle's graphs.
  *
  * @param ort the onnxruntime-web module.
  * @param bundle what `openVerified` returned.
  * @param provider "wasm" or "webgpu".
+ * @param mostFloatBytes integer weights that take no more as float32 are dequantised.
  */
-export async function openEngine(ort, bundle, provider) {
+export async function openEngine(ort, bundle, provider, mostFloatBytes) {
   const { manifest, files } = bundle;
   const sessions = {};
-  const dequantize = floatBytes(manifest) <= MOST_FLOAT_BYTES;
+  const dequantize = floatBytes(manifest) <= mostFloatBytes;
   for (const [role, records] of Object.entries(manifest.roles)) {
     const [graph, ...data] = records;
     const options = { executionProviders: [provider], logSeverityLevel: 3 };

@@ -1,8 +1,9 @@
-// From an image file to the S x S pixels of the vision encoder: the browser decodes and turns it upright, this module
-// lays it over white, and resize.js does the rest.
+// From an image file to the S x S pixels of the vision encoder: png.js or the browser decodes it and turns it upright,
+// this module lays it over white, and resize.js does the rest.
 
 import { InputError } from "./errors.js";
 import { checkImage, checkSize } from "./image_header.js";
+import { decodePng, isPng, uprightRows } from "./png.js";
 import { resize } from "./resize.js";
 
 const MAX_FILE_BYTES = 256 << 20;
@@ -13,9 +14,13 @@ const MAX_FILE_BYTES = 256 << 20;
  * @returns Uint8Array (S, S, 3), RGB.
  */
 export async function loadPixels(file, preprocessing) {
+  const resample = preprocessing.method === "pillow-bicubic-squash" ? "bicubic" : "bilinear";
+  const content = file instanceof Blob ? await checked(file) : undefined;
+  if (content && isPng(content)) {
+    return resize(uprightRows(await decodePng(content, nameOf(file)), over), preprocessing.image_size, resample);
+  }
   const bitmap = await decode(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   try {
-    const resample = preprocessing.method === "pillow-bicubic-squash" ? "bicubic" : "bilinear";
     return resize(overWhite(bitmap), preprocessing.image_size, resample);
   } finally {
     bitmap.close();
@@ -29,20 +34,31 @@ export async function loadPixels(file, preprocessing) {
  */
 export async function decode(file, options = {}) {
   if (!(file instanceof Blob)) return file; // it is decoded
-  const name = file.name || "image";
-  if (file.size > MAX_FILE_BYTES) throw new InputError(`${name}: over ${MAX_FILE_BYTES >> 20} MiB; scale it down first`);
-  const unreadable = () => {
-    throw new InputError(`${name}: not an image that this browser can read`);
-  };
-  checkImage(new Uint8Array(await file.arrayBuffer().catch(unreadable)), name);
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", ...options }).catch(unreadable);
+  await checked(file);
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", ...options }).catch(() => unreadable(file));
   try {
-    checkSize(bitmap.width, bitmap.height, (what) => new InputError(`${name}: ${what}`));
+    checkSize(bitmap.width, bitmap.height, (what) => new InputError(`${nameOf(file)}: ${what}`));
   } catch (error) {
     bitmap.close();
     throw error;
   }
   return bitmap;
+}
+
+/** The file's content, of which the header is sound. */
+async function checked(file) {
+  if (file.size > MAX_FILE_BYTES) {
+    throw new InputError(`${nameOf(file)}: over ${MAX_FILE_BYTES >> 20} MiB; scale it down first`);
+  }
+  const content = new Uint8Array(await file.arrayBuffer().catch(() => unreadable(file)));
+  checkImage(content, nameOf(file));
+  return content;
+}
+
+const nameOf = (file) => file.name || "image";
+
+function unreadable(file) {
+  throw new InputError(`${nameOf(file)}: not an image that this browser can read`);
 }
 
 /** An image for `resize`: band by band through a canvas, since browsers bound a canvas's area. */

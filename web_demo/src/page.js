@@ -5,12 +5,19 @@ import { ModelClient } from "./client.js";
 import { describe, InputError } from "./errors.js";
 import { answerFacts, bundleFacts, timeRows } from "./facts.js";
 import { decode } from "./image.js";
+import { retainBundles } from "./kept.js";
+import { knowledge } from "./knowledge.js";
+import { deviceFacts } from "./limits.js";
+import { keepOffline } from "./offline.js";
 
 const $ = (id) => document.getElementById(id);
-const model = new ModelClient();
 const camera = new Camera($("video"));
+const device = deviceFacts(navigator);
 const state = { loaded: null, file: null, isExample: false, source: null, busy: false, times: {} };
 
+say("model-status", "Starting…");
+await keepOffline(offerNewer);
+const model = new ModelClient();
 start();
 
 function start() {
@@ -62,13 +69,15 @@ function say(id, text, kind = "") {
 // ---- the model
 
 async function findBundles() {
-  const response = await fetch("bundles/index.json").catch(() => null);
+  const folder = new URL("bundles/", document.baseURI).href;
+  const response = await fetch(`${folder}index.json`).catch(() => null);
   const names = response?.ok ? await response.json().catch(() => []) : [];
   const wanted = new URLSearchParams(location.search);
   $("compute").value = ["webgpu", "wasm"].includes(wanted.get("compute")) ? wanted.get("compute") : "auto";
   if (!Array.isArray(names) || !names.length) {
     return say("model-status", "No bundle lies beside this page (bundles/index.json); open a folder or a zip.");
   }
+  await retainBundles(folder, names.map(address));
   $("bundle").replaceChildren(...names.map((name) => new Option(name, name)));
   if (names.includes(wanted.get("bundle"))) $("bundle").value = wanted.get("bundle");
   $("bundle").disabled = false;
@@ -80,9 +89,10 @@ async function load(source) {
   state.source = source;
   refresh();
   $("load-progress").hidden = false;
+  $("load-progress").scrollIntoView({ block: "nearest" }); // from the buttons below, on a phone
   const loaded = await guarded("model-status", () => {
     say("model-status", "Reading and checking the bundle…");
-    return model.call("load", { ...source, compute: $("compute").value }, ({ done, of }) => {
+    return model.call("load", { ...source, compute: $("compute").value, device }, ({ done, of }) => {
       $("load-progress").value = done / of;
     });
   });
@@ -92,6 +102,7 @@ async function load(source) {
   state.times = {};
   showTimes();
   say("model-status", bundleFacts(loaded));
+  $("knowledge").textContent = knowledge(loaded.manifest);
   for (const result of ["self-test-result", "benchmark-result"]) say(result, "");
   const { generation, selftest } = loaded.manifest;
   $("max-tokens").value = generation.max_new_tokens;
@@ -105,7 +116,17 @@ async function load(source) {
 
 /** The chosen one of the bundles beside this page. */
 function served() {
-  return { url: new URL(`bundles/${encodeURIComponent($("bundle").value)}/`, document.baseURI).href };
+  return { url: address($("bundle").value) };
+}
+
+function address(name) {
+  return new URL(`bundles/${encodeURIComponent(name)}/`, document.baseURI).href;
+}
+
+/** `takeOver` loads the newer version of the page that is there. */
+function offerNewer(takeOver) {
+  $("newer").hidden = false;
+  $("take-over").onclick = takeOver;
 }
 
 function suggestion(text) {

@@ -13,7 +13,9 @@ export function urlSource(base) {
   return {
     name,
     async read(path, limit) {
-      const response = await fetch(new URL(path.split("/").map(encodeURIComponent).join("/"), folder)).catch(() => {
+      const address = new URL(path.split("/").map(encodeURIComponent).join("/"), folder);
+      // asked whether it is still the same: an older file does not fit to a newer manifest
+      const response = await fetch(address, { cache: "no-cache" }).catch(() => {
         throw new InputError(`${name}/${path}: the server does not answer`);
       });
       if (response.status === 404) throw missing(name, path);

@@ -3,15 +3,20 @@
 
 import { openVerified } from "./bundle.js";
 import { runBenchmark } from "./benchmark.js";
+import { COMPRESSED, VENDOR } from "./delivery.js";
 import { openEngine } from "./engine.js";
 import { describe, InputError } from "./errors.js";
+import { gunzipped } from "./gunzip.js";
 import { loadPixels } from "./image.js";
+import { keptFiles } from "./kept.js";
+import { limits } from "./limits.js";
 import { selfTest } from "./selftest.js";
 import { newStats, Session } from "./session.js";
 import { folderSource, urlSource, zipSource } from "./sources.js";
 import { TextProcessor } from "./text.js";
 
-const DIST = new URL("../node_modules/onnxruntime-web/dist/", import.meta.url);
+const DIST = new URL("onnxruntime-web/dist/", VENDOR);
+const WASM = { wasm: "ort-wasm-simd-threaded.wasm", webgpu: "ort-wasm-simd-threaded.asyncify.wasm" };
 
 let bundle, session, image, chat, loaded; // of the open bundle
 let cancelled = false;
@@ -38,17 +43,21 @@ async function handle({ id, method, params }) {
   }
 }
 
-/** Open a bundle. params: url, or files (of a folder), or zip; compute: "auto", "webgpu" or "wasm". */
-async function load({ url, files, zip, compute }, emit) {
+/**
+ * Open a bundle. params: url, or files (of a folder), or zip; compute: "auto", "webgpu" or "wasm"; device: of limits.js.
+ */
+async function load({ url, files, zip, compute, device }, emit) {
   await close();
   const began = performance.now();
   const source = files ? folderSource(files) : zip ? await zipSource(zip) : urlSource(url);
-  const opened = await openVerified(source, (done, of) => emit({ done, of }));
+  const { bundleBytes, floatBytes } = limits(device);
+  const kept = url ? await keptFiles(url) : undefined;
+  const opened = await openVerified(source, (done, of) => emit({ done, of }), { most: bundleBytes, kept });
   const text = new TextProcessor(opened.tokenizer, opened.manifest.chat_template);
   let note = "";
   for (const provider of await providers(compute)) {
     try {
-      const engine = await openEngine(await runtime(provider), opened, provider);
+      const engine = await openEngine(await runtime(provider), opened, provider, floatBytes);
       const candidate = new Session(opened.manifest, text, engine);
       if (provider === "webgpu" && compute === "auto" && !(await selfTest(candidate, opened, loadPixels)).passed) {
         await engine.release();
@@ -84,12 +93,24 @@ const runtimes = {};
 
 /** ONNX Runtime Web with its wasm files from this folder; threads need a cross-origin isolated page. */
 function runtime(provider) {
-  runtimes[provider] ??= import(new URL(`ort.${provider}.min.mjs`, DIST)).then((ort) => {
-    ort.env.wasm.wasmPaths = DIST.href;
-    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-    return ort;
+  runtimes[provider] ??= openRuntime(provider).catch((error) => {
+    delete runtimes[provider]; // the next try may find the network again
+    throw error;
   });
   return runtimes[provider];
+}
+
+async function openRuntime(provider) {
+  const unreachable = () => {
+    throw new InputError("ONNX Runtime's files cannot be fetched; is the server or the network gone?");
+  };
+  const ort = await import(new URL(`ort.${provider}.min.mjs`, DIST)).catch(unreachable);
+  ort.env.wasm.wasmPaths = DIST.href;
+  if (COMPRESSED) {
+    ort.env.wasm.wasmBinary = await gunzipped(await fetch(new URL(`${WASM[provider]}.gz`, DIST)).catch(unreachable));
+  }
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  return ort;
 }
 
 function open() {

@@ -4,12 +4,18 @@ import assert from "node:assert/strict";
 import { openAsBlob, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 
 import { openVerified, sha256 } from "../src/bundle.js";
 import { describe as line, InputError } from "../src/errors.js";
+import { gunzipped } from "../src/gunzip.js";
+import { blend } from "../src/image.js";
 import { concat } from "../src/image_kv.js";
+import { knowledge } from "../src/knowledge.js";
+import { deviceFacts, limits } from "../src/limits.js";
 import { parseManifest } from "../src/manifest.js";
 import { visionRows } from "../src/model.js";
+import { decodePng, uprightRows } from "../src/png.js";
 import { probabilities, sampler } from "../src/sampling.js";
 import { selfTest } from "../src/selftest.js";
 import { Session } from "../src/session.js";
@@ -274,4 +280,95 @@ test("what does not fit into the cache is refused, and an answer ends where the 
   assert.equal(stats.new_tokens, 200 - prompt.length);
   assert.equal(stats.finish_reason, "length");
   await assert.rejects(collect(session.chat().send("hi", { maxNewTokens: 0 })), InputError);
+});
+
+test("PNGs of every color type, depth and filter, interlaced and transparent: Python's pixels", async () => {
+  const over = (value, alpha) => blend(Uint8Array.of(value, 0, 0, alpha))[0];
+  const cases = Object.entries(JSON.parse(readFileSync(join(FOLDER, "odd-pngs/facts.json"), "utf8")))
+    .map(([name, facts]) => [join(FOLDER, "odd-pngs", name), facts]); // prettier-ignore
+  for (const { file: path, upright } of Object.values(readJson("images.json"))) {
+    if (path.endsWith(".png")) cases.push([file(path), upright]);
+  }
+  for (const [path, { width, height, sha256: expected }] of cases) {
+    const image = uprightRows(await decodePng(new Uint8Array(readFileSync(path)), path), over);
+    assert.deepEqual([image.width, image.height], [width, height], path);
+    assert.equal(await sha256(image.rows(0, height)), expected, path);
+  }
+  assert.ok(cases.length > 80, `${cases.length}`);
+});
+
+test("damaged PNGs are refused in a line: a wrong checksum, too few rows, a palette without the color", async () => {
+  const good = new Uint8Array(readFileSync(join(FOLDER, "odd-pngs/color-3-8-bits.png")));
+  const flipped = good.slice();
+  flipped[flipped.length - 20] ^= 1; // in the last IDAT
+  const taller = good.slice();
+  const view = new DataView(taller.buffer);
+  view.setUint32(20, view.getUint32(20) + 1);
+  view.setUint32(29, crc32(taller.subarray(12, 29)));
+  for (const bytes of [flipped, taller, good.subarray(0, 60)]) {
+    await assert.rejects(decodePng(bytes, "a.png"), (error) => error instanceof InputError && /^a\.png: a damaged image/.test(error.message));
+  }
+});
+
+test("what a model was trained on, as its bundle says", () => {
+  assert.match(knowledge(read("manifest.json")), /^This model was trained on one colored shape on a plain background \(easy-VQA\)\. About any/);
+  const of = (training) => knowledge({ provenance: { training } });
+  assert.match(of({ data: [{ name: "emoji-scenes" }], before: { data: [{ name: "emoji-captions" }] } }), /scenes of emojis \(EmojiScenes\), captions/);
+  assert.match(of({ data: { name: "my-\u202epictures" } }), /trained on my-\ufffdpictures\. About/);
+  assert.match(of({ random_weights: 0 }), /random: it knows nothing/);
+  const circle = { data: "x" };
+  circle.before = circle;
+  for (const odd of [undefined, null, 7, "x", [], { data: 3 }, { data: [null, 4, { name: 3 }] }, circle]) assert.match(of(odd), /does not say/);
+});
+
+test("a phone takes smaller bundles than a desktop, and one without much memory smaller ones still", async () => {
+  const most = (device) => limits(device).bundleBytes / 2 ** 20;
+  assert.equal(most(undefined), 2048);
+  assert.equal(most({ phone: false, memory: 8 }), 2048);
+  assert.equal(most({ phone: false, memory: 4 }), 1024);
+  assert.equal(most({ phone: true, memory: 8 }), 512);
+  assert.equal(most({ phone: true, memory: 2 }), 128);
+  assert.equal(most({ phone: true }), 256);
+  const facts = (userAgent, more = {}) => deviceFacts({ userAgent, ...more }).phone;
+  assert.equal(facts("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"), true);
+  assert.equal(facts("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Safari/605.1.15", { maxTouchPoints: 5 }), true);
+  assert.equal(facts("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Safari/605.1.15", { maxTouchPoints: 0 }), false);
+  assert.equal(facts("Mozilla/5.0 (Linux; Android 10; K) Chrome/156.0.0.0 Mobile Safari/537.36"), true);
+  assert.equal(facts("Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0.0.0 Safari/537.36", { deviceMemory: 8 }), false);
+  const source = { name: "b", read: async (path) => new Uint8Array(readFileSync(join(bundle("int8"), path))) };
+  await assert.rejects(openVerified(source, undefined, { most: 1 << 20 }), /bundles over 1048576 do not fit into this device's browser/);
+});
+
+test("files of a bundle are kept, taken from there by their hash, and fetched anew where they were damaged", async () => {
+  const store = new Map();
+  let dropped;
+  const kept = {
+    get: async ({ sha256 }) => store.get(sha256),
+    put: async ({ sha256 }, content) => store.set(sha256, content),
+    retain: async (records) => (dropped = [...store.keys()].filter((hash) => !records.some(({ sha256 }) => sha256 === hash))),
+  };
+  const asked = [];
+  const source = { name: "b", read: async (path) => (asked.push(path), new Uint8Array(readFileSync(join(bundle("int8"), path)))) };
+  store.set("of an earlier version", new Uint8Array(1));
+  await openVerified(source, undefined, { kept });
+  assert.ok(asked.includes("decoder.onnx"));
+  assert.deepEqual(dropped, ["of an earlier version"]);
+  asked.length = 0;
+  await openVerified(source, undefined, { kept });
+  assert.deepEqual(asked, ["manifest.json"]);
+  const { sha256: decoder } = read("manifest.json").roles.decoder[0];
+  store.get(decoder)[1000] ^= 1;
+  asked.length = 0;
+  await openVerified(source, undefined, { kept });
+  assert.deepEqual(asked, ["manifest.json", "decoder.onnx"]);
+  assert.equal(await sha256(store.get(decoder)), decoder);
+});
+
+test("a gzipped file is unpacked, also where the server has done so", async () => {
+  const content = new Uint8Array(100_000).fill(7);
+  const unpacked = async (body, status = 200) => gunzipped(Object.defineProperty(new Response(body, { status }), "url", { value: "http://h/a.wasm.gz" }));
+  assert.deepEqual(await unpacked(gzipSync(content)), content);
+  assert.deepEqual(await unpacked(content), content);
+  await assert.rejects(unpacked(gzipSync(content).subarray(0, 50)), /^InputError: a\.wasm\.gz: damaged/);
+  await assert.rejects(unpacked("", 404), /the server says 404/);
 });

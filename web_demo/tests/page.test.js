@@ -42,6 +42,12 @@ for (const [size, viewport] of Object.entries(SIZES)) {
       const page = await openPage(browser, server.origin, `?bundle=${int8}`, { viewport, colorScheme });
       const shoot = (name) => page.screenshot({ path: join(SCREENS, `${size}-${colorScheme}-${name}.png`), fullPage: true });
       assert.match(await page.textContent("#model-status"), /every hash checked · WebAssembly, \d+ threads? · opened in/);
+      assert.match(await page.textContent("#knowledge"), /^This model was trained on one colored shape/);
+      for (const part of ["#knowledge", "#preview", "#pick-image", "#prompt", "#ask", "#log"]) {
+        const { y, height } = await page.locator(part).boundingBox();
+        assert.ok(y >= 0 && y + height <= viewport.height, `${part} ends at ${y + height}, below the fold`);
+      }
+      await page.screenshot({ path: join(SCREENS, `${size}-${colorScheme}-fold.png`) });
       await shoot("open");
 
       const { image, text } = questions.at(-1);
@@ -120,7 +126,8 @@ test("an answer is streamed as it comes and can be stopped; a follow-up continue
   await page.fill("#max-tokens", "0");
   await page.fill("#prompt", "What color is it?");
   await page.click("#ask");
-  assert.equal(await page.locator(".turn").count(), 2); // the form does not accept it
+  await page.locator("#talk-status.bad").waitFor(); // refused, and the turn is taken back
+  assert.equal(await page.locator(".turn").count(), 2);
   await page.context().close();
 });
 
