@@ -62,8 +62,11 @@ apk: bundles/nano-onnx-int8/manifest.json
 	$(BIN)/python android_demo/build_apk.py
 
 # the APK's own code and x86-64 libraries, on this machine's Java
-test-android: $(VENV)/dev.stamp apk
-	$(BIN)/python android_demo/test_jvm.py --apk build/android/himix-demo.apk
+test-android: $(VENV)/dev.stamp apk bundles/nano-executorch-int8/manifest.json
+	$(BIN)/python android_demo/test_jvm.py --apk build/android/himix-demo.apk --executorch bundles/nano-executorch-int8
+
+bundles/nano-executorch-int8/manifest.json: | $(VENV)/dev.stamp
+	$(BIN)/himix export --target executorch --quant int8 --out $(@D)
 
 bundles/nano-onnx-int8/manifest.json: | $(VENV)/demo.stamp
 	$(BIN)/himix export --target onnx --quant int8 --out $(@D)

@@ -10,9 +10,10 @@ import zipfile
 from pathlib import Path
 
 import bionic
+import half_cache
 from packages import BUILD, ROOT, apt_packages, apt_tools, onnxruntime, run
 
-CORE = Path(__file__).parent / "core" / "src"
+CORE, APP = Path(__file__).parent / "core" / "src", Path(__file__).parent / "app" / "src"
 JARS = [Path("/usr/share/java/junit4.jar"), Path("/usr/share/java/hamcrest-core.jar")]
 
 
@@ -23,6 +24,11 @@ def main() -> None:
         "--apk", type=Path,
         help="Test the code inside this APK, translated back from its dex, on the x86-64 libraries inside it, and its "
         "screens on stand-ins for Android's classes.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--executorch", type=Path,
+        help="Also the ExecuTorch kind of the app on this bundle, with ExecuTorch's Python runtime behind stand-ins "
+        "for its library for Android.",
     )  # fmt: skip
     options = parser.parse_args()
     bundle = options.bundle.resolve()
@@ -38,31 +44,40 @@ def main() -> None:
     classes = out / "classes"
     compile_java(CORE / "main", classes, "--release", "8", "-Xlint:-options")
     compile_java(CORE / "test", out / "tests", "--release", "17", "-cp", f"{jars}:{classes}")
-    screens = []
+    further = []
+    bundles = [bundle]
+    if options.executorch:
+        bundles.append(options.executorch.resolve())
+        for source in ("executorchDesktop", "executorch"):
+            compile_java(
+                APP / source, out / "tests", "--release", "17", "-cp", f"{jars}:{classes}:{out / 'tests'}",
+                "-sourcepath", str(APP / "executorch" / "java"),
+            )  # fmt: skip
+        further.append("dev.himix.edge.ExecuTorchTest")
     if options.apk:
         classes = translate_back(options.apk, out)
-        desktop = Path(__file__).parent / "app" / "src" / "desktop"
-        compile_java(desktop, out / "tests", "--release", "17", "-cp", f"{jars}:{classes}:{out / 'tests'}")
+        compile_java(APP / "desktop", out / "tests", "--release", "17", "-cp", f"{jars}:{classes}:{out / 'tests'}")
         with zipfile.ZipFile(options.apk) as apk:
             apk.extractall(out, [name for name in apk.namelist() if name.startswith(("assets/", "lib/x86_64/"))])
         native = out / "lib" / "x86_64"
         library = native / "libhimix_onnx.so"
         folders = [bionic.build(sorted(native.glob("*.so")), out / "bionic"), native]
-        screens = ["dev.himix.edge.demo.ScreensTest"]
+        further.append("dev.himix.edge.demo.ScreensTest")
     suite = BUILD / "suite"
-    run(sys.executable, "-m", "conformance", "--out", suite, bundle, cwd=ROOT)
+    run(sys.executable, "-m", "conformance", "--out", suite, *bundles, cwd=ROOT)
     properties = {
-        "suite": suite, "bundle": bundle, "jni": library,
+        "suite": suite, "bundle": bundle, "executorch": bundles[-1], "jni": library,
+        "half": half_cache.make(bundle, BUILD / "half"),
         "python": sys.executable, "root": ROOT,
         "onnxruntime": folders[1] / "libonnxruntime.so", "assets": out / "assets",
-        "resources": Path(__file__).parent / "app" / "src" / "main" / "res",
+        "resources": APP / "main" / "res",
     }  # fmt: skip
     command = [
         "java", "-Xcheck:jni", "-XX:+AllowUserSignalHandlers", "-ea",
         "-cp", f"{jars}:{classes}:{out / 'tests'}",
         *(f"-Dhimix.{name}={value}" for name, value in properties.items()),
         f"-Djava.library.path={':'.join(map(str, folders))}",
-        "dev.himix.edge.RunTests", *screens,
+        "dev.himix.edge.RunTests", *further,
     ]  # fmt: skip
     # ONNX Runtime by name, as on a phone, and what it needs
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))}

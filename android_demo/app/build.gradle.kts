@@ -6,10 +6,6 @@ plugins {
 val onnxruntime = rootDir.resolve("../build/android/packages/onnxruntime")
 val bundle = rootDir.resolve("../bundles/nano-onnx-int8")
 
-dependencies {
-    implementation(project(":core"))
-}
-
 // What build_apk.py puts into the assets: a bundle, and pictures to try.
 abstract class StageAssets : Sync() {
     @get:OutputDirectory
@@ -38,9 +34,11 @@ android {
         }
     }
 
-    // online: with the permission to fetch models
-    flavorDimensions += "network"
+    // online: with the permission to fetch models. executorch: opens bundles of that target too, with its own library
+    flavorDimensions += listOf("runtimes", "network")
     productFlavors {
+        create("onnx") { dimension = "runtimes" }
+        create("executorch") { dimension = "runtimes" }
         create("offline") { dimension = "network" }
         create("online") { dimension = "network" }
     }
@@ -78,4 +76,9 @@ androidComponents {
             variant.sources.jniLibs?.addStaticSourceDirectory(onnxruntime.resolve("jni").path)
         }
     }
+}
+
+dependencies {
+    implementation(project(":core"))
+    "executorchImplementation"("org.pytorch:executorch-android:1.0.1")
 }

@@ -25,6 +25,7 @@ val made = rootDir.resolve("../build/android")
 
 tasks.test {
     systemProperty("himix.suite", made.resolve("suite"))
+    systemProperty("himix.half", made.resolve("half"))
     systemProperty("himix.bundle", rootDir.resolve("../bundles/nano-onnx-int8"))
     systemProperty("himix.jni", made.resolve("jvm/libhimix_onnx.so"))
     systemProperty("himix.onnxruntime", made.resolve("packages/onnxruntime/linux/libonnxruntime.so"))

@@ -72,7 +72,8 @@ public final class Bundle {
     private Bundle(File folder, Fields manifest) {
         this.folder = folder;
         target = manifest.string("target");
-        if (!target.equals("onnx")) {
+        boolean executorch = target.equals("executorch") && ExecuTorch.loader() != null;
+        if (!target.equals("onnx") && !executorch) {
             throw new InputException(
                     folder + ": a bundle for " + target + "; this app runs the target onnx (himix export --target onnx)");
         }
@@ -208,7 +209,9 @@ public final class Bundle {
         for (FileRecord record : files.values()) {
             record.verify(folder, stop);
         }
-        OnnxFiles.check(this);
+        if (target.equals("onnx")) {
+            OnnxFiles.check(this);
+        }
     }
 
     /** The main file of a role. */

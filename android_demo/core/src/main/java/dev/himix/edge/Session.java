@@ -49,7 +49,10 @@ public final class Session {
         this.bundle = bundle;
         File tokenizer = new File(bundle.folder, Bundle.TOKENIZER);
         text = new TextProcessor(Tokenizer.load(tokenizer, bundle.model.vocabSize), bundle.template);
-        engine = new OnnxEngine(bundle, threads, stop);
+        engine =
+                bundle.target.equals("executorch")
+                        ? new ExecuTorchEngine(bundle, stop)
+                        : new OnnxEngine(bundle, threads, stop);
     }
 
     /**

@@ -18,8 +18,9 @@ public final class RunTests {
                 new ArrayList<>(
                         Arrays.asList(
                                 BenchmarkTest.class, BundleTest.class, ChatTest.class, CoresTest.class,
-                                HostileSessionTest.class, HostileTest.class, ImageKVTest.class, InstallingTest.class,
-                                LoadingTest.class, ResizeTest.class, SamplerTest.class, SessionTest.class, TilesTest.class,
+                                HalfCacheTest.class, HostileSessionTest.class, HostileTest.class, ImageKVTest.class,
+                                InstallingTest.class, LoadingTest.class, ResizeTest.class, SamplerTest.class,
+                                SessionTest.class, TilesTest.class,
                                 TokenizerTest.class));
         for (String name : arguments) {
             classes.add(Class.forName(name));
