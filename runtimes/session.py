@@ -20,6 +20,7 @@ from himix_edge.runtimes.answer import Answer
 from himix_edge.runtimes.chat import Chat
 from himix_edge.runtimes.engine import ClosedEngine, Engine, as_picture_engine, forked
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, Image, ImageKV, as_images, concat
+from himix_edge.runtimes.packed import FLOAT_BITS
 from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
 from himix_edge.runtimes.stats import Clock, Stats
 from himix_edge.runtimes.structure import Structure
@@ -94,15 +95,19 @@ class Session:
         slot = 8 * self.config.num_vision_rows * decoder.num_key_value_heads * decoder.head_dim
         return slot * self.capacity + MAX_HEADER_BYTES + 8
 
-    def encode_image(self, image: Image) -> ImageKV:
+    def encode_image(self, image: Image, bits: int = FLOAT_BITS) -> ImageKV:
         """An image's keys and values, to be used under any prompt; see `himix_edge.preprocess.ImageSource`.
 
-        Raises:
-            InputError: it cannot be read as an image, or the model has no vision tower.
-        """
-        return self.encode_images([image])
+        Args:
+            image: it.
+            bits: of what is kept, 32, 16 or 8, see `ImageKV.in_bits`.
 
-    def encode_images(self, images: Sequence[Image]) -> ImageKV:
+        Raises:
+            InputError: it cannot be read as an image, or the model has no vision tower; as `ImageKV.in_bits`.
+        """
+        return self.encode_images([image], bits)
+
+    def encode_images(self, images: Sequence[Image], bits: int = FLOAT_BITS) -> ImageKV:
         """Several images' keys and values, joined along N; `self.stats` has the times of the image stages.
 
         Raises:
@@ -110,7 +115,7 @@ class Session:
                 another model made.
         """
         stats = self.stats = Stats()
-        return self.vision(images, stats)
+        return self.vision(images, stats).in_bits(bits)
 
     def generate(
         self,
@@ -226,7 +231,7 @@ class Session:
     def _checked(self, image: ImageKV, system: str | None = None) -> ImageKV:
         model_id = picture_model_id(self.model_id, system)
         decoder = self.config.decoder
-        fits = (*image.key.shape[:2], image.key.shape[3]) == (
+        fits = (*image.shape[:2], image.shape[3]) == (
             self.config.num_vision_rows, decoder.num_key_value_heads, decoder.head_dim,
         )  # fmt: skip
         if fits and image.model_id == model_id and image.tokens > self.capacity:

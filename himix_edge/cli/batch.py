@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, track
-from himix_edge.cli.options import examples, on_provider, structure_of, structured
+from himix_edge.cli.options import examples, kept_bits, on_provider, structure_of, structured
 from himix_edge.errors import InputError
 from himix_edge.evaluation.batch import BatchSettings, Opening, answer_batch, read_questions
 from himix_edge.files import refuse_foreign_file
@@ -31,6 +31,7 @@ from himix_edge.staging import staging
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle, in each process.")
 @on_provider
+@kept_bits
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
@@ -49,6 +50,7 @@ def batch(
     scheduler: str | None,
     threads: int | None,
     provider: str | None,
+    image_bits: int,
     max_new_tokens: int | None,
     temperature: float | None,
     top_p: float | None,
@@ -78,7 +80,8 @@ def batch(
     if out.exists() and not force:
         raise InputError(f"{out}: exists; --force replaces it")
     asked = read_questions(questions, image_folder)
-    settings = BatchSettings(max_new_tokens, temperature, top_p, seed, stop, structure_of(json_schema, regex, choices))
+    structure = structure_of(json_schema, regex, choices)
+    settings = BatchSettings(max_new_tokens, temperature, top_p, seed, stop, structure, image_bits)
     opening = Opening(bundle and local_bundle(bundle).absolute(), model or DEFAULT_MODEL, threads, provider)
     with staging(out, busy="another himix is answering into this file", resumable=True) as place:
         lines = answer_batch(

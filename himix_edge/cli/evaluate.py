@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, print_table, track
-from himix_edge.cli.options import examples, structure_of, structured
+from himix_edge.cli.options import examples, kept_bits, structure_of, structured
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
@@ -42,6 +42,7 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
     help="emoji-scenes: test, test-style, test-unseen, test-wordings. [default: test; a published task's own]",
 )
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or task's images are.")
+@kept_bits
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 @structured
 @click.option(
@@ -61,6 +62,7 @@ def evaluate(
     max_tokens: int,
     split: str | None,
     image_folder: Path | None,
+    image_bits: int,
     limit: int | None,
     json_schema: Path | None,
     regex: str | None,
@@ -77,8 +79,9 @@ def evaluate(
     way = Way(choices=choices) if likelihood else Way(structure)
     if task in task_names() and not text:
         _published(
-            bundle, model, task, data_folder, answers, force, split, image_folder, limit, way, likelihood, as_json
-        )
+            bundle, model, task, data_folder, answers, force, split, image_folder, image_bits, limit, way, likelihood,
+            as_json,
+        )  # fmt: skip
         return
     if likelihood and not choices:
         raise InputError(f"--likelihood: {task} has no choices of its own; add --choices for each")
@@ -98,7 +101,7 @@ def evaluate(
     score, began = Score(), time.monotonic()
     total = sum(len(turns) for sample in dataset.samples for turns in sample.conversations)
     total = min(total, limit or total)
-    for turn, given in track(ask_all(session, dataset, limit, way), f"asking {task}", total):
+    for turn, given in track(ask_all(session, dataset, limit, way, image_bits), f"asking {task}", total):
         score.add(turn, given)
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
@@ -150,6 +153,7 @@ def _published(
     force: bool,
     split: str | None,
     image_folder: Path | None,
+    image_bits: int,
     limit: int | None,
     way: Way,
     likelihood: bool,
@@ -173,7 +177,7 @@ def _published(
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
     session, began = _open(bundle, model), time.monotonic()
-    asking = answer_all(session, questions, published.max_new_tokens, ways)
+    asking = answer_all(session, questions, published.max_new_tokens, ways, image_bits)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
     if answers:

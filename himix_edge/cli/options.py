@@ -9,6 +9,7 @@ import click
 from himix_edge.errors import InputError
 from himix_edge.reading import read_text
 from himix_edge.runtimes import Structure
+from himix_edge.runtimes.packed import BITS, FLOAT_BITS
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -36,6 +37,16 @@ def on_provider(command: F) -> F:
     """The option of what computes an exported bundle, as `provider`."""
     what = "What computes, if the bundle's runtime has it here: cpu, cuda, coreml, openvino:GPU, gpu, ..."
     option = click.option("--provider", metavar="NAME", help=f"{what} [default: the runtime's choice]")
+    return option(command)
+
+
+def kept_bits(command: F) -> F:
+    """The option of how images' keys and values are kept, as `image_bits`."""
+    option = click.option(
+        "--image-bits", type=click.Choice([str(bits) for bits in BITS]), default=str(FLOAT_BITS), show_default=True,
+        callback=lambda context, parameter, value: int(value),
+        help="Of the images' keys and values that are kept: float32, float16 or int8.",
+    )  # fmt: skip
     return option(command)
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 import click
 
 from himix_edge.cli.console import print_json
-from himix_edge.cli.options import examples, on_provider, structure_of, structured
+from himix_edge.cli.options import examples, kept_bits, on_provider, structure_of, structured
 from himix_edge.errors import InputError
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
@@ -39,6 +39,7 @@ class Settings(TypedDict):
 )
 @click.option("--image-kv", type=click.Path(path_type=Path), help="A saved ImageKV in place of --image.")
 @click.option("--save-image-kv", type=click.Path(path_type=Path), help="Keep the image's keys and values here.")
+@kept_bits
 @click.option(
     "--prompt", "prompts", multiple=True, help="Question; several are asked one by one, the image encoded once."
 )
@@ -58,6 +59,7 @@ def run(
     images: tuple[Path, ...],
     image_kv: Path | None,
     save_image_kv: Path | None,
+    image_bits: int,
     prompts: tuple[str, ...],
     chat: bool,
     bundle: Path | None,
@@ -87,7 +89,7 @@ def run(
     StopTexts(settings["stop"])  # refused before the model is opened
     structure = structure_of(json_schema, regex, choices)
     session = open_bundle(bundle, threads, provider) if bundle else open_checkpoint(model or DEFAULT_MODEL)
-    vision, encoding = _vision(session, images, image_kv)
+    vision, encoding = _vision(session, images, image_kv, image_bits)
     if save_image_kv and vision is not None:
         vision.save(save_image_kv)
     conversation = session.chat(vision)
@@ -123,14 +125,14 @@ def _typed() -> Iterator[str]:
 
 
 def _vision(
-    session: Session, images: tuple[Path, ...], saved: Path | None
+    session: Session, images: tuple[Path, ...], saved: Path | None, bits: int
 ) -> tuple[ImageKV | None, tuple[float, float, float] | None]:
     """The images' K/V and, if they were encoded here, the milliseconds of the three image stages."""
     if saved:
-        return ImageKV.load(saved, session.max_image_kv_bytes), None
+        return ImageKV.load(saved, session.max_image_kv_bytes).in_bits(bits), None
     if not images:
         return None, None
-    vision = session.encode_images(images)
+    vision = session.encode_images(images, bits)
     return vision, (session.stats.preprocess, session.stats.vision_encoder, session.stats.vision_injector)
 
 

@@ -11,7 +11,7 @@ from himix_edge import extras
 from himix_edge.cache import cache_folder
 from himix_edge.cli import crash_log
 from himix_edge.cli.console import progress_console
-from himix_edge.cli.options import examples, on_provider
+from himix_edge.cli.options import examples, kept_bits, on_provider
 from himix_edge.errors import InputError, one_line
 from himix_edge.reading import read_text
 from himix_edge.runtimes import SessionPool, open_pool
@@ -46,6 +46,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 )  # fmt: skip
 @click.option("--image-cache-mb", type=click.IntRange(min=0), default=1024, show_default=True, help="0: not on disk.")
 @click.option("--image-memory-mb", type=click.IntRange(min=0), default=256, show_default=True, help="And in memory.")
+@kept_bits
 @click.option("--max-body-mb", type=click.IntRange(1, 1024), default=32, show_default=True, help="Of a request.")
 @click.option("--max-images", type=click.IntRange(0, 256), default=16, show_default=True, help="Of a request.")
 @click.option(
@@ -65,6 +66,7 @@ def serve(
     image_cache: Path | None,
     image_cache_mb: int,
     image_memory_mb: int,
+    image_bits: int,
     max_body_mb: int,
     max_images: int,
     max_seconds: int,
@@ -97,7 +99,7 @@ def serve(
     place = listen(host, port)
     metrics = Metrics()
     folder = (image_cache or cache_folder() / "images") if image_cache_mb else None
-    images = ImageStore(folder, image_memory_mb << 20, image_cache_mb << 20, metrics)
+    images = ImageStore(folder, image_memory_mb << 20, image_cache_mb << 20, metrics, image_bits)
     pools: dict[str, SessionPool] = {}
     for name, model in named.items():
         with progress_console.status(f"opening {model}"):

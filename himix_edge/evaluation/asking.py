@@ -8,6 +8,7 @@ from himix_edge.errors import InputError
 from himix_edge.evaluation.talking import GREEDY, Talk, Way
 from himix_edge.evaluation.task import TaskQuestion
 from himix_edge.runtimes import ImageKV, Session
+from himix_edge.runtimes.packed import FLOAT_BITS
 
 
 def require_images(questions: Sequence[TaskQuestion]) -> None:
@@ -18,7 +19,11 @@ def require_images(questions: Sequence[TaskQuestion]) -> None:
 
 
 def answer_all(
-    session: Session, questions: Sequence[TaskQuestion], max_new_tokens: int, ways: Sequence[Way] | Way = GREEDY
+    session: Session,
+    questions: Sequence[TaskQuestion],
+    max_new_tokens: int,
+    ways: Sequence[Way] | Way = GREEDY,
+    image_bits: int = FLOAT_BITS,
 ) -> Iterator[str]:
     """The answer to each question, without surrounding space; successive questions share their image's K/V.
 
@@ -27,6 +32,7 @@ def answer_all(
         questions: of one task.
         max_new_tokens: most tokens of an answer that is not chosen among some.
         ways: how the answers are found: one for all questions, or one for each.
+        image_bits: of the images' K/V, see `ImageKV.in_bits`.
 
     Raises:
         InputError: an image that cannot be read, or a question that does not fit into the cache; the question is named.
@@ -36,7 +42,7 @@ def answer_all(
     for before, question, way in zip([None, *questions[:-1]], questions, each, strict=True):
         try:
             if before is None or encoded is None or question.image != before.image:
-                encoded = session.encode_image(question.image)
+                encoded = session.encode_image(question.image, image_bits)
             yield Talk(session, encoded, way).ask(question.prompt, max_new_tokens).strip()
         except InputError as error:
             raise InputError(f"question {question.id}: {error}") from None

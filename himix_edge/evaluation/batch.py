@@ -24,7 +24,8 @@ from himix_edge.evaluation.cluster import SentImage, results
 from himix_edge.image_files import MAX_FILE_BYTES
 from himix_edge.manifest import MANIFEST, MAX_MANIFEST_BYTES
 from himix_edge.reading import JsonObject, parse_json, read_bytes, read_text, validated
-from himix_edge.runtimes import ImageKV, Session, Structure, open_bundle, open_checkpoint
+from himix_edge.runtimes import ImageKV, Session, Stats, Structure, open_bundle, open_checkpoint
+from himix_edge.runtimes.packed import FLOAT_BITS
 from himix_edge.staging import Staging
 
 MAX_BYTES = 1 << 30  # of a file of questions
@@ -60,6 +61,7 @@ class BatchSettings:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     structure: Structure | None = None
+    image_bits: int = FLOAT_BITS  # see `ImageKV.in_bits`
 
 
 @dataclass(frozen=True)
@@ -208,13 +210,13 @@ def answer_group(session: Session, group: Sequence[BatchQuestion], settings: Bat
     seen: ImageKV | None = None
     for question in group:
         try:
-            chat = session.chat(question.images if seen is None else seen, question.system)
+            if seen is None and question.images:
+                seen = session.vision(question.images, Stats(), question.system).in_bits(settings.image_bits)
+            chat = session.chat(seen, question.system)
             answer = chat.send(
                 question.prompt, settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed,
                 settings.stop, structure=settings.structure,
             )  # fmt: skip
-            if question.images:
-                seen = chat.vision  # it was read by now
             text = "".join(piece.text for piece in answer).strip()
             stats = answer.stats
             yield {

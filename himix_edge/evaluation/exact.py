@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from himix_edge.data import Dataset, Turn
 from himix_edge.evaluation.talking import GREEDY, Talk, Way
 from himix_edge.runtimes import Session
+from himix_edge.runtimes.packed import FLOAT_BITS
 
 
 def normalize(answer: str) -> str:
@@ -15,16 +16,18 @@ def normalize(answer: str) -> str:
 
 
 def ask_all(
-    session: Session, dataset: Dataset, limit: int | None = None, way: Way = GREEDY
+    session: Session, dataset: Dataset, limit: int | None = None, way: Way = GREEDY, image_bits: int = FLOAT_BITS
 ) -> Iterator[tuple[Turn, str]]:
-    """Put each conversation to the session, its turns in order, an image encoded once; `way`: how answers are found.
+    """Put each conversation to the session, its turns in order, an image encoded once and kept in `image_bits`.
+
+    `way`: how answers are found.
 
     Yields:
         (question and expected answer, given answer), at most `limit` of them.
     """
     asked = 0
     for sample in dataset.samples:
-        vision = session.encode_image(sample.image) if sample.image else None
+        vision = session.encode_image(sample.image, image_bits) if sample.image else None
         for conversation in sample.conversations:
             talk = Talk(session, vision, way)
             for turn in conversation:

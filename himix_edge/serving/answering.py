@@ -104,14 +104,17 @@ def see(session: Session, question: Question, images: ImageStore) -> ImageKV | N
         return None
     if session.config.images is not None:  # one behind the other in the text, behind the system message
         name = picture_model_id(session.model_id, question.system)
-        return _kept(session, question.pictures, question.system, image_key(name, question.pictures), images)
-    found = [_kept(session, (p,), None, image_key(session.model_id, [p]), images) for p in question.pictures]
+        return _kept(session, question.pictures, question.system, name, images)
+    found = [_kept(session, (picture,), None, session.model_id, images) for picture in question.pictures]
     return session.vision(found, Stats())
 
 
-def _kept(session: Session, pictures: tuple[bytes, ...], system: str | None, key: str, images: ImageStore) -> ImageKV:
+def _kept(
+    session: Session, pictures: tuple[bytes, ...], system: str | None, model_id: str, images: ImageStore
+) -> ImageKV:
+    key = image_key(model_id, pictures, images.bits)
     image = images.get(key, session)
     if image is None:
-        image = session.vision(pictures, Stats(), system)
+        image = session.vision(pictures, Stats(), system).in_bits(images.bits)
         images.put(key, image)
     return image

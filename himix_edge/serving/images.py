@@ -16,6 +16,7 @@ from pathlib import Path
 
 from himix_edge.errors import HimixError, InputError
 from himix_edge.runtimes import ImageKV, Session
+from himix_edge.runtimes.packed import FLOAT_BITS
 from himix_edge.serving.metrics import Metrics
 
 ENDING = ".kv"
@@ -24,10 +25,17 @@ MOST_UNWRITTEN = 8  # images on their way to the disk; they are in memory until 
 
 
 class ImageStore:
-    """May be used by several threads at once."""
+    """May be used by several threads at once.
 
-    def __init__(self, folder: Path | None, memory_bytes: int, disk_bytes: int, metrics: Metrics):
+    Attributes:
+        bits: of the numbers that are kept, see `ImageKV.in_bits`.
+    """
+
+    def __init__(
+        self, folder: Path | None, memory_bytes: int, disk_bytes: int, metrics: Metrics, bits: int = FLOAT_BITS
+    ):
         """`folder` is made if it is not there; None: nothing is kept on disk. Raises InputError if it cannot be."""
+        self.bits = bits
         self._memory_bytes, self._disk_bytes, self._metrics = memory_bytes, disk_bytes, metrics
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, ImageKV] = OrderedDict()
@@ -76,9 +84,9 @@ class ImageStore:
         with self._lock:
             self._kept[key] = image
             self._kept.move_to_end(key)
-            size = sum(map(_size, self._kept.values()))
+            size = sum(image.nbytes for image in self._kept.values())
             while size > self._memory_bytes and self._kept:
-                size -= _size(self._kept.popitem(last=False)[1])
+                size -= self._kept.popitem(last=False)[1].nbytes
         self._report()
 
     def _read(self, key: str, session: Session) -> ImageKV | None:
@@ -127,21 +135,17 @@ class ImageStore:
 
     def _report(self) -> None:
         with self._lock:
-            sizes = {"memory": sum(map(_size, self._kept.values())), "disk": sum(self._on_disk.values())}
+            sizes = {"memory": sum(image.nbytes for image in self._kept.values()), "disk": sum(self._on_disk.values())}
         for where, size in sizes.items():
             self._metrics.image_bytes.labels(where).set(size)
 
 
-def image_key(model_id: str, contents: Iterable[bytes]) -> str:
-    """Names what a model makes of pictures' files, whatever they are called."""
-    digest = hashlib.sha256(model_id.encode())
+def image_key(model_id: str, contents: Iterable[bytes], bits: int = FLOAT_BITS) -> str:
+    """Names what a model makes of pictures' files, whatever they are called, and keeps in so many bits."""
+    digest = hashlib.sha256((model_id if bits == FLOAT_BITS else f"{model_id}/{bits}").encode())
     for content in contents:
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
-
-
-def _size(image: ImageKV) -> int:
-    return image.key.nbytes + image.value.nbytes
 
 
 def _files(folder: Path) -> OrderedDict[str, int]:

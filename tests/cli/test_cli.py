@@ -75,6 +75,11 @@ def test_chat_from_a_terminal_and_kept_image(nano_bundles, tmp_path):
     )
     assert again.returncode == 0, again.stderr
     assert first.stdout.splitlines()[1].strip() in again.stdout
+    size = keep.stat().st_size
+    small = himix("run", "--bundle", nano_bundles["int8"], "--image", IMAGE, "--save-image-kv", keep,
+                  "--image-bits", 8, "--prompt", "What is this?")  # fmt: skip
+    assert small.stdout.splitlines()[:2] == first.stdout.splitlines()[:2]
+    assert keep.stat().st_size < 0.3 * size
     other = himix("run", "--bundle", nano_bundles["none"], "--image-kv", keep, "--prompt", "What is this?")
     refused(other, 2, "another model")
 

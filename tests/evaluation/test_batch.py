@@ -117,6 +117,18 @@ def test_a_picture_is_read_once(asked, tiny_bundle, monkeypatch):
     assert len(encoded) == 1
 
 
+def test_pictures_are_kept_in_the_bits_that_were_asked_for(asked, tiny_bundle, tmp_path, monkeypatch):
+    session, used = open_bundle(tiny_bundle), []
+    start = session.engine.start
+    monkeypatch.setattr(session.engine, "start", lambda key, *rest: (used.append(key), start(key, *rest))[1])
+    image = read_questions(asked)[0].images
+    list(answer_group(session, [BatchQuestion(1, "what is it?", image)], BatchSettings(2, image_bits=8)))
+    assert (used[0] == session.encode_images(image, 8).key).all()
+    assert not (used[0] == session.encode_images(image).key).all()
+    done = himix("batch", asked, "--bundle", tiny_bundle, "--out", tmp_path / "a.jsonl", "--image-bits", 8)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_question_without_an_answer_is_told_and_asked_again(asked, tiny_bundle, tmp_path):
     rows = [{"prompt": "hello"}, {"prompt": ""}, {"prompt": "word " * 500}]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))

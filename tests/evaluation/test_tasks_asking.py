@@ -20,7 +20,7 @@ class Parrot:
     def __init__(self, answer):
         self.answer, self.images, self.prompts = answer, [], []
 
-    def encode_image(self, image):
+    def encode_image(self, image, bits=32):
         self.images.append(image)
         return f"K/V of {image}"
 
@@ -116,7 +116,7 @@ def test_a_missing_or_broken_image_is_told_with_its_question(tmp_path, monkeypat
     with pytest.raises(InputError, match=r"question 3: .*ab\.jpg: no such image; --image-folder"):
         run(monkeypatch, Parrot("Yes."), "--task", "textvqa", "--data-folder", tmp_path)
     session = Parrot("Yes.")
-    session.encode_image = lambda image: load_image(image, 4)
+    session.encode_image = lambda image, bits: load_image(image, 4)
     image.write_text("no picture")
     with pytest.raises(InputError, match=r"question 3: .*not an image"):
         next(answer_all(session, read("textvqa", tmp_path), 8))

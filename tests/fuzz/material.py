@@ -18,6 +18,7 @@ from himix_edge.checkpoints import save_checkpoint
 from himix_edge.export.pipeline import ExportRequest, export, plan
 from himix_edge.model import build_model
 from himix_edge.runtimes import open_bundle
+from himix_edge.runtimes.packed import BITS
 from himix_edge.training.recipe import SHIPPED
 from tests.conftest import TINY, tiny_text
 
@@ -54,7 +55,9 @@ def make_material(folder: Path, deep: bool = False) -> None:
             )
             export(plan(request))
     session = open_bundle(folder / "bundle-onnx")
-    session.encode_image(next((folder / "images").glob("*.png"))).save(folder / "image.kv")
+    image = session.encode_image(next((folder / "images").glob("*.png")))
+    for bits in BITS:
+        image.save(folder / f"image-{bits}.kv", bits)
     shutil.copy(SHIPPED / "nano-enhanced.yaml", folder / "recipe.yaml")
     ready.touch()
 

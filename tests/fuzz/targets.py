@@ -169,7 +169,8 @@ def _image(path: Path) -> Any:
 def _image_kv(path: Path) -> Any:
     from himix_edge.runtimes import ImageKV
 
-    return ImageKV.load(path)
+    image = ImageKV.load(path)
+    return image.key, image.value, image.in_bits(8)
 
 
 def _recipe(path: Path) -> Any:
@@ -402,7 +403,7 @@ def _all() -> list[Target]:
         ),
         Target("gguf", "bytes", files("gguf/*.gguf"), _gguf, "model.gguf"),
         Target("image", "bytes", files("images/*"), _image, "image"),
-        Target("image kv", "safetensors", files("image.kv"), _image_kv, "image.kv"),
+        Target("image kv", "safetensors", files("image-*.kv"), _image_kv, "image.kv"),
         Target("recipe", "text", files("recipe.yaml"), _recipe, "recipe.yaml"),
         Target("setting", "text", given("all.steps=500", "blind=true", "tests=[]"), _setting, "setting"),
         Target("policy", "text", given(POLICY), _policy, "policy.yaml"),

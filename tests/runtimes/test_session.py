@@ -124,6 +124,22 @@ def test_another_models_image_is_refused(session, probe_image):
         concat([ImageKV(kept.key, kept.value, "a", next_position=16)] * 2)
 
 
+@pytest.mark.parametrize("bits", [16, 8])
+def test_an_image_of_fewer_bits_is_the_same_rounded(session, probe_image, bits):
+    kept = session.encode_image(probe_image, bits)
+    assert kept.bits == bits
+    rounded = ImageKV(kept.key, kept.value, kept.model_id, kept.next_position)
+    shares = [
+        [piece.log_probability for piece in session.generate("what is it?", image, **ASK)]
+        for image in (kept, rounded, session.encode_image(probe_image))
+    ]
+    assert shares[0] == shares[1]
+    assert shares[0] != shares[2]
+    assert shares[0] == pytest.approx(shares[2], abs=0.2)
+    joined = session.encode_images([kept, kept])
+    assert (joined.bits, joined.tokens) == (32, 32)
+
+
 def test_an_image_kv_that_this_model_cannot_have_made_is_refused(session, probe_image):
     kept = session.encode_image(probe_image)
     for position in (-1, 1, 600, 10**30):

@@ -1,10 +1,13 @@
 """Images' keys and values that the server keeps: limits, restarts, damage."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from himix_edge.errors import InputError
 from himix_edge.runtimes import ImageKV, open_checkpoint
+from himix_edge.serving.answering import Question, see
 from himix_edge.serving.images import ImageStore, image_key
 from himix_edge.serving.metrics import Metrics
 
@@ -106,7 +109,7 @@ def test_a_damaged_file_is_a_miss(session, tmp_path, damage):
 def test_a_disk_that_takes_nothing_is_a_miss(session, tmp_path, monkeypatch):
     kept = store(tmp_path)
 
-    def full(self, path):
+    def full(self, path, bits=32):
         raise InputError(f"{path}: cannot write here: No space left on device")
 
     monkeypatch.setattr(ImageKV, "save", full)
@@ -120,3 +123,30 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="images cannot be kept here"):
         store(tmp_path / "file")
+
+
+def test_fewer_bits_are_another_key_and_take_less(session, tmp_path):
+    assert len({image_key("model", [b"x"], bits) for bits in (32, 16, 8)}) == 3
+    large = image(1, slots=200)
+    for bits, share in ((16, 0.51), (8, 0.35)):
+        kept = ImageStore(tmp_path / str(bits), 1 << 30, 1 << 30, Metrics(), bits)
+        name = image_key("model", [b"x"], bits)
+        kept.put(name, large.in_bits(bits))
+        kept.close()
+        path = tmp_path / str(bits) / f"{name}.kv"
+        assert path.stat().st_size < share * large.nbytes
+        assert ImageStore(tmp_path / str(bits), 1 << 30, 1 << 30, Metrics(), bits).get(name, session).bits == bits
+
+
+def test_what_is_seen_first_is_what_is_kept(session, probe_image, tmp_path):
+    """The first answer about a picture is made of what later ones are made of."""
+    picture = Path(probe_image).read_bytes()
+    asked = Question(None, (), "?", (picture,), 1, 2, 0.0, 1.0, None, (), 0, None)
+    kept = ImageStore(tmp_path, 1 << 24, 1 << 24, Metrics(), 8)
+    first = see(session, asked, kept)
+    assert first.bits == 8
+    assert see(session, asked, kept) is first
+    kept.close()
+    again = see(session, asked, ImageStore(tmp_path, 1 << 24, 1 << 24, Metrics(), 8))
+    assert (again.key == first.key).all()
+    assert see(session, asked, ImageStore(tmp_path, 1 << 24, 1 << 24, Metrics())).bits == 32
