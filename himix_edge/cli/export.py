@@ -7,9 +7,12 @@ import click
 
 from himix_edge import extras
 from himix_edge.bundle import Bundle
+from himix_edge.cli import fit
 from himix_edge.cli.console import StepDisplay, print_json, print_table, progress_console
+from himix_edge.cli.fit import left_on, on_device
 from himix_edge.cli.options import examples
 from himix_edge.errors import GateRefused, InputError
+from himix_edge.memory import RULES, Model, Prediction, predict
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes.registry import extras_of, runtime_names
 from himix_edge.runtimes.verifying import open_verified
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
                    "with onnxruntime-qnn, which is under Qualcomm's licence.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--dry-run", is_flag=True, help="Check everything, predict size, memory and disk, write nothing.")
+@on_device
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export(
     target: str,
@@ -75,10 +79,15 @@ def export(
     activations: str | None,
     chips: str,
     dry_run: bool,
+    device_class: str | None,
+    memory: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Export a model to bundles: quantized once, compared with PyTorch, published only if it is right."""
+    left = left_on(device_class, memory)
+    if left is not None and not dry_run:
+        raise InputError("--device-class and --memory go with --dry-run; of a bundle: himix info BUNDLE --device-class")
     with extras.needed("torch", extras_of(target)):
         import torch  # noqa: F401
     from himix_edge.checkpoints.source import model_name
@@ -116,7 +125,7 @@ def export(
             plans.append(pipeline.plan(request))
         rounds.append(plans)
     if dry_run:
-        _show_forecasts([plan for plans in rounds for plan in plans], as_json)
+        _show_forecasts([plan for plans in rounds for plan in plans], left, as_json)
         return
     for plans in rounds:
         made, refused = _export(plans, settings["force"], len(rounds) > 1)
@@ -152,18 +161,39 @@ def _export(plans: "list[Plan]", force: bool, several_precisions: bool) -> tuple
     return bundles, refusals
 
 
-def _show_forecasts(plans: "list[Plan]", as_json: bool) -> None:
+def _running(plan: "Plan") -> Prediction | None:
+    """The memory that the bundle of a plan will take to run; None where its runtime's use is not known."""
+    if plan.target.name not in RULES:
+        return None
+    activations = plan.target.activations or ("int8" if plan.options.int8_activations else "float")
+    policy, need = plan.policy, plan.forecast
+    group = policy.group_size if plan.request.precision == "int4" else 0
+    model = Model(plan.config, need.weights, policy.bits(), group, activations == "int8", plan.options.capacity)
+    return predict(plan.target.name, model)
+
+
+def _show_forecasts(plans: "list[Plan]", left: int | None, as_json: bool) -> None:
     needs = [(str(plan.request.out), plan.forecast) for plan in plans]
+    running = {str(plan.request.out): each for plan in plans if (each := _running(plan)) is not None}
+    unknown = [plan.target.name for plan in plans if plan.target.name not in RULES]
+    if left is not None and unknown:
+        raise InputError(f"target {unknown[0]}: its use of memory is not known; known: {', '.join(RULES)}")
     if as_json:
         found = [{"out": out, "bundle_bytes": need.bundle, "memory_bytes": need.memory, "disk_bytes": need.disk,
-                  "weights_bytes": need.weights} for out, need in needs]  # fmt: skip
+                  "weights_bytes": need.weights,
+                  **({"running": fit.facts(running[out], left)} if out in running else {})}
+                 for out, need in needs]  # fmt: skip
         print_json(found[0] if len(found) == 1 else found)
+        fit.refuse_misfits(running, left)
         return
     for out, need in needs:
         rows = [(f"weights of {role}", size(count)) for role, count in need.weights.items()]
-        rows += [("bundle", size(need.bundle)), ("memory needed", size(need.memory))]
-        rows += [("disk needed", size(need.disk))]
+        rows += [("bundle", size(need.bundle)), ("memory needed to export", size(need.memory))]
+        rows += [("disk needed to export", size(need.disk))]
         print_table(f"{out}: nothing written", ("predicted", "bytes"), rows)
+        if out in running:
+            fit.show(out, running[out], left)
+    fit.refuse_misfits(running, left)
 
 
 def _show(bundles: list[Bundle], as_json: bool, several: bool) -> None:

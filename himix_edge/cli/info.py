@@ -7,10 +7,13 @@ import click
 
 from himix_edge import extras
 from himix_edge.bundle import MANIFEST, read_manifest
+from himix_edge.cli import fit
 from himix_edge.cli.console import print_json, print_table
+from himix_edge.cli.fit import left_on, on_device
 from himix_edge.cli.options import examples
 from himix_edge.config import CNNConfig, FastViTConfig, Injection, ModelConfig, VisionConfig, ViTConfig
 from himix_edge.errors import BackendMissing, InputError
+from himix_edge.memory import of_manifest, predict
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, preset_names, resolve_model
 from himix_edge.reading import read_json
 from himix_edge.tower_presets import TOWERS
@@ -20,7 +23,11 @@ from himix_edge.vlm_presets import VLMS
 
 @click.command(
     short_help="Describe a bundle, a checkpoint or a preset.",
-    epilog=examples("himix info bundles/nano-onnx-int8", "himix info qwen2-0.5b --flops"),
+    epilog=examples(
+        "himix info bundles/nano-onnx-int8",
+        "himix info bundles/nano-onnx-int8 --device-class phone-4gb",
+        "himix info qwen2-0.5b --flops",
+    ),
 )
 @click.argument("what", default=DEFAULT_MODEL)
 @click.option("--flops", is_flag=True, help="Count FLOPs and bytes from the model as it is built, vanilla beside it.")
@@ -30,14 +37,30 @@ from himix_edge.vlm_presets import VLMS
     help="For --flops, where a picture's shape says how many tiles it is.",
 )  # fmt: skip
 @click.option("--tower", help="Of a preset: another tower than its usual one.")
+@on_device
 @click.option("--list", "list_all", is_flag=True, help="List the presets and towers.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def info(
-    what: str, flops: bool, text_tokens: int, picture: str, tower: str | None, list_all: bool, as_json: bool
+    what: str,
+    flops: bool,
+    text_tokens: int,
+    picture: str,
+    tower: str | None,
+    device_class: str | None,
+    memory: str | None,
+    list_all: bool,
+    as_json: bool,
 ) -> None:
-    """Describe WHAT: a bundle folder, a checkpoint (folder, .gguf or hub id), a shipped model or a preset."""
+    """Describe WHAT: a bundle folder, a checkpoint (folder, .gguf or hub id), a shipped model or a preset.
+
+    With --device-class or --memory: does a bundle fit? Its peak memory is predicted; exit code 3 if it does not fit.
+    """
     if list_all:
         _list(as_json)
+        return
+    left = left_on(device_class, memory)
+    if left is not None:
+        _fit(Path(what), left, as_json)
         return
     if flops:
         _costs(what, _config(what, tower), text_tokens, _sides(picture), as_json)
@@ -48,6 +71,21 @@ def info(
         return
     rows = [(name, _short(value)) for name, value in facts.items()]
     print_table(what, ("", ""), rows)
+
+
+def _fit(folder: Path, left: int, as_json: bool) -> None:
+    """A bundle's predicted memory beside what a device leaves. Raises GateRefused where it does not fit."""
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder}: no bundle; of a model that is not exported yet: himix export --dry-run --device-class"
+        )
+    manifest = read_manifest(folder)
+    prediction = predict(manifest.target, of_manifest(folder, manifest))
+    if as_json:
+        print_json(fit.facts(prediction, left))
+    else:
+        fit.show(str(folder), prediction, left)
+    fit.refuse_misfits({str(folder): prediction}, left)
 
 
 def _sides(picture: str) -> tuple[int, int]:
