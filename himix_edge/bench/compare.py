@@ -48,6 +48,7 @@ def case_of(record: Record) -> str:
         "depth": s.depth or None,
         "prompt": s.prompt_tokens,
         "threads": s.threads,
+        "cores": s.cores,
     }
     return " ".join([*words, *(f"{name}={value}" for name, value in settings.items() if value is not None)])
 

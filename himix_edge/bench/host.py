@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from himix_edge.bench.cores import core_facts
+
 
 def device_facts(root: Path = Path("/")) -> dict[str, object]:
     """The record's `device`; what cannot be read is left out. `root` is where /proc and /sys are looked for."""
@@ -22,6 +24,7 @@ def device_facts(root: Path = Path("/")) -> dict[str, object]:
         "cores": len(cores) or None,
         "threads": os.cpu_count(),
         "memory_bytes": _memory(),
+        "cpus": core_facts(root) or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -42,6 +42,8 @@ class Job:
     vision_tokens: int | None = None
     depth_ids: list[int] = dataclasses.field(default_factory=list)
     max_temperature: float | None = None
+    sustained_s: float | None = None  # questions without a pause, behind the timed iterations
+    cores: str | None = None  # "big" or "little": the kind that the process is bound to
 
     def to_dict(self) -> dict[str, object]:
         """As JSON's types."""

@@ -13,7 +13,9 @@ from typing import Protocol, TypedDict
 
 from himix_edge.bench.digest import token_digest
 from himix_edge.bench.job import Item, Job, Question
+from himix_edge.bench.power import PowerMeter, unplugged
 from himix_edge.bench.probes import Probe, energy_used
+from himix_edge.bench.sustained import WINDOW_S, Spell
 
 IMAGE_STAGES = ("preprocess", "vision_encoder", "vision_injector")
 READ_EVERY_S = 0.5
@@ -78,6 +80,9 @@ class Measured(TypedDict):
     answers: list[dict[str, object]]
     vision_tokens: int
     throttled: bool
+    sustained: dict[str, object] | None
+    energy: list[dict[str, object]]
+    unplugged: bool | None
 
 
 class Loaded(TypedDict):
@@ -99,11 +104,12 @@ class Measurement:
         self._read_at = 0.0
         self._answering = self._waiting = 0.0  # seconds: of this thread's processor time, and of the wall clock
         self._clock_reads = 0
-        self._vision_tokens = 0
+        self._vision_tokens = self._all = 0
 
     def run(self) -> Measured:
         """Samples, readings, answers, energy and overhead, under the record's names."""
         job = self._job
+        self._all = job.warm_up + job.timed + int((job.sustained_s or 0) / WINDOW_S)
         self._read()
         for number, item in enumerate(job.items):
             for place, question in enumerate(item.questions):
@@ -111,7 +117,7 @@ class Measurement:
         throttled = self._probe.throttle_events()
         for iteration in range(job.warm_up):
             self._iterate(iteration % len(job.items), counted=False)
-            self._progress(iteration + 1, job.warm_up + job.timed)
+            self._progress(iteration + 1, self._all)
         self._read()
         self._answering = self._waiting = 0.0
         self._clock_reads = 0
@@ -121,12 +127,13 @@ class Measurement:
             self._iterate(iteration % len(job.items), counted=True)
             if time.perf_counter() - self._read_at > READ_EVERY_S:
                 self._read()
-            self._progress(job.warm_up + iteration + 1, job.warm_up + job.timed)
+            self._progress(job.warm_up + iteration + 1, self._all)
         wall = time.perf_counter() - began - self._waiting
         own = time.thread_time() - worked - self._answering + self._clock_reads * clock_cost()
         joules = None if self._waiting else energy_used(energy, self._probe)
         self._read()
         later = self._probe.throttle_events()
+        sustained, used = self._sustain() if job.sustained_s else (None, [])
         return {
             "samples": self._samples,
             "readings": self._readings,
@@ -135,7 +142,26 @@ class Measurement:
             "answers": [run.answer() for run in self._runs.values()],
             "vision_tokens": self._vision_tokens,
             "throttled": later is not None and throttled is not None and later > throttled,
+            "sustained": sustained,
+            "energy": used,
+            "unplugged": unplugged(self._probe.root),
         }
+
+    def _sustain(self) -> tuple[dict[str, object], list[dict[str, object]]]:
+        """The record's `sustained` and `energy`: it slows down here, which the timed iterations must not show."""
+        job = self._job
+        spell = Spell(job.sustained_s or 0.0, self._probe.reading, PowerMeter(self._probe.root))
+
+        def ask(number: int) -> tuple[float, list[float], int]:
+            item = number % len(job.items)
+            kept = None if job.mode == "cold-image" else self._kept[item]
+            asked = self._ask(item, 0, kept, counted=False)
+            return asked.times["ttft"], asked.inter_token, len(asked.tokens)
+
+        done = job.warm_up + job.timed
+        spell.run(ask, lambda windows: self._progress(min(self._all, done + windows), self._all))
+        used = spell.energy()
+        return {"windows": spell.windows}, used
 
     def _reference(self, number: int, item: Item, place: int, question: Question) -> None:
         asked = self._subject.ask(item.images, self._kept.get(number), question, False)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from himix_edge.bench.record import Answer, Device, Part, Reading, Samples, Text, Words
+from himix_edge.bench.record import Answer, Device, Energy, Part, Reading, Samples, Sustained, Text, Words
 from himix_edge.errors import HimixError, one_line
 from himix_edge.reading import parse_json, validated
 
@@ -49,6 +49,8 @@ class BoardMemory(Part):
 
     baseline_bytes: int | None = Field(default=None, ge=0)
     peak_bytes: int | None = Field(default=None, ge=0)
+    pss_bytes: int | None = Field(default=None, ge=0)
+    pss_source: Text | None = None
 
 
 class BoardOutcome(Part):
@@ -67,6 +69,10 @@ class BoardOutcome(Part):
     notes: list[Words]
     versions: dict[Text, Text]
     facts: Device
+    sustained: Sustained | None
+    energy: list[Energy]
+    unplugged: bool | None
+    files_dropped: Text | None
 
 
 def follow(lines: Iterable[str | bytes], progress: Callable[[int, int], None]) -> dict[str, object] | None:

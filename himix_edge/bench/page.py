@@ -11,6 +11,7 @@ from himix_edge.bench.devices_side_by_side import comparison_html, refused_html
 from himix_edge.bench.page_style import STYLE
 from himix_edge.bench.record import Device, Record
 from himix_edge.bench.summary import RIGHT, TIMES, label, loading, right, times
+from himix_edge.bench.sustained_card import energy_table, sustained_plot
 from himix_edge.errors import one_line, printable
 from himix_edge.units import number, size
 
@@ -23,6 +24,9 @@ NOTES = {
     "ttft": "Image file and question in, first text out: the median and its stages. Text in and out is tokenising, "
     "choosing and decoding.",
     "decode": "Every token behind an answer's first, on one logarithmic scale; the line is the median.",
+    "sustained": "Questions without a pause, in windows of ten seconds; the mark is where three in a row are a tenth "
+    "slower than the first ones.",
+    "energy": "Of the sustained part, by each source that the device has; a token's includes its image's and prompt's.",
     "size": "Up and to the left is better.",
     "memory": "Highest resident size, above that before the bundle was opened; the mark is the bundle's size.",
     "sweep": "The image's keys and values are given; only the text runs through the decoder.",
@@ -51,6 +55,8 @@ def html_page(records: Sequence[Record], heading: Heading = USUAL_HEADING) -> st
     cards = [
         card("Time to first token", charts.ttft_bars(main), NOTES["ttft"]),
         card("Time between tokens", charts.decode_rows(main), NOTES["decode"]),
+        card("When it is warm", sustained_plot(main), NOTES["sustained"]),
+        card("Energy", energy_table(main), NOTES["energy"]),
         card("Size and speed", charts.size_and_speed(numbered_main), NOTES["size"]),
         card("Memory", charts.memory_bars(main), NOTES["memory"]),
         card("Larger images", charts.sweep_lines(shown, "prefill", "Prefill")

@@ -41,6 +41,8 @@ class Plan:
     vision_tokens: int | None = None
     max_temperature: float | None = None
     loads: int = COLD_LOADS
+    sustained_s: float | None = None
+    cores: str | None = None
 
     def checked(self) -> "Plan":
         """This plan. Raises InputError for settings that exclude each other."""
@@ -55,7 +57,8 @@ class Plan:
     def at(self, vision_tokens: int) -> "Plan":
         """The same with keys and values of exactly `vision_tokens` slots; the bundle is opened once."""
         mode = "warm-image" if vision_tokens else "text-only"
-        return dataclasses.replace(self, mode=mode, vision_tokens=vision_tokens or None, images=1, loads=1)
+        changed = {"mode": mode, "vision_tokens": vision_tokens or None, "images": 1, "loads": 1, "sustained_s": None}
+        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]  # each is its field's
 
     def job(self, folder: Path, dataset: Dataset) -> Job:
         """What a measuring process does for this bundle.
@@ -103,15 +106,18 @@ class Plan:
             vision_tokens=self.vision_tokens,
             depth_ids=depth_ids(dataset, text, self.depth),
             max_temperature=self.max_temperature,
+            sustained_s=self.sustained_s,
+            cores=self.cores,
         )
 
-    def settings(self, vision_tokens: int, provider: str | None) -> Settings:
-        """The record's settings."""
+    def settings(self, vision_tokens: int, provider: str | None, files_dropped: str | None = None) -> Settings:
+        """The record's settings; `files_dropped`: how the kernel was made to forget the bundle's files."""
         return Settings.model_validate({
             "warm_up": self.warm_up, "timed": self.timed, "mode": self.mode, "threads": self.threads,
             "images": 0 if self.mode == "text-only" else self.images, "vision_tokens": vision_tokens,
             "prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens, "depth": self.depth,
             "questions_per_image": self.questions_per_image, "provider": provider, "ignore_stop": not self.natural,
+            "sustained_s": self.sustained_s, "cores": self.cores, "files_dropped": files_dropped,
         })  # fmt: skip
 
 

@@ -3,6 +3,9 @@
 A file holds one record (an object) or several (an array of objects). Field names are snake_case, times are in
 milliseconds, sizes in bytes, temperatures in degrees Celsius. What a platform cannot tell is left out or null; a field
 that is not in this schema is an error, so that a misspelt one is noticed. `himix report FILE` reads them all.
+
+Version 2 adds what a device does over time: `sustained`, `energy`, `unplugged`, clocks by core, memory's share (PSS).
+Records of version 1 are read as they are.
 """
 
 import json
@@ -16,7 +19,8 @@ from himix_edge.errors import InputError, one_line
 from himix_edge.files import staged_file
 from himix_edge.reading import read_json, validated
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+VERSIONS = (1, 2)
 MAX_RECORD_BYTES = 16 << 20
 MAX_RECORDS = 1000  # of a file; a report draws a bar for each
 
@@ -36,6 +40,16 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Core(Part):
+    """A logical processor. Cores of one kind have one capacity, or one highest clock where that is not told."""
+
+    number: Size
+    min_mhz: Amount | None = None
+    max_mhz: Amount | None = None
+    capacity: Count | None = None  # the kernel's: 1024 is the largest core's at its highest clock
+    governor: Text | None = None  # "schedutil", "performance": who chooses the clock
+
+
 class Device(Part):
     """Where it ran. Everything that the platform does not tell is left out."""
 
@@ -49,6 +63,7 @@ class Device(Part):
     memory_bytes: Bytes | None = None  # RAM
     read_bandwidth_gb_s: Amount | None = None  # measured memory-read bandwidth, 1e9 bytes a second
     browser: Text | None = None  # user agent, of a record made in a browser
+    cpus: tuple[Core, ...] = ()  # version 2
 
 
 class BundleFacts(Part):
@@ -92,6 +107,10 @@ class Settings(Part):
     questions_per_image: Count = 1  # asked of each image before the next one is encoded
     provider: Text | None = None  # what computes: "cpu", "nnapi", "core-ml", "webgpu", "wasm", "interpreter"
     ignore_stop: bool = False  # answers go on past a stop token, to new_tokens
+    # version 2
+    sustained_s: Amount | None = None  # how long questions went on without a pause behind the timed iterations
+    cores: Literal["big", "little"] | None = None  # the kind of cores that it was bound to; null: all
+    files_dropped: Text | None = None  # how the kernel was made to forget the files before `load`: "posix_fadvise"
 
 
 class Samples(Part):
@@ -118,6 +137,9 @@ class Memory(Part):
     baseline_bytes: Bytes | None = None  # resident before the bundle was opened, runtime imported
     peak_bytes: Bytes | None = None  # highest resident size up to the end
     kv_cache_bytes: Bytes | None = None  # at full capacity, computed from the model's shape
+    # version 2
+    pss_bytes: Bytes | None = None  # at the end; pages that processes share are divided among them
+    pss_source: Text | None = None  # "smaps_rollup", "dumpsys meminfo"
 
 
 class Reading(Part):
@@ -132,6 +154,10 @@ class Reading(Part):
     charging: bool | None = None
     other_load: Amount | None = None  # processors kept busy by other processes, e.g. 0.3 of one
     thermal_state: Text | None = None  # the platform's own word: "nominal", "fair", "serious", "critical"
+    # version 2
+    thermal_headroom: Amount | None = None  # Android's: at 1 it throttles severely
+    core_clocks_mhz: list[Amount] = []  # in the order of the device's cpus
+    power_w: dict[Text, Amount] = {}  # by sensor or rail: "battery", "VDD_IN"
 
 
 class Answer(Part):
@@ -152,10 +178,47 @@ class Answer(Part):
         return self
 
 
+class Window(Part):
+    """Some seconds of questions without a pause, up to the end of an answer."""
+
+    at_s: Amount  # since the first of them began
+    seconds: Amount
+    answers: Size
+    tokens: Size  # of all those answers
+    tokens_per_s: Amount | None = None  # behind each answer's first token
+    ttft_ms: Amount | None = None  # the median
+    reading: Reading | None = None  # at its end
+
+
+class Sustained(Part):
+    """Questions without a pause, each with its image as a file, behind the timed iterations. Version 2."""
+
+    windows: list[Window]
+
+
+class Energy(Part):
+    """What one source tells of the energy of the sustained part, or else of the timed iterations. Version 2."""
+
+    source: Text  # "rapl", "ina", "battery", "odpm", "batterystats"
+    what: Text  # "package-0", "VDD_IN", "the whole device"
+    joules: Amount | None = None  # null: not readable
+    seconds: Amount | None = None
+    tokens: Size | None = None  # of the answers in that time
+    reason: Words | None = None  # why it is not readable
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Energy of a token, all that belongs to its answer included: image, prompt, waiting."""
+        return self.joules / self.tokens if self.joules is not None and self.tokens else None
+
+
+LATER = ("sustained", "energy", "unplugged")  # fields of a record of version 2 only
+
+
 class Record(Part):
     """One bundle on one device with one set of settings."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     started: Text  # ISO 8601 in UTC: "2026-01-31T12:00:00Z"
     command: Words  # exactly what was run: the command line, or the intent or page with its parameters
     harness: Text  # who measured: "himix-edge 0.1.0", "himix Android demo 0.1.0"
@@ -172,6 +235,16 @@ class Record(Part):
     verdict: Literal["valid", "semi-valid", "invalid"]
     reasons: list[Words] = []  # why it is not valid, one sentence each
     versions: dict[Text, Text] = {}  # of the runtime and its libraries, by package name
+    sustained: Sustained | None = None
+    energy: list[Energy] = []
+    unplugged: bool | None = None  # ran from its battery, with nothing that charges it
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        later = [name for name in LATER if self.schema_version == 1 and getattr(self, name)]
+        if later:
+            raise ValueError(f"{', '.join(later)}: not in schema version 1")
+        return self
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -184,9 +257,9 @@ def as_records(raw: object, where: str) -> list[Record]:
     items = raw if isinstance(raw, list) else [raw]
     for item in items:
         version = item.get("schema_version") if isinstance(item, dict) else None
-        if version != SCHEMA_VERSION or isinstance(version, bool):
+        if version not in VERSIONS or isinstance(version, bool):
             raise InputError(
-                f"{where}: not a benchmark record of schema version {SCHEMA_VERSION} "
+                f"{where}: not a benchmark record of schema version {' or '.join(map(str, VERSIONS))} "
                 f"(schema_version is {one_line(repr(version))})"
             )
     if not items:

@@ -17,7 +17,7 @@ from himix_edge.bench.facts import bundle_facts
 from himix_edge.bench.job import Job
 from himix_edge.bench.outcome import follow
 from himix_edge.bench.plan import Plan
-from himix_edge.bench.record import Device, Record
+from himix_edge.bench.record import LATER, SCHEMA_VERSION, Device, Record
 from himix_edge.bench.verdict import judge
 from himix_edge.bundle import all_files, read_manifest
 from himix_edge.data import Dataset
@@ -46,6 +46,7 @@ def measure_here(
     progress("opening", plan.loads - 1, plan.loads)
     cold = drop_page_cache(folder)
     outcome = run_worker("measure", job, lambda done, of: progress("measuring", done, of))
+    outcome["files_dropped"] = "posix_fadvise" if cold else None
     outcome["samples"]["load" if cold else "load_warm"] = [*loads, *outcome["samples"].pop("load")]
     record = make_record(folder, plan, job, outcome, device, command, started)
     if record.bundle != before:
@@ -69,14 +70,17 @@ def _made_record(
     verdict, reasons = judge(outcome, len(job.items), plan.timed, plan.max_temperature)
     facts = bundle_facts(folder)
     manifest = read_manifest(folder)
+    settings = plan.settings(outcome["vision_tokens"], outcome["provider"], outcome.get("files_dropped"))
     kv = (facts.kv_bytes_per_token or 0) * manifest.context_capacity
     return Record.model_validate({
-        "schema_version": 1, "started": started, "command": command, "harness": f"himix-edge {version('himix-edge')}",
-        "device": device, "bundle": facts, "settings": plan.settings(outcome["vision_tokens"], outcome["provider"]),
+        "schema_version": SCHEMA_VERSION, "started": started, "command": command,
+        "harness": f"himix-edge {version('himix-edge')}",
+        "device": device, "bundle": facts, "settings": settings,
         "samples": outcome["samples"], "memory": {**outcome["memory"], "kv_cache_bytes": kv},
         "readings": outcome["readings"], "energy_j": outcome["energy_j"],
         "harness_overhead": outcome["harness_overhead"], "self_test_passed": outcome["self_test_passed"],
         "answers": outcome["answers"], "verdict": verdict, "reasons": reasons, "versions": outcome["versions"],
+        **{name: outcome[name] for name in LATER if name in outcome},
     })  # fmt: skip
 
 

@@ -20,12 +20,14 @@ def grown_bytes(record: Record) -> int | None:
 
 
 def label(record: Record) -> str:
-    """The bundle, the image tokens in front of its text, and whether they were kept from before."""
+    """The bundle, the image tokens in front of its text, whether they were kept, the cores that were asked for."""
     tokens = record.settings.vision_tokens
-    name = one_line(record.bundle.name)
-    if tokens is None:
-        return name
-    return f"{name} N={tokens}{' kept' if record.settings.mode == 'warm-image' else ''}"
+    words = [one_line(record.bundle.name)]
+    if tokens is not None:
+        words.append(f"N={tokens}{' kept' if record.settings.mode == 'warm-image' else ''}")
+    if record.settings.cores is not None:
+        words.append(f"{record.settings.cores} cores")
+    return " ".join([*words, *([f"x{record.settings.threads}"] if record.settings.threads else [])])
 
 
 def times(record: Record) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+from himix_edge.bench.cores import bind
 from himix_edge.bench.host import installed_version
 from himix_edge.bench.job import Job
 from himix_edge.bench.measuring import Loaded, Measurement
-from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
+from himix_edge.bench.probes import Probe, memory_facts, reset_peak_memory, resident_bytes
 from himix_edge.bench.session_subject import SessionSubject
 from himix_edge.bundle import read_manifest
 from himix_edge.errors import HimixError
@@ -40,6 +41,10 @@ def main() -> None:
 
 def load(job: Job) -> tuple[Session, Loaded]:
     """Open the bundle in this fresh process; milliseconds of it, and the memory before."""
+    threads = job.threads
+    if job.cores is not None:  # before any of the runtime's threads is there; it would start one for every core
+        bound = bind(job.cores)
+        threads = threads or bound
     runtime = find_runtime(read_manifest(Path(job.bundle)).target)
     for module in runtime.modules:  # the time is the bundle's, not that of the Python packages
         with missing_packages(runtime):
@@ -47,7 +52,7 @@ def load(job: Job) -> tuple[Session, Loaded]:
         logging.getLogger().setLevel(logging.WARNING)  # some of them set it to INFO
     reset_peak_memory()
     baseline, began = resident_bytes(), time.perf_counter()
-    session = open_bundle(job.bundle, job.threads, job.provider)
+    session = open_bundle(job.bundle, threads, job.provider)
     return session, {"load": (time.perf_counter() - began) * 1000, "baseline_bytes": baseline}
 
 
@@ -65,7 +70,7 @@ def measure(job: Job) -> dict[str, object]:
         notes.append(f"{job.provider} was asked for and did not pass the bundle's self-test: the CPU computed")
     return {
         **outcome,
-        "memory": {"baseline_bytes": loaded["baseline_bytes"], "peak_bytes": peak_bytes()},
+        "memory": memory_facts(loaded["baseline_bytes"]),
         "self_test_passed": passed,
         "provider": provider.name,
         "notes": notes,

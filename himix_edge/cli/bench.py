@@ -1,5 +1,6 @@
 """himix bench: latency, memory and answers of bundles, measured so that the figures can be trusted."""
 
+import dataclasses
 import math
 import shlex
 import sys
@@ -13,11 +14,13 @@ from pydantic import BaseModel, Field
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from himix_edge.bench.compare import compare as compare_records
+from himix_edge.bench.cores import KINDS
 from himix_edge.bench.devices import open_device
 from himix_edge.bench.page import USUAL_TITLE
 from himix_edge.bench.plan import Plan
 from himix_edge.bench.record import Record, is_records, read_records, write_records
 from himix_edge.bench.summary import LOADING, RIGHT, TIMES, label, loading, right, times
+from himix_edge.bench.sustained_card import in_words
 from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_json, print_table, progress_console
 from himix_edge.cli.options import examples, on_provider
@@ -28,7 +31,9 @@ from himix_edge.presets import SHIPPED
 from himix_edge.reading import read_json, validated
 
 MOST_SIZES = 100  # of a sweep
+MOST_THREADS = 1024
 PROBE = SHIPPED / "probe" / "probe.json"
+SUSTAINED_MINUTES = (10, 30)
 MODES = {"cold": "cold-image", "warm": "warm-image", "none": "text-only"}
 
 
@@ -37,6 +42,16 @@ class Evaluated(BaseModel):
 
     model: str
     accuracy: float | None = Field(ge=0, le=1)
+
+
+def thread_counts(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+    """Of "4" or "1,2,4". Raises click.BadParameter for anything else."""
+    if text is None:
+        return None
+    counts = [int(part) if part.isascii() and part.isdigit() and len(part) < 9 else 0 for part in text.split(",")]
+    if not all(1 <= count <= MOST_THREADS for count in counts) or len(counts) > MOST_SIZES:
+        raise click.BadParameter(f"{text!r:.80}: give numbers from 1 to {MOST_THREADS}, e.g. 4 or 1,2,4")
+    return list(dict.fromkeys(counts))
 
 
 class BenchGroup(click.Group):
@@ -63,6 +78,7 @@ def bench() -> None:
     epilog=examples(
         "himix bench bundles/nano-onnx-int8 --report latency.html",
         "himix bench bundles/nano-onnx-int8 --device ssh://pi@raspberrypi",
+        "himix bench bundles/nano-onnx-int8 --sustained 10 --report warm.html",
     ),
 )
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -79,7 +95,11 @@ def bench() -> None:
               help="Tokens said before each prompt (with --image warm or none).")  # fmt: skip
 @click.option("--sweep-vision-tokens", "sweep", is_flag=False, flag_value="auto", metavar="[N,N,...]",
               help="Also with images of so many tokens; alone: 0, a quarter, 1, 2, 4, ... of the model's.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads. [default: the runtime's choice]")
+@click.option("--threads", callback=thread_counts, metavar="N[,N...]", help="CPU threads; several: measured with each. "
+              "[default: the runtime's choice]")  # fmt: skip
+@click.option("--cores", type=click.Choice(KINDS), help="Only the large cores, or the small ones. [default: all]")
+@click.option("--sustained", type=click.IntRange(*SUSTAINED_MINUTES), metavar="MINUTES",
+              help="Then ask on without a pause, 10 to 30 minutes: speed over time, throttling, energy.")  # fmt: skip
 @on_provider
 @click.option("--iterations", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Timed ones.")
 @click.option(
@@ -102,6 +122,8 @@ def run(
     report: Path | None,
     as_json: bool,
     iterations: int,
+    threads: list[int] | None,
+    sustained: int | None,
     **settings: Any,
 ) -> None:
     """Measure each of BUNDLES in fresh processes: load, every stage, time to first token, tokens, memory.
@@ -109,7 +131,9 @@ def run(
     Every answer is compared with the first one to the same question and the bundle's self-test runs first, so a fast
     wrong answer cannot pass: exit code 3.
     """
-    plan = Plan(mode=MODES[image_mode], timed=iterations, **settings).checked()
+    seconds = None if sustained is None else 60.0 * sustained
+    plan = Plan(mode=MODES[image_mode], timed=iterations, sustained_s=seconds, **settings).checked()
+    plans = [dataclasses.replace(plan, threads=count) for count in threads or (None,)]
     dataset = load_dataset(str(questions or PROBE))
     accuracies = read_accuracies(accuracy)
     for path, suffix in ((out, ".json"), (report, ".html")):
@@ -121,7 +145,8 @@ def run(
         from himix_edge.bench.report import refuse_in_the_way
 
         refuse_in_the_way(report)
-    todo = [(folder, p) for folder in bundles for p in (plan, *(plan.at(n) for n in sweep_sizes(sweep, folder, plan)))]
+    todo = [(folder, each) for folder in bundles for p in plans
+            for each in (p, *(p.at(n) for n in sweep_sizes(sweep, folder, p)))]  # fmt: skip
     command = shlex.join(["himix", *sys.argv[1:]])
     records = []
     with open_device(device) as place, progress_bar() as tell:
@@ -220,6 +245,8 @@ def show(records: Sequence[Record]) -> None:
     for record in records:
         reasons = f": {one_line('; '.join(record.reasons))}" if record.reasons else ""
         click.echo(f"{label(record)}: {record.verdict}{reasons}")
+        for line in in_words(record):
+            click.echo(f"    {line}")
 
 
 def sweep_sizes(sweep: str | None, folder: Path, plan: Plan) -> list[int]:

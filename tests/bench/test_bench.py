@@ -67,7 +67,7 @@ def test_a_table_tells_kept_images_from_new_ones():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 3}, "schema_version is 3"),
         ({"batery": 1}, "batery"),
         ({"verdict": "fine"}, "verdict"),
         ({"samples": {"ttft": [float("nan")]}}, "NaN is no JSON number"),
@@ -192,7 +192,7 @@ def test_readings_come_from_proc_and_sys(tmp_path):
     reading = probe.reading()
     assert {name: value for name, value in reading.items() if name != "at_s"} == {
         "cpu_temperature_c": 48.312, "cpu_clock_mhz": 1800, "cpu_clock_max_mhz": 2400, "battery_percent": 81,
-        "battery_temperature_c": 31.2, "charging": False,
+        "battery_temperature_c": 31.2, "charging": False, "core_clocks_mhz": [1800],
     }  # fmt: skip
     assert probe.throttle_events() == 2
     before = probe.energy_uj()

@@ -107,11 +107,15 @@ def test_a_board_that_greets_measures(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("HIMIX_SSH", tool(tmp_path, GREETS + RUNS + "sys.exit(code)"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HIMIX_BOARD_PYTHON", sys.executable)
-    plan = Plan(warm_up=0, timed=2, new_tokens=2, loads=2)
+    plan = Plan(warm_up=0, timed=2, new_tokens=2, loads=2, sustained_s=0.2)
     with open_device("ssh://pi@board") as board:
         record = board.measure(tiny_bundle, plan, PROBE, "", lambda *at: None)
     assert record.self_test_passed
     assert (len(record.samples.load), len(record.samples.ttft)) == (2, 2)
+    assert record.sustained.windows[0].answers > 0
+    assert {entry.source for entry in record.energy} == {"rapl", "ina", "battery"}
+    assert record.settings.files_dropped == "posix_fadvise"
+    assert record.memory.pss_bytes > 0
     assert not list(tmp_path.glob(".cache/himix-bench/*"))
 
 

@@ -34,6 +34,7 @@ from himix_edge.errors import HimixError, InputError
 from himix_edge.files import sha256
 from himix_edge.presets import SHIPPED
 from tests.bench.fake_adbd import FakeDevice
+from tests.bench.phone import Phone
 
 PROBE = load_dataset(str(SHIPPED / "probe" / "probe.json"))
 QUICK = Plan(warm_up=1, timed=5, new_tokens=4, loads=1)
@@ -330,29 +331,11 @@ def phone(tmp_path, monkeypatch):
     adb = installed("adb", "adb")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    tools, sdcard = tmp_path / "tools", tmp_path / "sdcard"
-    tools.mkdir()
-    sdcard.mkdir()
-    scripts = {
-        "pm": "echo package:/data/app/dev.himix.edge.demo/base.apk",
-        "pidof": "true",
-        "getprop": 'case "$1" in *model) echo Scripted;; *release) echo 14;; *abi) echo arm64-v8a;; *) echo;; esac',
-        "dumpsys": "echo '  level: 81'; echo '  temperature: 312'",
-        "am": '[ "$1" = start ] && echo "$@" > "$SDCARD/started" && (sleep 1; cp "$SDCARD/record" '
-              '"$SDCARD/Android/data/dev.himix.edge.demo/files/$(cat "$SDCARD/out")") > /dev/null 2>&1 & true',
-    }  # fmt: skip
-    for name, script in scripts.items():
-        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tools / name).chmod(0o755)
-    (sdcard / "out").write_text("himix-bench.json")
-    content = {"schema_version": 1, "started": "2026-01-31T12:00:00Z", "command": "am start", "harness": "scripted",
-               "device": {"name": "Scripted", "kind": "phone"}, "settings": {"warm_up": 1, "timed": 5},
-               "bundle": {"name": "tiny", "target": "onnx", "precision": "int8"}, "verdict": "valid",
-               "samples": {"ttft": [12.5] * 5}}  # fmt: skip
-    (sdcard / "record").write_text(json.dumps(content))
-    device = FakeDevice(sdcard, tools)
+    stand_in = Phone(tmp_path)
+    device = FakeDevice(stand_in.sdcard, stand_in.tools)
+    device.phone = stand_in
     monkeypatch.setenv("HIMIX_ADB", f"{adb} -P {port}")
-    monkeypatch.setattr("himix_edge.bench.devices.adb.POLL_S", 0.5)
+    monkeypatch.setattr("himix_edge.bench.devices.adb_app.POLL_S", 0.5)
     subprocess.run([adb, "-P", str(port), "connect", device.serial], check=True, capture_output=True)
     yield device
     subprocess.run([adb, "-P", str(port), "kill-server"], check=False, capture_output=True)
@@ -371,12 +354,12 @@ def test_adb_pushes_starts_the_app_and_reads_its_record(phone, tiny_bundle, tmp_
     assert phone.cut_after is None
     assert read_records(tmp_path / "r.json")[0].samples.ttft == [12.5] * 5
     name = f"himix-bench-{sha256(tiny_bundle / 'manifest.json')[:16]}"  # none that a user would choose
-    assert (phone.sdcard / "started").read_text().split() == [
-        "start", "-n", "dev.himix.edge.demo/.BenchActivity", "--es", "bundle", name, "--es", "out", "himix-bench.json",
-        "--ei", "warm_up", "1", "--ei", "timed", "5", "--ei", "threads", "2",
+    assert phone.phone.log[-2].split() == [
+        "start", "-n", "dev.himix.edge.demo/.BenchActivity", "--es", "out", "himix-bench.json", "--es", "bundle", name,
+        "--ei", "warm_up", "1", "--ei", "timed", "5", "--ei", "new_tokens", "32", "--ez", "natural", "false",
+        "--ei", "threads", "2",
     ]  # fmt: skip
-    files = phone.sdcard / "Android/data/dev.himix.edge.demo/files"
-    assert not [path for path in files.rglob("*") if path.is_file()]
+    assert not [path for path in phone.sdcard.rglob("*") if path.is_file() and path.suffix != ".new"]
 
 
 @pytest.mark.slow
@@ -393,8 +376,7 @@ def test_adb_errors_and_listing(phone, tiny_bundle, monkeypatch):
     assert found[f"adb:{phone.serial}"]["battery_temperature_c"] == 31.2
     assert "local" in found
     assert "asks its own questions" in error("--images", "2")
-    (phone.sdcard / "out").write_text("himix-bench.json.error")
-    (phone.sdcard / "record").write_text("tiny: no such bundle\n")
+    phone.phone.set(writes="error")
     assert "the app says: tiny: no such bundle" in error()
     (phone.tools / "pm").write_text("#!/bin/sh\nexit 1\n")
     assert "not installed" in error()

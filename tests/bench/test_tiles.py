@@ -8,7 +8,7 @@ import pytest
 
 from conformance.hostile_tiles import tiles_manifest
 from conformance.picture_texts import processor
-from himix_edge.bench.devices.adb import AdbDevice
+from himix_edge.bench.devices.adb_app import AppBench
 from himix_edge.bench.devices.ssh import SshDevice
 from himix_edge.bench.plan import Plan
 from himix_edge.cli.bench import sweep_sizes
@@ -63,11 +63,11 @@ def test_no_sweep_over_the_tokens_of_tiles(tiles_bundle, sizes):
         sweep_sizes(sizes, tiles_bundle, QUICK)
 
 
-@pytest.mark.parametrize(("device", "target"), [(SshDevice, "onnx"), (SshDevice, "executorch"), (AdbDevice, "onnx")])
+@pytest.mark.parametrize(("device", "target"), [(SshDevice, "onnx"), (SshDevice, "executorch"), (AppBench, "onnx")])
 def test_another_device_is_not_asked(tiles_bundle, tmp_path, monkeypatch, device, target):
     manifest = json.loads((tiles_bundle / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "target": target}))
     place = device.__new__(device)  # connected to nothing: whatever it sends is an AttributeError
-    monkeypatch.setattr(AdbDevice, "_check", lambda self, plan: None)
+    monkeypatch.setattr(AppBench, "_check", lambda self, plan, dataset: None)
     with pytest.raises(InputError, match="does not take a model whose pictures are tiles in its text"):
         place.measure(tmp_path, QUICK, PROBE, "", lambda *at: None)

@@ -129,7 +129,7 @@ def measure_program(
         "answers": [_answer(text, image, prompt, [run.token_ids for run in runs])
                     for (image, prompt), runs in zip(questions, found, strict=True)],
         "self_test_passed": manifest.selftest.accepts(tested), "provider": "cpu", "versions": {},
-        "vision_tokens": counted[0].vision_tokens,
+        "files_dropped": "dd iflag=nocache" if cold else None, "vision_tokens": counted[0].vision_tokens,
         "memory": {"peak_bytes": max(run.peak_rss for run in counted)},
     }  # fmt: skip
     return make_record(folder, plan, job, outcome, _device(link), command, started)

@@ -5,12 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import himix_edge.errors
-from himix_edge.bench import bandwidth, digest, host, job, measuring, probes
+from himix_edge.bench import bandwidth, cores, digest, host, job, measuring, power, probes, sustained
 from himix_edge.bench.devices import board
 from himix_edge.runtimes import engine, ports
 from himix_edge.runtimes.registry import PythonBoard, Runtime, all_runtimes
 
-BENCH = (bandwidth, digest, host, job, measuring, probes)
+BENCH = (bandwidth, cores, digest, host, job, measuring, power, probes, sustained)
 
 
 def board_runtimes() -> list[Runtime]:

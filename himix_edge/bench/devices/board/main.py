@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from himix_edge.bench.bandwidth import read_bandwidth
+from himix_edge.bench.cores import bind
 from himix_edge.bench.host import device_facts, installed_version
 from himix_edge.bench.job import Job, Question
 from himix_edge.bench.measuring import Asked, Loaded, Measurement
-from himix_edge.bench.probes import Probe, peak_bytes, reset_peak_memory, resident_bytes
+from himix_edge.bench.probes import Probe, memory_facts, reset_peak_memory, resident_bytes
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError
 
@@ -115,6 +116,10 @@ def main() -> None:
 
 def load(job: Job, board: dict[str, Any]) -> "tuple[Engine, Loaded]":
     """Open the bundle in this fresh process, its files forgotten by the kernel first and every hash checked."""
+    threads = job.threads
+    if job.cores is not None:
+        bound = bind(job.cores)
+        threads = threads or bound
     for name in board["modules"]:
         importlib.import_module(name)
     module = importlib.import_module(board["engine"])
@@ -129,7 +134,7 @@ def load(job: Job, board: dict[str, Any]) -> "tuple[Engine, Loaded]":
         if sha256(Path(name)) != digest:
             raise HimixError(f"{name}: changed on the board since it was sent; send the bundle again")
     files = {role: Path(name) for role, name in board["files"].items()}
-    engine = module.load(files, config, board["capacity"], job.threads, board["activations"])
+    engine = module.load(files, config, board["capacity"], threads, board["activations"])
     return engine, {"load": (time.perf_counter() - began) * 1000, "baseline_bytes": baseline}
 
 
@@ -140,12 +145,12 @@ def measure(job: Job, board: dict[str, Any]) -> dict[str, object]:
     subject = BoardSubject(engine, job, board)
     outcome = Measurement(subject, job, Probe(), lambda done, of: say({"progress": [done, of]})).run()
     outcome["samples"]["load"] = [loaded["load"]]
-    memory = {"baseline_bytes": loaded["baseline_bytes"], "peak_bytes": peak_bytes()}
+    memory = memory_facts(loaded["baseline_bytes"])
     versions = {name: found for name in ("numpy", *board["packages"]) if (found := installed_version(name))}
     facts = {**device_facts(), "read_bandwidth_gb_s": round(read_bandwidth(), 1)}
     return {
         **outcome, "memory": memory, "self_test_passed": passed, "provider": "cpu", "notes": [],
-        "versions": versions, "facts": facts,
+        "versions": versions, "facts": facts, "files_dropped": "posix_fadvise",
     }  # fmt: skip
 
 

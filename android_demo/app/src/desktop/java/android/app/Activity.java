@@ -18,6 +18,7 @@ public class Activity extends Context {
     public static final int RESULT_OK = -1;
     public Intent intent = new Intent();
     public Intent started; // the last intent that it started
+    private boolean finished;
     private Map<Integer, View> views;
 
     protected void onCreate(Bundle saved) {}
@@ -79,6 +80,10 @@ public class Activity extends Context {
     }
 
     public boolean isFinishing() {
-        return false;
+        return finished;
+    }
+
+    public void finish() {
+        finished = true;
     }
 }

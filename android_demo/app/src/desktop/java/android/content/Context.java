@@ -27,6 +27,10 @@ public class Context {
         return permission.equals("android.permission.INTERNET") && Standin.online ? 0 : -1;
     }
 
+    public File[] getExternalMediaDirs() {
+        return new File[] {Standin.folder("media")};
+    }
+
     public AssetManager getAssets() {
         return new AssetManager();
     }
@@ -52,11 +56,18 @@ public class Context {
     }
 
     public Object getSystemService(String name) {
-        return name.equals("activity") ? new android.app.ActivityManager() : new android.os.PowerManager();
+        switch (name) {
+            case "activity":
+                return new android.app.ActivityManager();
+            case "batterymanager":
+                return new android.os.BatteryManager();
+            default:
+                return new android.os.PowerManager();
+        }
     }
 
     /** The battery's state. */
     public Intent registerReceiver(BroadcastReceiver receiver, IntentFilter filter) {
-        return new Intent().putExtra("level", 81).putExtra("scale", 100).putExtra("temperature", 273);
+        return new Intent().putExtra("level", 81).putExtra("scale", 100).putExtra("temperature", 273).putExtra("voltage", 4000);
     }
 }

@@ -56,6 +56,15 @@ public class Intent {
         return this;
     }
 
+    public Intent putExtra(String name, boolean value) {
+        extras.put(name, value);
+        return this;
+    }
+
+    public boolean getBooleanExtra(String name, boolean otherwise) {
+        return extras.containsKey(name) ? (Boolean) extras.get(name) : otherwise;
+    }
+
     public String getStringExtra(String name) {
         return (String) extras.get(name);
     }

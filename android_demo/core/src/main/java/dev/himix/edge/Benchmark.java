@@ -13,7 +13,7 @@ import java.util.Map;
 import java.util.TimeZone;
 
 /**
- * Times a bundle on this device and writes himix-edge's benchmark record, schema version 1: milliseconds, every sample
+ * Times a bundle on this device and writes himix-edge's benchmark record, schema version 2: milliseconds, every sample
  * kept. Five questions about five pictures take turns; each iteration asks one twice: with the image as a file, then
  * with its keys and values kept. Every answer is compared with the first one to the same question, so that a fast wrong
  * answer cannot pass. The verdict follows the rules of himix-edge's own harness, as far as a phone can tell.
@@ -32,6 +32,16 @@ public final class Benchmark {
         }
     }
 
+    /** How to measure; the fields are those of the record's settings, the values himix-edge's own defaults. */
+    public static final class Options {
+        public int warmUp = 3;
+        public int timed = 20;
+        public int threads; // 0 leaves the choice to ONNX Runtime
+        public int newTokens = 32;
+        public boolean natural; // answers end where the model ends them; otherwise each has newTokens
+        public int sustainedSeconds; // of questions without a pause behind the timed ones
+    }
+
     /** What only the platform knows. */
     public interface Platform {
         /** The record's "device": name, kind, os and so on. */
@@ -48,14 +58,10 @@ public final class Benchmark {
     private static final int ITEMS = 5;
     private static final double SPREAD = 0.15; // of a time: how far 9 in 10 may be from their own question's median
 
-    private static volatile boolean fresh = true; // nothing was measured in this process before
-
     private final File folder;
     private final List<Question> questions;
     private final Platform platform;
-    private final int warmUp;
-    private final int timed;
-    private final int threads;
+    private final Options options;
     private final long began = System.nanoTime();
     private final Map<String, List<Double>> samples = new LinkedHashMap<String, List<Double>>();
     private final Map<String, Map<String, Object>> answers = new LinkedHashMap<String, Map<String, Object>>();
@@ -65,43 +71,59 @@ public final class Benchmark {
     /**
      * @param questions one after the other of them about each picture; of the first five pictures, the one question
      *     each that takes turns is another one of the picture's.
-     * @param threads CPU threads; 0 leaves the choice to ONNX Runtime.
      */
-    public Benchmark(
-            File folder, List<Question> questions, Platform platform, int warmUp, int timed, int threads) {
-        if (questions.isEmpty() || warmUp < 0 || timed < 1) {
-            throw new InputException("a benchmark needs questions, 0 or more warm-ups and at least 1 timed iteration");
+    public Benchmark(File folder, List<Question> questions, Platform platform, Options options) {
+        if (questions.isEmpty() || options.warmUp < 0 || options.timed < 1 || options.newTokens < 1) {
+            throw new InputException(
+                    "a benchmark needs questions, 0 or more warm-ups, at least 1 timed iteration and 1 new token");
         }
         this.folder = folder;
         this.questions = oneForEachPicture(questions);
         this.platform = platform;
-        this.warmUp = warmUp;
-        this.timed = timed;
-        this.threads = threads;
+        this.options = options;
+    }
+
+    /** Milliseconds of opening a bundle, every hash checked; it is closed again. Throws InputException as opening does. */
+    public static double load(File folder, int threads) {
+        Stats.Clock clock = new Stats.Clock();
+        Session session = Session.open(folder, threads);
+        double time = clock.lap();
+        session.close();
+        return time;
     }
 
     /**
-     * Measures; takes a while. Opening the bundle counts as "load" in a fresh process, otherwise as "load_warm".
+     * Measures; takes a while. Opening the bundle counts as "load_warm": an app cannot make the system forget files.
      *
      * @param command how it was started, for the record.
      * @return the record, for {@link Json#write}.
      */
     public Map<String, Object> run(String command) {
-        long baseline = processMemory("VmRSS");
+        long baseline = processMemory("status", "VmRSS");
         String started = utcNow();
         Stats.Clock clock = new Stats.Clock();
-        Session session = Session.open(folder, threads);
-        add(fresh ? "load" : "load_warm", clock.lap());
-        fresh = false;
+        Session session = Session.open(folder, options.threads);
+        add("load_warm", clock.lap());
         try {
             boolean selfTest =
                     SelfTest.run(session, platform.photo(new File(folder, session.bundle.selfTest.image))).passed;
-            for (int i = 0; i < warmUp + timed; i++) {
-                iteration(session, questions.get(i % questions.size()), i >= warmUp);
-                platform.progress(i + 1, warmUp + timed);
+            int iterations = options.warmUp + options.timed;
+            int all = iterations + (int) (options.sustainedSeconds / Sustained.WINDOW_S);
+            for (int i = 0; i < iterations; i++) {
+                iteration(session, questions.get(i % questions.size()), i >= options.warmUp);
+                platform.progress(i + 1, all);
                 takeReading();
             }
-            return record(session.bundle, command, started, baseline, selfTest);
+            Sustained sustained = null;
+            if (options.sustainedSeconds > 0) {
+                sustained = new Sustained(platform, options.sustainedSeconds);
+                while (!sustained.over()) {
+                    Question question = questions.get(sustained.answers() % questions.size());
+                    sustained.add(cold(session, question));
+                    platform.progress(Math.min(all, iterations + sustained.windows()), all);
+                }
+            }
+            return record(session.bundle, command, started, baseline, selfTest, sustained);
         } finally {
             session.close();
         }
@@ -124,15 +146,32 @@ public final class Benchmark {
         return chosen;
     }
 
-    private void iteration(Session session, Question question, boolean counted) {
-        Session.Options options = session.defaults();
-        options.temperature = 0;
+    private Session.Options answering(Session session) {
+        Session.Options answering = session.defaults();
+        answering.temperature = 0;
+        answering.maxNewTokens = options.newTokens;
+        answering.ignoreStop = !options.natural;
+        return answering;
+    }
+
+    /** A question about its image as a file. */
+    private Stats cold(Session session, Question question) {
         Transcript transcript = new Transcript();
-        Stats cold = session.generate(question.prompt, question.photo, options, transcript);
+        Stats stats = session.generate(question.prompt, question.photo, answering(session), transcript);
         check(question, transcript);
+        return stats;
+    }
+
+    private void iteration(Session session, Question question, boolean counted) {
+        Stats cold = cold(session, question);
         ImageKV kept = session.encodeImage(question.photo);
-        transcript = new Transcript();
-        Stats warm = session.generate(question.prompt, kept, options, transcript);
+        Transcript transcript = new Transcript();
+        Stats warm;
+        try {
+            warm = session.generate(question.prompt, kept, answering(session), transcript);
+        } finally {
+            kept.close();
+        }
         check(question, transcript);
         if (!counted) {
             return;
@@ -201,9 +240,9 @@ public final class Benchmark {
     }
 
     private Map<String, Object> record(
-            Bundle bundle, String command, String started, long baseline, boolean selfTest) {
+            Bundle bundle, String command, String started, long baseline, boolean selfTest, Sustained sustained) {
         Map<String, Object> record = new LinkedHashMap<String, Object>();
-        record.put("schema_version", 1);
+        record.put("schema_version", 2);
         record.put("started", started);
         record.put("command", command);
         record.put("harness", "himix-edge Android demo " + AppVersion.NAME);
@@ -221,23 +260,36 @@ public final class Benchmark {
         facts.put("context_capacity", bundle.capacity);
         record.put("bundle", facts);
         Map<String, Object> settings = new LinkedHashMap<String, Object>();
-        settings.put("warm_up", warmUp);
-        settings.put("timed", timed);
+        settings.put("warm_up", options.warmUp);
+        settings.put("timed", options.timed);
         settings.put("mode", "cold-image");
-        settings.put("threads", threads == 0 ? null : threads);
+        settings.put("threads", options.threads == 0 ? null : options.threads);
         settings.put("images", 1);
         settings.put("vision_tokens", bundle.visionTokens);
-        settings.put("new_tokens", bundle.maxNewTokens);
+        settings.put("new_tokens", options.newTokens);
+        settings.put("ignore_stop", !options.natural);
+        if (sustained != null) {
+            settings.put("sustained_s", options.sustainedSeconds);
+        }
         settings.put("provider", "cpu");
         record.put("settings", settings);
         record.put("samples", samples);
         Map<String, Object> memory = new LinkedHashMap<String, Object>();
         memory.put("baseline_bytes", baseline < 0 ? null : baseline);
-        long peak = processMemory("VmHWM");
+        long peak = processMemory("status", "VmHWM");
         memory.put("peak_bytes", peak < 0 ? null : peak);
         memory.put("kv_cache_bytes", bundle.model.cacheBytesPerToken() * bundle.capacity);
+        long share = processMemory("smaps_rollup", "Pss");
+        if (share >= 0) {
+            memory.put("pss_bytes", share);
+            memory.put("pss_source", "smaps_rollup");
+        }
         record.put("memory", memory);
         record.put("readings", readings);
+        if (sustained != null) {
+            record.put("sustained", sustained.record());
+            record.put("energy", sustained.energy());
+        }
         record.put("self_test_passed", selfTest);
         record.put("answers", new ArrayList<Object>(answers.values()));
         List<String> wrong = wrong(selfTest);
@@ -314,17 +366,17 @@ public final class Benchmark {
         return sorted.size() % 2 == 1 ? sorted.get(middle) : (sorted.get(middle - 1) + sorted.get(middle)) / 2;
     }
 
-    /** A size from /proc/self/status in bytes, or -1. */
-    private static long processMemory(String field) {
+    /** A size from a file of /proc/self in bytes, or -1. */
+    private static long processMemory(String file, String field) {
         try {
-            String status = new String(Files.read(new File("/proc/self/status"), 1 << 20), StandardCharsets.US_ASCII);
-            for (String line : status.split("\n")) {
+            String text = new String(Files.read(new File("/proc/self", file), 1 << 20), StandardCharsets.US_ASCII);
+            for (String line : text.split("\n")) {
                 if (line.startsWith(field + ":")) {
                     return Long.parseLong(line.replaceAll("[^0-9]", "")) << 10;
                 }
             }
         } catch (InputException error) {
-            return -1; // no /proc here
+            return -1; // no /proc here, or an older kernel
         }
         return -1;
     }

@@ -56,18 +56,20 @@ public final class Chat {
                             + " and one for an answer, this model's context capacity is " + capacity
                             + "; shorten it" + (history.length == 0 ? "" : " or start a new chat"));
         }
-        return new Turn(ids, Math.min(options.maxNewTokens, room), sampler);
+        return new Turn(ids, Math.min(options.maxNewTokens, room), options.ignoreStop, sampler);
     }
 
     /** One message and its answer. */
     final class Turn {
         private final int[] ids;
         private final int limit;
+        private final boolean ignoreStop;
         private final Sampler sampler;
 
-        Turn(int[] ids, int limit, Sampler sampler) {
+        Turn(int[] ids, int limit, boolean ignoreStop, Sampler sampler) {
             this.ids = ids;
             this.limit = limit;
+            this.ignoreStop = ignoreStop;
             this.sampler = sampler;
         }
 
@@ -81,7 +83,7 @@ public final class Chat {
             TextStream stream = session.text.stream();
             while (times.newTokens < limit) {
                 int token = sampler.pick(logits);
-                if (session.text.isStop(token)) {
+                if (!ignoreStop && session.text.isStop(token)) {
                     times.finishReason = "stop";
                     return;
                 }

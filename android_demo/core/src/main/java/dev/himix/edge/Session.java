@@ -29,6 +29,7 @@ public final class Session {
         public double temperature; // 0: greedy
         public double topP;
         public long seed;
+        boolean ignoreStop; // answers go on past a stop token, for a benchmark
 
         Options(Bundle bundle) {
             maxNewTokens = bundle.maxNewTokens;

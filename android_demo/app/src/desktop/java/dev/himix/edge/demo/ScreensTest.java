@@ -381,7 +381,7 @@ public class ScreensTest {
     @Test
     public void i_benchmarkWritesItsRecord() throws Exception {
         BenchActivity screen = bench("run.json", "nano-onnx-int8", 5, 10);
-        File out = new File(Standin.folder("external"), "run.json");
+        File out = new File(Standin.folder("media"), "run.json");
         assertTrue(out.isFile());
         Map<?, ?> record = (Map<?, ?>) Files.readJson(out, 1 << 22);
         assertEquals(true, record.get("self_test_passed"));
@@ -391,6 +391,8 @@ public class ScreensTest {
         assertEquals(81.0, ((Number) reading.get("battery_percent")).doubleValue(), 0);
         assertEquals(27.3, ((Number) reading.get("battery_temperature_c")).doubleValue(), 1e-9);
         assertEquals("none", reading.get("thermal_state"));
+        assertEquals(0.5, ((Number) reading.get("thermal_headroom")).doubleValue(), 0);
+        assertEquals(2.0, ((Number) ((Map<?, ?>) reading.get("power_w")).get("battery")).doubleValue(), 1e-9);
         assertEquals(record.get("verdict"), text(screen, "headline").getText());
         assertTrue(text(screen, "details").getText().toString().contains("run.json"));
         dev.himix.edge.PythonRecord.check(out);
@@ -398,10 +400,34 @@ public class ScreensTest {
         Standin.runUntil(() -> benchmarks() == 0);
         Intent again = new Intent().putExtra("out", "again.json").putExtra("warm_up", 1).putExtra("timed", 1);
         screen.onNewIntent(again);
-        File second = new File(Standin.folder("external"), "again.json");
+        File second = new File(Standin.folder("media"), "again.json");
         Standin.runUntil(() -> second.isFile() && Standin.MAIN.isEmpty());
         Map<?, ?> samples = (Map<?, ?>) ((Map<?, ?>) Files.readJson(second, 1 << 22)).get("samples");
-        assertEquals("not a fresh process", 1, ((List<?>) samples.get("load_warm")).size());
+        assertEquals(1, ((List<?>) samples.get("load_warm")).size());
+    }
+
+    @Test
+    public void i_benchmarkObeysTheComputer() throws Exception {
+        BenchActivity folder = new BenchActivity();
+        folder.intent.putExtra("prepare", true);
+        folder.onCreate(null);
+        assertTrue(folder.isFinishing());
+
+        BenchActivity screen = new BenchActivity();
+        screen.intent.putExtra("out", "load.json").putExtra("bundle", "nano-onnx-int8").putExtra("load_only", true);
+        screen.onCreate(null);
+        File out = new File(Standin.folder("media"), "load.json");
+        Standin.runUntil(() -> out.isFile() && Standin.MAIN.isEmpty());
+        assertTrue(((Number) ((Map<?, ?>) Files.readJson(out, 1 << 20)).get("load")).doubleValue() > 0);
+
+        Intent many = new Intent().putExtra("out", "long.json").putExtra("warm_up", 0).putExtra("timed", 1);
+        screen.onNewIntent(many.putExtra("new_tokens", 11).putExtra("natural", false).putExtra("sustained_s", 1));
+        File record = new File(Standin.folder("media"), "long.json");
+        Standin.runUntil(() -> record.isFile() && Standin.MAIN.isEmpty());
+        Map<?, ?> read = (Map<?, ?>) Files.readJson(record, 1 << 22);
+        assertEquals(10, ((List<?>) ((Map<?, ?>) read.get("samples")).get("inter_token")).size());
+        assertEquals(1, ((List<?>) ((Map<?, ?>) read.get("sustained")).get("windows")).size());
+        dev.himix.edge.PythonRecord.check(record);
     }
 
     @Test
@@ -428,15 +454,15 @@ public class ScreensTest {
     @Test
     public void j_benchmarkSaysWhyItFailed() throws Exception {
         bench("none.json", "missing", 1, 1);
-        String reason = new String(Files.read(new File(Standin.folder("external"), "none.json.error"), 1 << 20), "UTF-8");
+        String reason = new String(Files.read(new File(Standin.folder("media"), "none.json.error"), 1 << 20), "UTF-8");
         assertTrue(reason, reason.contains("missing: no such bundle; push it there, or use one of [nano-onnx-int8"));
-        assertFalse(new File(Standin.folder("external"), "none.json").exists());
+        assertFalse(new File(Standin.folder("media"), "none.json").exists());
         bench("../outside.json", "nano-onnx-int8", 1, 1);
-        reason = new String(Files.read(new File(Standin.folder("external"), "bench.json.error"), 1 << 20), "UTF-8");
+        reason = new String(Files.read(new File(Standin.folder("media"), "bench.json.error"), 1 << 20), "UTF-8");
         assertEquals("out: \"../outside.json\" is not a plain file name\n", reason);
         assertFalse(new File(Standin.root, "outside.json").exists());
         bench("none.json", "nano-onnx-int8", 1, 0);
-        reason = new String(Files.read(new File(Standin.folder("external"), "none.json.error"), 1 << 20), "UTF-8");
+        reason = new String(Files.read(new File(Standin.folder("media"), "none.json.error"), 1 << 20), "UTF-8");
         assertTrue(reason, reason.contains("at least 1 timed iteration"));
     }
 

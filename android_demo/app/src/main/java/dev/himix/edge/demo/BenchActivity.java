@@ -21,15 +21,17 @@ import java.util.Map;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
- * Benchmarks a bundle and writes the record into the app's external files folder. From a computer:
+ * Benchmarks a bundle and writes the record into the app's media folder. From a computer:
  *
  * <pre>
  * adb shell am start -S -n dev.himix.edge.demo/.BenchActivity --es bundle NAME --es out FILE
- * adb pull /sdcard/Android/data/dev.himix.edge.demo/files/FILE
+ * adb pull /sdcard/Android/media/dev.himix.edge.demo/FILE
  * </pre>
  *
- * -S ends what is left of an earlier run, so that the bundle is opened in a fresh process. Also: {@code --ei warm_up N --ei timed N --ei threads N}. If it fails, FILE.error has the reason in one line. Both
- * appear as a whole, and the log tag HimixBench tells of them.
+ * -S ends what is left of an earlier run, so that the bundle is opened in a fresh process. Also: {@code --ei warm_up N
+ * --ei timed N --ei threads N --ei new_tokens N --ez natural true --ei sustained_s N}. {@code --ez load_only true} only
+ * opens the bundle, and FILE has the milliseconds; {@code --ez prepare true} only makes the folder. If it fails,
+ * FILE.error has the reason in one line. Both appear as a whole, and the log tag HimixBench tells of them.
  */
 public final class BenchActivity extends Activity {
     private static final String TAG = "HimixBench";
@@ -47,6 +49,11 @@ public final class BenchActivity extends Activity {
     @Override
     protected void onCreate(Bundle saved) {
         super.onCreate(saved);
+        if (getIntent().getBooleanExtra("prepare", false)) {
+            Bundles.shared(this);
+            finish();
+            return;
+        }
         setContentView(R.layout.report);
         Edges.pad(findViewById(R.id.root));
         getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
@@ -99,13 +106,21 @@ public final class BenchActivity extends Activity {
     private void measure(Intent intent) {
         String asked = intent.getStringExtra("out");
         boolean plain = asked != null && asked.matches("[A-Za-z0-9][A-Za-z0-9._-]*");
-        File out = new File(getExternalFilesDir(null), plain ? asked : DEFAULT_OUT);
+        File out = new File(Bundles.shared(this), plain ? asked : DEFAULT_OUT);
         File failed = new File(out.getPath() + ".error");
         out.delete();
         failed.delete();
         try {
             if (asked != null && !plain) {
                 throw new InputException("out: \"" + asked + "\" is not a plain file name");
+            }
+            if (intent.getBooleanExtra("load_only", false)) {
+                Runtime.load();
+                double time = Benchmark.load(Bundles.folder(this, bundle(intent)), options(intent).threads);
+                String line = Json.write(Collections.<String, Object>singletonMap("load", time));
+                Files.write(out, line.getBytes(StandardCharsets.UTF_8));
+                show("load", time + " ms");
+                return;
             }
             Map<String, Object> record = run(intent);
             Files.write(out, Json.write(record).getBytes(StandardCharsets.UTF_8));
@@ -127,11 +142,8 @@ public final class BenchActivity extends Activity {
 
     private Map<String, Object> run(Intent intent) {
         Runtime.load();
-        String asked = intent.getStringExtra("bundle");
-        final String name = asked == null ? Bundles.first(this) : asked;
-        int threads = intent.getIntExtra("threads", Runtime.threads());
-        int warmUp = intent.getIntExtra("warm_up", 3);
-        int timed = intent.getIntExtra("timed", 20);
+        final String name = bundle(intent);
+        Benchmark.Options options = options(intent);
         Benchmark.Platform platform = new Benchmark.Platform() {
             @Override
             public Map<String, Object> device() {
@@ -155,9 +167,27 @@ public final class BenchActivity extends Activity {
         };
         List<Benchmark.Question> questions = Bundles.samples(this);
         String command =
-                "am start -n dev.himix.edge.demo/.BenchActivity --es bundle " + name + " --ei warm_up " + warmUp
-                        + " --ei timed " + timed + " --ei threads " + threads;
-        return new Benchmark(Bundles.folder(this, name), questions, platform, warmUp, timed, threads).run(command);
+                "am start -n dev.himix.edge.demo/.BenchActivity --es bundle " + name + " --ei warm_up " + options.warmUp
+                        + " --ei timed " + options.timed + " --ei threads " + options.threads + " --ei new_tokens "
+                        + options.newTokens + " --ez natural " + options.natural
+                        + (options.sustainedSeconds > 0 ? " --ei sustained_s " + options.sustainedSeconds : "");
+        return new Benchmark(Bundles.folder(this, name), questions, platform, options).run(command);
+    }
+
+    private String bundle(Intent intent) {
+        String asked = intent.getStringExtra("bundle");
+        return asked == null ? Bundles.first(this) : asked;
+    }
+
+    private static Benchmark.Options options(Intent intent) {
+        Benchmark.Options options = new Benchmark.Options();
+        options.threads = intent.getIntExtra("threads", Runtime.threads());
+        options.warmUp = intent.getIntExtra("warm_up", options.warmUp);
+        options.timed = intent.getIntExtra("timed", options.timed);
+        options.newTokens = intent.getIntExtra("new_tokens", options.newTokens);
+        options.natural = intent.getBooleanExtra("natural", false);
+        options.sustainedSeconds = intent.getIntExtra("sustained_s", 0);
+        return options;
     }
 
     private String summary(Map<String, Object> record, File out) {

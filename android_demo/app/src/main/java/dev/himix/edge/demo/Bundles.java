@@ -21,9 +21,10 @@ import java.util.Map;
 import java.util.TreeSet;
 
 /**
- * The bundles of this device: those in the app, and those that were pushed to its external files folder
- * ({@code adb push BUNDLE /sdcard/Android/data/dev.himix.edge.demo/files/bundles/}). A pushed one goes before one of the
- * same name in the app. And the sample pictures with their questions.
+ * The bundles of this device: those in the app, and those that were pushed to its media folder
+ * ({@code adb push BUNDLE /sdcard/Android/media/dev.himix.edge.demo/bundles/}), which both adb's shell and the app may
+ * use on every Android, or to its external files folder, which adb's shell may not on some. A pushed one goes before one
+ * of the same name in the app. And the sample pictures with their questions.
  */
 final class Bundles {
     private static final String ASSETS = "bundles";
@@ -34,10 +35,12 @@ final class Bundles {
     /** Names of all bundles, those of the app included. */
     static List<String> names(Context context) {
         TreeSet<String> names = new TreeSet<String>(shipped(context));
-        File[] pushed = pushedFolder(context).listFiles();
-        for (File folder : pushed == null ? new File[0] : pushed) {
-            if (Bundle.isName(folder.getName()) && new File(folder, Bundle.MANIFEST).isFile()) {
-                names.add(folder.getName());
+        for (File place : pushedFolders(context)) {
+            File[] pushed = place.listFiles();
+            for (File folder : pushed == null ? new File[0] : pushed) {
+                if (Bundle.isName(folder.getName()) && new File(folder, Bundle.MANIFEST).isFile()) {
+                    names.add(folder.getName());
+                }
             }
         }
         return new ArrayList<String>(names);
@@ -62,9 +65,12 @@ final class Bundles {
         if (!Bundle.isName(name)) {
             throw new InputException("\"" + name + "\" is not a bundle's name");
         }
-        File pushed = new File(pushedFolder(context), name);
-        if (pushed.isDirectory()) {
-            return pushed;
+        File pushed = null;
+        for (File place : pushedFolders(context)) {
+            pushed = new File(place, name);
+            if (pushed.isDirectory()) {
+                return pushed;
+            }
         }
         if (!shipped(context).contains(name)) {
             throw new InputException(pushed + ": no such bundle; push it there, or use one of " + names(context));
@@ -95,8 +101,17 @@ final class Bundles {
         }
     }
 
-    private static File pushedFolder(Context context) {
-        return new File(context.getExternalFilesDir(null), ASSETS);
+    /** Where adb's shell and this app may both read and write; made if it is not there. */
+    @SuppressWarnings("deprecation") // for pictures there is another way now, for these files there is none
+    static File shared(Context context) {
+        File[] media = context.getExternalMediaDirs();
+        return media != null && media.length > 0 && media[0] != null ? media[0] : context.getExternalFilesDir(null);
+    }
+
+    private static File[] pushedFolders(Context context) {
+        return new File[] {
+            new File(context.getExternalFilesDir(null), ASSETS), new File(shared(context), ASSETS),
+        };
     }
 
     /** Where models that this app itself fetches go. */

@@ -7,6 +7,7 @@ import android.content.IntentFilter;
 import android.os.BatteryManager;
 import android.os.Build;
 import android.os.PowerManager;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
@@ -58,12 +59,25 @@ final class Device {
                 reading.put("battery_temperature_c", tenths / 10.0);
             }
             reading.put("charging", battery.getIntExtra(BatteryManager.EXTRA_PLUGGED, 0) != 0);
+            int millivolts = battery.getIntExtra(BatteryManager.EXTRA_VOLTAGE, 0);
+            BatteryManager gauge = (BatteryManager) context.getSystemService(Context.BATTERY_SERVICE);
+            int microamperes = gauge.getIntProperty(BatteryManager.BATTERY_PROPERTY_CURRENT_NOW);
+            boolean told = microamperes != Integer.MIN_VALUE && microamperes != 0; // its sign differs between makers
+            if (told && millivolts > 0) {
+                double watts = Math.abs((double) microamperes) * millivolts / 1e9;
+                reading.put("power_w", Collections.singletonMap("battery", watts));
+            }
         }
         try { // from Android 10 on
             Object power = context.getSystemService(Context.POWER_SERVICE);
             int status = (Integer) PowerManager.class.getMethod("getCurrentThermalStatus").invoke(power);
             if (status >= 0 && status < THERMAL.length) {
                 reading.put("thermal_state", THERMAL[status]);
+            }
+            // from Android 11 on; 1 is where it throttles severely, NaN: asked too often, or not told
+            Object headroom = PowerManager.class.getMethod("getThermalHeadroom", int.class).invoke(power, 0);
+            if (!((Float) headroom).isNaN()) {
+                reading.put("thermal_headroom", ((Float) headroom).doubleValue());
             }
         } catch (ReflectiveOperationException older) {
             return reading;
