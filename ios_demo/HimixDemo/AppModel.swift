@@ -3,7 +3,7 @@ import HimixCore
 import HimixCoreML
 import Observation
 
-/// What the screens show: the opened bundle, the image with its keys and values, and the running question.
+/// What the screens show: the opened bundle, the picture, and the conversation about it.
 @MainActor
 @Observable
 final class AppModel {
@@ -13,15 +13,25 @@ final class AppModel {
         case ready(OpenedModel)
     }
 
+    /// A question and its answer as far as it has come.
+    struct Turn: Identifiable {
+        let id = UUID()
+        let question: String
+        var answer = ""
+    }
+
     private(set) var phase = Phase.empty
     private(set) var photo: Photo?
-    private(set) var answer = ""
+    private(set) var turns: [Turn] = []
     private(set) var stats: Stats?
     private(set) var busy = false
-    private(set) var keptImage = false
+    /// What the user has to know about the bundle that is open, or is not.
+    private(set) var note: String?
+    /// Whether the next question follows the ones before it.
+    var continues = false
     var problem: String?
 
-    @ObservationIgnored private var kept: ImageKV?
+    @ObservationIgnored private var dialogue: Dialogue?
     @ObservationIgnored private var running: Task<Void, Never>?
 
     var hasProblem: Bool {
@@ -34,10 +44,34 @@ final class AppModel {
         return nil
     }
 
-    /// The bundle picked last, or else the one that the app came with.
-    func openShipped() async {
-        guard case .empty = phase, let folder = BundleStore.picked ?? BundleStore.shipped else { return }
-        await open(folder)
+    /// The bundle picked last, or else the one that the app came with; not one that ended the app.
+    func start() async {
+        guard case .empty = phase else { return }
+        let interrupted = BundleStore.marker.interrupted
+        if let interrupted, let units = interrupted.units {
+            BundleStore.units.failed(units, for: interrupted.bundle)
+        }
+        do {
+            let choice = try StartChoice.make(
+                picked: BundleStore.picked, shipped: BundleStore.shipped, marker: BundleStore.marker)
+            switch choice {
+            case .open(let folder, let isShipped, let why):
+                note = why
+                await open(folder, shipped: isShipped)
+            case .wait(let why): note = why
+            case .none: break
+            }
+        } catch {
+            note = error.localizedDescription  // nothing is opened unguarded
+        }
+    }
+
+    /// The picked bundle that was left out, since it had ended the app.
+    func openPickedAgain() async {
+        guard let picked = BundleStore.picked else { return }
+        BundleStore.marker.takeUpPicked()
+        note = nil
+        await open(picked, shipped: false)
     }
 
     /// A bundle folder picked in Files: copied into the app, checked, opened. A bad one leaves the old one in place.
@@ -46,23 +80,36 @@ final class AppModel {
         phase = .opening(0)
         do {
             let copy = try await BundleStore.keep(folder)
-            await open(copy)
+            BundleStore.marker.takeUpPicked()
+            note = nil
+            await open(copy, shipped: false)
         } catch {
             phase = before
             problem = error.localizedDescription
         }
     }
 
+    /// Forget the picked bundle and open the one that the app came with.
+    func useShipped() async {
+        guard let shipped = BundleStore.shipped else { return }
+        BundleStore.forgetPicked()
+        note = nil
+        await open(shipped, shipped: true)
+    }
+
     func show(_ photo: Photo) {
         stop()
-        (self.photo, kept, keptImage, answer, stats) = (photo, nil, false, "", nil)
+        (self.photo, turns, stats) = (photo, [], nil)
     }
 
     func ask(_ prompt: String) {
-        guard let opened, !busy else { return }
-        (busy, answer, stats) = (true, "", nil)
+        guard let dialogue, !busy else { return }
+        if !continues { turns = [] }
+        turns.append(Turn(question: prompt))
+        (busy, stats) = (true, nil)
+        let picture = photo?.picture
         running = Task {
-            await stream(prompt, opened.session)
+            await stream(prompt, about: picture, dialogue)
             busy = false
         }
     }
@@ -71,14 +118,17 @@ final class AppModel {
         running?.cancel()
     }
 
-    private func open(_ folder: URL) async {
-        phase = .opening(0)
+    private func open(_ folder: URL, shipped: Bool) async {
+        stop()
+        (phase, dialogue, turns, stats) = (.opening(0), nil, [], nil)  // one model in memory at a time
         do {
-            let opened = try await OpenedModel.open(folder) { share in
+            let opened = try await OpenedModel.open(
+                folder, shipped: shipped, marker: BundleStore.marker, memory: BundleStore.units
+            ) { share in
                 Task { @MainActor in self.showProgress(share) }
             }
+            dialogue = await Dialogue(opened.session)
             phase = .ready(opened)
-            (kept, keptImage) = (nil, false)  // another model's, now
         } catch {
             phase = .empty
             problem = error.localizedDescription
@@ -89,21 +139,22 @@ final class AppModel {
         if case .opening = phase { phase = .opening(share) }
     }
 
-    private func stream(_ prompt: String, _ session: Session) async {
+    private func stream(_ prompt: String, about picture: Picture?, _ dialogue: Dialogue) async {
+        guard let turn = turns.last?.id else { return }
         do {
-            let images = photo.map { [kept.map(ImageInput.encoded) ?? .pixels($0.decode)] } ?? []
-            let chat = await session.chat(images: images)
-            let pieces = try await chat.send(prompt)
-            for try await piece in pieces {
-                answer += piece.text
-            }
-            stats = await pieces.stats
-            kept = await chat.imageKV
-            keptImage = kept != nil
+            let pieces = try await dialogue.ask(prompt, about: picture, continuing: continues)
+            for try await piece in pieces { say(piece.text, in: turn) }
+            let all = await pieces.stats
+            if turns.last?.id == turn { stats = all }
         } catch is CancellationError {
-            answer += " [stopped]"
+            say(" [stopped]", in: turn)
         } catch {
             problem = error.localizedDescription
         }
+    }
+
+    /// More of an answer; that of a picture which is shown no more has no turn.
+    private func say(_ text: String, in turn: UUID) {
+        if let at = turns.firstIndex(where: { $0.id == turn }) { turns[at].answer += text }
     }
 }

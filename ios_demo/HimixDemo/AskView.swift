@@ -34,7 +34,8 @@ struct AskView: View {
     }
 
     private var form: some View {
-        Form {
+        @Bindable var model = model
+        return Form {
             Section {
                 if let photo = model.photo {
                     Image(uiImage: photo.preview)
@@ -51,6 +52,7 @@ struct AskView: View {
             Section {
                 TextField("Your question", text: $prompt, axis: .vertical)
                     .submitLabel(.send)
+                Toggle("Each question continues the conversation", isOn: $model.continues)
                 if model.busy {
                     Button("Stop", role: .destructive) { model.stop() }
                 } else {
@@ -58,9 +60,9 @@ struct AskView: View {
                         .disabled(prompt.isEmpty)
                 }
             }
-            if !model.answer.isEmpty || model.busy {
-                Section("Answer") {
-                    Text(model.answer.isEmpty ? "…" : model.answer)
+            ForEach(model.turns, id: \.id) { turn in
+                Section(turn.question) {
+                    Text(turn.answer.isEmpty ? "…" : turn.answer)
                         .textSelection(.enabled)
                 }
             }

@@ -21,7 +21,8 @@ extension BenchmarkHost {
                 let (footprint, peak) = ProcessMemory.now()
                 return (now: footprint, peak: peak)
             },
-            reading: { await reading() })
+            reading: { await reading() },
+            keepAwake: { await keepAwake($0) })
     }
 
     /// "iPhone17,1": Apple's own name of the model, which does not depend on the owner.
@@ -32,6 +33,9 @@ extension BenchmarkHost {
             String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
         }
     }
+
+    @MainActor
+    private static func keepAwake(_ awake: Bool) { UIApplication.shared.isIdleTimerDisabled = awake }
 
     @MainActor
     private static func reading() -> Record.Reading {
@@ -46,6 +50,8 @@ extension BenchmarkHost {
             case .critical: "critical"
             @unknown default: "unknown"
             }
-        return Record.Reading(batteryPercent: level, charging: charging, thermalState: thermal)
+        return Record.Reading(
+            batteryPercent: level, charging: charging, thermalState: thermal,
+            lowPower: ProcessInfo.processInfo.isLowPowerModeEnabled)
     }
 }

@@ -32,7 +32,11 @@ struct BenchmarkView: View {
                         .disabled(model.busy)
                 }
             } footer: {
-                Text("Keep the app in front and the phone cool. Without a photo the self-test's image is asked about.")
+                Text(
+                    ProcessInfo.processInfo.isLowPowerModeEnabled
+                        ? "Low Power Mode is on: it slows the processor, and the record will say so. Switch it off."
+                        : "Keep the app in front and the phone cool. Without a photo the self-test's image is asked about."
+                )
             }
             if let record {
                 Section(record.verdict.rawValue) {
@@ -52,7 +56,7 @@ struct BenchmarkView: View {
         progress = 0
         defer { progress = nil }
         do {
-            let test = try await opened.session.selfTest(opened.bundle) { try RGBImage.decode(fileAt: $0) }
+            let test = try await opened.session.selfTest(opened.bundle) { try DecodedImage.decode(fileAt: $0) }
             let benchmark = await Benchmark(opened.session, bundle: opened.bundle, items: items(opened))
             let host = BenchmarkHost.current()
             let made = try await benchmark.run(host, load: opened.load, selfTestPassed: test.passed) { share in
@@ -70,8 +74,8 @@ struct BenchmarkView: View {
         let question = opened.bundle.manifest.selftest
         let url = opened.bundle.url(question.image)
         let name = model.photo?.name ?? question.image
-        let shipped: @Sendable () throws -> RGBImage = { try RGBImage.decode(fileAt: url) }
-        let load = model.photo?.decode ?? shipped
+        let shipped: @Sendable () throws -> any PixelSource = { try DecodedImage.decode(fileAt: url) }
+        let load = model.photo?.picture.load ?? shipped
         let prompts = ["Describe the image.", "What color is it?", "What shape is this?", question.prompt]
         return prompts.map { BenchmarkItem(name: name, prompt: $0, load: load) }
     }

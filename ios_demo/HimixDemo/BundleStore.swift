@@ -5,6 +5,16 @@ import HimixCore
 enum BundleStore {
     private static var pickedFolder: URL { URL.applicationSupportDirectory.appending(path: "bundle") }
 
+    /// Says at the next start what was being opened.
+    static var marker: OpeningMarker { OpeningMarker(URL.applicationSupportDirectory.appending(path: "opening.json")) }
+
+    /// Which compute units a bundle passed on.
+    static var units: UnitsMemory {
+        UnitsMemory(
+            URL.applicationSupportDirectory.appending(path: "units.json"),
+            system: ProcessInfo.processInfo.operatingSystemVersionString)
+    }
+
     /// The first bundle below the app's Models folder.
     static var shipped: URL? {
         guard let models = Bundle.main.url(forResource: "Models", withExtension: nil) else { return nil }
@@ -22,11 +32,14 @@ enum BundleStore {
             defer { if access { folder.stopAccessingSecurityScopedResource() } }
             let files = FileManager.default
             try files.createDirectory(at: .applicationSupportDirectory, withIntermediateDirectories: true)
-            let staged = URL.applicationSupportDirectory.appending(path: "bundle-\(UUID().uuidString)")
+            var staged = URL.applicationSupportDirectory.appending(path: "bundle-\(UUID().uuidString)")
             do {
                 let manifest = try Manifest.read(folder)  // before anything large is copied
                 try copy([Manifest.fileName] + manifest.allFiles.map(\.path), from: folder, to: staged)
                 _ = try ModelBundle(verifying: staged)
+                var values = URLResourceValues()
+                values.isExcludedFromBackup = true  // it can be copied again, and is large
+                try staged.setResourceValues(values)
                 try? files.removeItem(at: pickedFolder)
                 try files.moveItem(at: staged, to: pickedFolder)
             } catch {
@@ -54,6 +67,7 @@ enum BundleStore {
     /// Back to the bundle that the app ships with.
     static func forgetPicked() {
         try? FileManager.default.removeItem(at: pickedFolder)
+        marker.takeUpPicked()
     }
 
     private static func isBundle(_ folder: URL) -> Bool {

@@ -1,4 +1,5 @@
 import HimixCore
+import HimixCoreML
 import SwiftUI
 import UniformTypeIdentifiers
 
@@ -10,14 +11,25 @@ struct BundleView: View {
     var body: some View {
         NavigationStack {
             Form {
+                if let note = model.note {
+                    Section { Text(note) }
+                }
                 if let opened = model.opened {
-                    facts(opened.bundle.manifest, milliseconds: opened.load.milliseconds)
+                    facts(opened)
                 } else {
                     Section { WaitingView() }
                 }
                 Section {
                     Button("Pick a bundle in Files") { picks = true }
                         .disabled(model.busy)
+                    if BundleStore.marker.leavesOutPicked, BundleStore.picked != nil {
+                        Button("Open the picked bundle again") { Task { await model.openPickedAgain() } }
+                            .disabled(model.busy)
+                    }
+                    if BundleStore.shipped != nil {
+                        Button("Use the bundle that the app came with") { Task { await model.useShipped() } }
+                            .disabled(model.busy)
+                    }
                 } footer: {
                     Text("It is copied into the app. Every file has to have the size and hash that the manifest says.")
                 }
@@ -32,13 +44,16 @@ struct BundleView: View {
         }
     }
 
-    private func facts(_ manifest: Manifest, milliseconds: Double) -> some View {
-        Section("Loaded, every file checked") {
+    private func facts(_ opened: OpenedModel) -> some View {
+        let manifest = opened.bundle.manifest
+        return Section("Loaded, every file checked") {
             LabeledContent("Name", value: manifest.name)
             LabeledContent("Weights", value: manifest.quantisation.precision)
             LabeledContent("Size", value: Int64(manifest.totalBytes).formatted(.byteCount(style: .file)))
             LabeledContent("Context", value: "\(manifest.contextCapacity) tokens, \(manifest.visionTokens) an image")
-            Milliseconds(name: "Check and load", value: milliseconds)
+            Milliseconds(name: "Check and load", value: opened.load.milliseconds)
+            LabeledContent("Computes on", value: opened.units.rawValue)
+            ForEach(opened.notes, id: \.self) { note in Text(note).font(.footnote) }
         }
     }
 }

@@ -8,7 +8,7 @@ struct HimixDemoApp: App {
         WindowGroup {
             RootView()
                 .environment(model)
-                .task { await model.openShipped() }
+                .task { await model.start() }
         }
     }
 }

@@ -28,7 +28,8 @@ struct WaitingView: View {
         case .empty:
             ContentUnavailableView(
                 "No bundle", systemImage: "shippingbox",
-                description: Text("Pick a folder made by `himix export --target coreml` on the Bundle tab."))
+                description: model.note.map { Text($0) }
+                    ?? Text("Pick a folder made by `himix export --target coreml` on the Bundle tab."))
         case .opening(let share):
             VStack(spacing: 12) {
                 ProgressView(value: share)

@@ -50,7 +50,7 @@ struct SelfTestView: View {
         runs = true
         defer { runs = false }
         do {
-            result = try await opened.session.selfTest(opened.bundle) { try RGBImage.decode(fileAt: $0) }
+            result = try await opened.session.selfTest(opened.bundle) { try DecodedImage.decode(fileAt: $0) }
         } catch {
             model.problem = error.localizedDescription
         }

@@ -132,6 +132,9 @@ extension Button where Content == Text {
 public struct TextField: Leaf {
     public init(_ key: LocalizedStringKey, text: Binding<String>, axis: Axis) {}
 }
+public struct Toggle: Leaf {
+    public init(_ key: LocalizedStringKey, isOn: Binding<Bool>) {}
+}
 public enum Axis: Sendable { case horizontal, vertical }
 public struct ProgressView: Leaf {
     public init(value: Double?, total: Double = 1) {}

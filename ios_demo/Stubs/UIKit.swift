@@ -12,11 +12,11 @@ extension URL {
 extension ProcessInfo {
     public enum ThermalState: Int, Sendable { case nominal, fair, serious, critical }
     public var thermalState: ThermalState { fatalError() }
+    public var isLowPowerModeEnabled: Bool { fatalError() }
 }
 
 public final class UIImage: @unchecked Sendable {
-    public init?(data: Data) {}
-    public func preparingThumbnail(of size: CGSize) -> UIImage? { fatalError() }
+    public init(cgImage: CGImage) {}
     public func jpegData(compressionQuality: CGFloat) -> Data? { fatalError() }
 }
 
@@ -32,6 +32,12 @@ public final class UIDevice {
     public var isBatteryMonitoringEnabled = false
     public var batteryLevel: Float { fatalError() }
     public var batteryState: BatteryState { fatalError() }
+}
+
+@MainActor
+public final class UIApplication {
+    public static var shared: UIApplication { fatalError() }
+    public var isIdleTimerDisabled = false
 }
 
 @MainActor

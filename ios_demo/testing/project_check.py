@@ -1,18 +1,26 @@
-"""Reads the Xcode project: its syntax, that nothing refers to an object that is not there, and that its files exist.
+"""Reads the Xcode project: its syntax, that nothing refers to an object that is not there, that its files exist, and
+that Run is optimised, as a benchmark has to be.
 
 Usage: python ios_demo/testing/project_check.py
 """
 
+import json
+import plistlib
 import re
+import struct
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 FOLDER = Path(__file__).parents[1]
+SCHEME = FOLDER / "HimixDemo.xcodeproj/xcshareddata/xcschemes/HimixDemo.xcscheme"
+MEMORY = "com.apple.developer.kernel.increased-memory-limit"
 TOKEN = re.compile(r'\s+|//[^\n]*|/\*.*?\*/|(?P<sign>[{}();=,])|(?P<text>"(?:[^"\\]|\\.)*"|[\w./$-]+)', re.DOTALL)
 NEEDED = {
     "INFOPLIST_KEY_NSCameraUsageDescription", "INFOPLIST_KEY_NSPhotoLibraryUsageDescription",
     "INFOPLIST_KEY_UIFileSharingEnabled", "PRODUCT_BUNDLE_IDENTIFIER", "SWIFT_VERSION",
+    "ASSETCATALOG_COMPILER_APPICON_NAME", "CODE_SIGN_ENTITLEMENTS",
 }  # fmt: skip
 
 
@@ -74,8 +82,43 @@ def problems(project: dict[str, Any]) -> list[str]:
             found.append(f"{path} does not exist")
     target = next(item for item in objects.values() if item["isa"] == "PBXNativeTarget")
     for name in objects[target["buildConfigurationList"]]["buildConfigurations"]:
-        found += [f"{name}: no {key}" for key in sorted(NEEDED - objects[name]["buildSettings"].keys())]
-    return found
+        settings = objects[name]["buildSettings"]
+        found += [f"{name}: no {key}" for key in sorted(NEEDED - settings.keys())]
+        found += entitlement_problems(settings.get("CODE_SIGN_ENTITLEMENTS", ""))
+        found += icon_problems(settings.get("ASSETCATALOG_COMPILER_APPICON_NAME", ""))
+    return found + scheme_problems(objects)
+
+
+def entitlement_problems(name: str) -> list[str]:
+    path = FOLDER / name
+    if not path.is_file():
+        return [f"{name} does not exist"]
+    granted = plistlib.loads(path.read_bytes()).get(MEMORY)
+    return [] if granted is True else [f"{name}: no {MEMORY}"]
+
+
+def icon_problems(name: str) -> list[str]:
+    """An icon is 1024 x 1024 and has no transparency: color type 2 of PNG."""
+    folder = FOLDER / f"HimixDemo/Assets.xcassets/{name}.appiconset"
+    images = json.loads((folder / "Contents.json").read_text())["images"]
+    found = []
+    for image in images:
+        width, height, _, color = struct.unpack(">IIBB", (folder / image["filename"]).read_bytes()[16:26])
+        if (width, height, color) != (1024, 1024, 2):
+            found.append(f"{image['filename']}: {width} x {height}, color type {color}")
+    return found if images else [f"{name}: no image"]
+
+
+def scheme_problems(objects: dict[str, Any]) -> list[str]:
+    root = ElementTree.parse(SCHEME).getroot()
+    found = []
+    for action in ("LaunchAction", "ProfileAction", "ArchiveAction"):
+        element = root.find(action)
+        if element is None or element.get("buildConfiguration") != "Release":
+            found.append(f"{SCHEME.name}: {action} is not optimised")
+    targets = {reference.get("BlueprintIdentifier", "") for reference in root.iter("BuildableReference")}
+    found += [f"{SCHEME.name}: no target {name}" for name in sorted(targets - objects.keys())]
+    return found if targets else [*found, f"{SCHEME.name}: builds nothing"]
 
 
 def main() -> int:

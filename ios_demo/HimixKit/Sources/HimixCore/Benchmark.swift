@@ -4,9 +4,9 @@ import Foundation
 public struct BenchmarkItem: Sendable {
     public let name: String
     public let prompt: String
-    public let load: @Sendable () throws -> RGBImage
+    public let load: @Sendable () throws -> any PixelSource
 
-    public init(name: String, prompt: String, load: @escaping @Sendable () throws -> RGBImage) {
+    public init(name: String, prompt: String, load: @escaping @Sendable () throws -> any PixelSource) {
         (self.name, self.prompt, self.load) = (name, prompt, load)
     }
 }
@@ -20,14 +20,16 @@ public struct BenchmarkHost: Sendable {
     /// Bytes in use by this process now, and the most so far.
     public let memory: @Sendable () -> (now: UInt64?, peak: UInt64?)
     public let reading: @Sendable () async -> Record.Reading
+    /// Called with true before the run, with false behind it: a screen that goes dark suspends the app.
+    public let keepAwake: @Sendable (Bool) async -> Void
 
     public init(
         device: Record.Device, command: String, harness: String, versions: [String: String],
         memory: @escaping @Sendable () -> (now: UInt64?, peak: UInt64?),
-        reading: @escaping @Sendable () async -> Record.Reading
+        reading: @escaping @Sendable () async -> Record.Reading, keepAwake: @escaping @Sendable (Bool) async -> Void
     ) {
         (self.device, self.command, self.harness, self.versions) = (device, command, harness, versions)
-        (self.memory, self.reading) = (memory, reading)
+        (self.memory, self.reading, self.keepAwake) = (memory, reading, keepAwake)
     }
 }
 
@@ -74,6 +76,20 @@ public final class Benchmark {
     /// - Throws: `HimixError` from the session; `CancellationError` between two questions.
     public func run(
         _ host: BenchmarkHost, load: LoadFacts, selfTestPassed: Bool?, progress: @Sendable (Double) -> Void = { _ in }
+    ) async throws -> Record {
+        await host.keepAwake(true)
+        do {
+            let record = try await measure(host, load: load, selfTestPassed: selfTestPassed, progress: progress)
+            await host.keepAwake(false)
+            return record
+        } catch {
+            await host.keepAwake(false)
+            throw error
+        }
+    }
+
+    private func measure(
+        _ host: BenchmarkHost, load: LoadFacts, selfTestPassed: Bool?, progress: @Sendable (Double) -> Void
     ) async throws -> Record {
         let started = ISO8601DateFormatter().string(from: Date())
         let clock = Stopwatch()

@@ -70,9 +70,16 @@ public struct Record: Encodable, Sendable {
         public var batteryPercent: Double?
         public var charging: Bool?
         public var thermalState: String?
+        /// Judged, and no field of the record: its schema has none.
+        public var lowPower: Bool?
 
-        public init(batteryPercent: Double? = nil, charging: Bool? = nil, thermalState: String? = nil) {
-            (self.batteryPercent, self.charging, self.thermalState) = (batteryPercent, charging, thermalState)
+        private enum CodingKeys: String, CodingKey { case atS, batteryPercent, charging, thermalState }
+
+        public init(
+            batteryPercent: Double? = nil, charging: Bool? = nil, thermalState: String? = nil, lowPower: Bool? = nil
+        ) {
+            (self.batteryPercent, self.charging) = (batteryPercent, charging)
+            (self.thermalState, self.lowPower) = (thermalState, lowPower)
         }
     }
 

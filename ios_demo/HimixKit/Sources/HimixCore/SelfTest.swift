@@ -16,12 +16,12 @@ extension Session {
     ///
     /// - Parameter load: decodes an image file.
     public func selfTest(
-        _ bundle: ModelBundle, load: @escaping @Sendable (URL) throws -> RGBImage
+        _ bundle: ModelBundle, load: @escaping @Sendable (URL) throws -> any PixelSource
     ) throws -> SelfTestResult {
         let question = manifest.selftest
         let url = bundle.url(question.image)
         let image = try load(url)
-        let resized = image.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
+        let resized = try image.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
         let same = resized.digest == question.pixelsSha256
         let further = question.ends == false ? 0 : 1
         let options = AnswerOptions(maxNewTokens: question.tokenIds.count + further, temperature: 0)

@@ -2,7 +2,7 @@ import Foundation
 
 /// An image for a session: pixels still to be decoded, so that decoding is timed with the rest, or keys and values.
 public enum ImageInput: Sendable {
-    case pixels(@Sendable () throws -> RGBImage)
+    case pixels(@Sendable () throws -> any PixelSource)
     case encoded(ImageKV)
 }
 
@@ -100,14 +100,14 @@ public final class Session {
         return image
     }
 
-    private func encode(_ load: () throws -> RGBImage, _ stats: inout Stats) throws -> ImageKV {
+    private func encode(_ load: () throws -> any PixelSource, _ stats: inout Stats) throws -> ImageKV {
         var clock = Stopwatch()
         let picture = try load()
         guard picture.height * manifest.preprocessing.imageSize <= Self.mostNarrowed else {
             let size = "\(picture.width) x \(picture.height)"
             throw HimixError("\(size) pixels are too high for this model; scale it down first")
         }
-        let pixels = picture.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
+        let pixels = try picture.resized(to: manifest.preprocessing.imageSize, manifest.preprocessing.filter)
         stats.preprocess += clock.lap()
         let features = try engine.encode(pixels)
         stats.visionEncoder += clock.lap()

@@ -18,6 +18,9 @@ enum VerdictRules {
         var doubts = [String]()
         let hot = readings.compactMap(\.thermalState).filter { $0 == "serious" || $0 == "critical" }
         if let worst = hot.last { doubts.append("the device was hot: its thermal state was \(worst)") }
+        if readings.contains(where: { $0.lowPower == true }) {
+            doubts.append("Low Power Mode was on, which slows the processor; switch it off")
+        }
         for (stage, times) in [("ttft", samples.ttft), ("warm_ttft", samples.warmTtft), ("prefill", samples.prefill)] {
             let off = spread(times, period: items)
             if off > spreadLimit {

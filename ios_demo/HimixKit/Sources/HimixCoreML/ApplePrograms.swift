@@ -6,7 +6,7 @@ import HimixCore
 /// A bundle's packages in Core ML: three models and the decoder's state, which `prefill` and `decode` share.
 @Inference
 final class ApplePrograms: CoreMLPrograms {
-    let provider = "core-ml"
+    let provider: String  // "core-ml cpu+npu"
     private let encoder: MLModel
     private let injector: MLModel
     private let functions: [DecoderCall.Function: MLModel]
@@ -15,10 +15,10 @@ final class ApplePrograms: CoreMLPrograms {
 
     /// - Parameter compiled: the compiled model of each role.
     /// - Throws: `HimixError` naming the package that Core ML cannot load, or that is not what the manifest says.
-    init(compiled: [String: URL], manifest: Manifest, computeUnits: MLComputeUnits) throws {
+    init(compiled: [String: URL], manifest: Manifest, units: ComputeUnits) throws {
         func load(_ role: String, function: DecoderCall.Function? = nil) throws -> MLModel {
             let configuration = MLModelConfiguration()
-            configuration.computeUnits = computeUnits
+            configuration.computeUnits = units.coreML
             if let function { configuration.functionName = function.rawValue }
             guard let url = compiled[role] else { throw HimixError("\(role): no compiled model") }
             do {
@@ -27,6 +27,7 @@ final class ApplePrograms: CoreMLPrograms {
                 throw HimixError("\(role): Core ML cannot load it (\(error.localizedDescription))")
             }
         }
+        provider = "core-ml \(units.rawValue)"
         encoder = try load("vision_encoder")
         injector = try load("vision_injector")
         let decode = try load("decoder", function: .decode)

@@ -1,4 +1,5 @@
-import Darwin
+// Darwin declares `mach_task_self_` as a variable, which Swift 6 takes for shared state
+@preconcurrency import Darwin
 
 /// Memory of this process as iOS counts it: what decides whether the app is ended.
 public enum ProcessMemory {

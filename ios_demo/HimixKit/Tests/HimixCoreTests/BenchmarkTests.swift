@@ -31,9 +31,22 @@ final class BenchmarkTests: XCTestCase {
         let host = BenchmarkHost(
             device: Record.Device(name: "test", kind: "computer", threads: 2), command: "swift test",
             harness: "himix iOS demo tests", versions: ["swift": "6"], memory: { (1, 2) },
-            reading: { Record.Reading(batteryPercent: 50, charging: true, thermalState: "nominal") })
-        let record = try await benchmark.run(
-            host, load: LoadFacts(milliseconds: 5, baselineBytes: 1), selfTestPassed: true)
+            reading: { Record.Reading(batteryPercent: 50, charging: true, thermalState: "nominal", lowPower: true) },
+            keepAwake: { await Awake.shared.note($0) })
+        let load = LoadFacts(milliseconds: 5, baselineBytes: 1)
+        let record = try await benchmark.run(host, load: load, selfTestPassed: true)
+        let held = await Awake.shared.taken()
+        XCTAssertEqual(held, [true, false])
+        let broken = BenchmarkItem(name: "a", prompt: "b") { throw HimixError("no such photo") }
+        do {
+            _ = try await Benchmark(session, bundle: bundle, items: [broken])
+                .run(host, load: load, selfTestPassed: true)
+            XCTFail("measured")
+        } catch {
+            XCTAssertEqual(error.localizedDescription, "no such photo")
+        }
+        let released = await Awake.shared.taken()
+        XCTAssertEqual(released, [true, false], "the screen may go dark again after a failure, too")
         try record.json().write(to: Goldens.exchange("record.json"))
         let facts = try PipePrograms.shared.call("read_records", ["file": "record.json"]).facts
         return (try JSONSerialization.data(withJSONObject: facts), record)
@@ -47,12 +60,13 @@ final class BenchmarkTests: XCTestCase {
         steady.ttft = [10, 20, 10.5, 20.5, 10.2, 20.1]
         func judge(
             _ samples: Record.Samples, selfTest: Bool? = true, equal: Int = 4, thermal: String = "nominal",
-            overhead: Double = 0
+            overhead: Double = 0, lowPower: Bool? = false
         ) -> (Record.Verdict, [String]) {
             var answer = answer
             answer.equalRuns = equal
             return VerdictRules.judge(
-                selfTestPassed: selfTest, answers: [answer], readings: [Record.Reading(thermalState: thermal)],
+                selfTestPassed: selfTest, answers: [answer],
+                readings: [Record.Reading(thermalState: thermal, lowPower: lowPower)],
                 samples: samples, items: 2, overhead: overhead)
         }
         XCTAssertEqual(judge(steady).0, .valid)
@@ -61,9 +75,25 @@ final class BenchmarkTests: XCTestCase {
         XCTAssertEqual(judge(steady, equal: 3).1, ["'p': 1 of 4 runs answered differently from the first"])
         XCTAssertEqual(judge(steady, thermal: "serious").0, .semiValid)
         XCTAssertEqual(judge(steady, overhead: 0.02).1, ["the harness itself took 2% of the time (limit 1%)"])
+        XCTAssertEqual(
+            judge(steady, lowPower: true).1, ["Low Power Mode was on, which slows the processor; switch it off"])
+        XCTAssertEqual(judge(steady, lowPower: true).0, .semiValid)
         var unsteady = steady
         unsteady.ttft = [10, 20, 15, 30, 10, 20, 5, 40]
         XCTAssertEqual(judge(unsteady).0, .semiValid)
         XCTAssertEqual(VerdictRules.spread([10, 1, 12, 1, 8, 1], period: 2), 0.2, accuracy: 1e-12)
+    }
+}
+
+/// What a benchmark asked of the screen.
+private actor Awake {
+    static let shared = Awake()
+    private var calls = [Bool]()
+
+    func note(_ awake: Bool) { calls.append(awake) }
+
+    func taken() -> [Bool] {
+        defer { calls = [] }
+        return calls
     }
 }

@@ -35,6 +35,36 @@ final class ImageTests: XCTestCase {
         XCTAssertEqual(try image.upright(9), image)
     }
 
+    /// What is drawn of a stored image, turned, is the upright image's rows: for every orientation and in any strips.
+    func testStripsOfAStoredImageAreThoseOfTheUprightOne() throws {
+        let stored = try Goldens.stored("noisy-97x61.png")
+        for orientation in 0...9 {
+            let upright = try stored.upright(orientation)
+            for band in [1, 7, 40, 200] {
+                var rows = [UInt8]()
+                for from in stride(from: 0, to: upright.height, by: band) {
+                    let range = from..<min(upright.height, from + band)
+                    let strip = StoredStrip(
+                        of: range, width: stored.width, height: stored.height, orientation: orientation)
+                    rows += try stored.cut(strip).upright(orientation).pixels
+                }
+                XCTAssertEqual(rows, upright.pixels, "orientation \(orientation), \(band) rows at once")
+            }
+        }
+    }
+
+    func testALargePhotoIsNeverHeldWhole() throws {
+        for (width, height) in [(8064, 600), (700, 9000), (40_000, 40)] {
+            let photo = CountedPhoto(width: width, height: height)
+            let resized = try photo.resized(to: 64, .bilinear)
+            XCTAssertEqual(photo.counts.rows, height)
+            XCTAssertLessThanOrEqual(photo.counts.mostBytes, 3 << 20, "\(width) x \(height)")
+            XCTAssertEqual(resized, try photo.whole().resized(to: 64, .bilinear))
+        }
+        let damaged = CountedPhoto(width: 8064, height: 600, failsAt: 300)
+        XCTAssertEqual(refusal(try damaged.resized(to: 64, .bicubic)), "photo: damaged")
+    }
+
     func testImpossibleImagesAreRefused() {
         XCTAssertEqual(refusal(try RGBImage.checkSize(width: 0, height: 5)), "the image has no pixels")
         XCTAssertEqual(
@@ -43,5 +73,53 @@ final class ImageTests: XCTestCase {
         XCTAssertTrue(refusal(try RGBImage.checkSize(width: .max, height: 2)).contains("megapixels are refused"))
         XCTAssertEqual(
             refusal(try RGBImage(width: 2, height: 2, pixels: [1, 2, 3])), "an image of 2 x 2 pixels needs 12 bytes")
+    }
+}
+
+/// A photo made row by row, which counts what it is asked for.
+private struct CountedPhoto: PixelSource {
+    final class Counts: @unchecked Sendable {  // one thread asks
+        var (rows, mostBytes) = (0, 0)
+    }
+
+    let width: Int
+    let height: Int
+    var failsAt = Int.max
+    let counts = Counts()
+
+    func rows(_ range: Range<Int>) throws -> [UInt8] {
+        if range.upperBound > failsAt { throw HimixError("photo: damaged") }
+        XCTAssertEqual(range.lowerBound, counts.rows, "from top to bottom, once for each row")
+        counts.rows = range.upperBound
+        let bytes = made(range)
+        counts.mostBytes = max(counts.mostBytes, bytes.count)
+        return bytes
+    }
+
+    func whole() throws -> RGBImage { try RGBImage(width: width, height: height, pixels: made(0..<height)) }
+
+    private func made(_ range: Range<Int>) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: range.count * width * 3)
+        var state = UInt32(truncatingIfNeeded: range.lowerBound)
+        bytes.withUnsafeMutableBufferPointer { bytes in
+            for row in 0..<range.count {
+                state = UInt32(truncatingIfNeeded: range.lowerBound + row)
+                for at in (row * width * 3)..<((row + 1) * width * 3) {
+                    state = state &* 1_664_525 &+ 1_013_904_223
+                    bytes[at] = UInt8(truncatingIfNeeded: state >> 24)
+                }
+            }
+        }
+        return bytes
+    }
+}
+
+extension RGBImage {
+    fileprivate func cut(_ strip: StoredStrip) throws -> RGBImage {
+        var cut = [UInt8]()
+        for y in strip.y..<(strip.y + strip.height) {
+            cut += pixels[((y * width + strip.x) * 3)..<((y * width + strip.x + strip.width) * 3)]
+        }
+        return try RGBImage(width: strip.width, height: strip.height, pixels: cut)
     }
 }
