@@ -42,3 +42,11 @@ def test_both_builds_compile_every_c_file_and_take_one_onnx_runtime() -> None:
     assert sorted(listed[1].split()) == sorted(path.name for path in folder.glob("*.c"))
     assert "build/android/packages/onnxruntime" in GRADLE
     assert "com.microsoft.onnxruntime" not in GRADLE
+
+
+def test_executorchs_library_is_of_the_exporters_version() -> None:
+    properties = (DEMO / "gradle.properties").read_text()
+    constraints = (DEMO.parent / "constraints.txt").read_text()
+    pinned = re.search(r"^executorch==([\d.]+)$", constraints, re.MULTILINE)
+    assert pinned
+    assert f"\nexecutorch={pinned[1]}\n" in properties

@@ -80,5 +80,5 @@ androidComponents {
 
 dependencies {
     implementation(project(":core"))
-    "executorchImplementation"("org.pytorch:executorch-android:1.0.1")
+    "executorchImplementation"("org.pytorch:executorch-android:${providers.gradleProperty("executorch").get()}")
 }

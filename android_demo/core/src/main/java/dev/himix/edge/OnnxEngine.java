@@ -50,7 +50,7 @@ final class OnnxEngine implements Engine {
             decoder = open(bundle, "decoder", threads, stop);
             image = made(encoder, false, "image", Tensor.UINT8, 1, side, side, 3);
             features = made(encoder, true, "vision_features", Tensor.FLOAT, 1, slots, model.featureSize);
-            injector.expect(false, "vision_features", 1, slots, model.featureSize);
+            injector.expect(false, "vision_features", Tensor.FLOAT, 1, slots, model.featureSize);
             visionKey = made(injector, true, "vision_key", Tensor.FLOAT, rows, heads, slots, model.headDim);
             visionValue = made(injector, true, "vision_value", Tensor.FLOAT, rows, heads, slots, model.headDim);
             logits = made(decoder, true, "logits", Tensor.FLOAT, 1, model.vocabSize);
@@ -66,7 +66,7 @@ final class OnnxEngine implements Engine {
 
     /** Memory for a tensor that the graph has: compared first, since a manifest may say any size. */
     private Tensor made(OnnxGraph graph, boolean output, String name, int type, long... shape) {
-        graph.expect(output, name, shape);
+        graph.expect(output, name, type, shape);
         Tensor tensor = Tensor.reserve(name, type, shape);
         reserved.add(tensor);
         return tensor;
@@ -86,7 +86,7 @@ final class OnnxEngine implements Engine {
                 String present = "present." + layer + "." + kind;
                 int type = half ? Tensor.FLOAT16 : Tensor.FLOAT;
                 Tensor cache = made(decoder, false, name, type, 1, heads, capacity, model.headDim);
-                decoder.expect(true, present, cache.shape);
+                decoder.expect(true, present, type, cache.shape);
                 past.add(cache);
                 outputs.add(cache.as(present));
             }

@@ -87,13 +87,18 @@ final class OnnxGraph {
         return OPEN.get();
     }
 
-    /** Throws InputException unless the graph has an input or output of this name and shape. */
-    void expect(boolean output, String name, long... shape) {
+    /** Throws InputException unless the graph has an input or output of this name, element type and shape. */
+    void expect(boolean output, String name, int type, long... shape) {
         long[] found = shape(session, output, name);
         if (!Arrays.equals(found, shape)) {
             throw new InputException(
                     file + ": " + name + " is " + Arrays.toString(found) + ", the manifest says "
                             + Arrays.toString(shape));
+        }
+        int kind = type(output, name);
+        if (kind != type) {
+            throw new InputException(
+                    file + ": " + name + " holds numbers of ONNX's type " + kind + ", this app takes type " + type);
         }
     }
 

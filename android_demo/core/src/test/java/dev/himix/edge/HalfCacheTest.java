@@ -1,6 +1,7 @@
 package dev.himix.edge;
 
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import java.io.File;
@@ -34,6 +35,20 @@ public class HalfCacheTest {
         saved(session);
         session.close();
         assertEquals(before, NativeMemory.inUse());
+    }
+
+    @Test
+    public void aTensorOfAnotherTypeIsRefused() {
+        Fixtures.session();
+        Bundle bundle = Bundle.open(new File(System.getProperty("himix.half")));
+        OnnxGraph decoder = new OnnxGraph(bundle.roleFile("decoder"), 1);
+        long[] shape = {1, bundle.model.keyValueHeads, bundle.capacity, bundle.model.headDim};
+        decoder.expect(false, "past_key_values.0.key", OnnxGraph.Tensor.FLOAT16, shape);
+        InputException error = assertThrows(
+                InputException.class,
+                () -> decoder.expect(false, "past_key_values.0.key", OnnxGraph.Tensor.FLOAT, shape));
+        assertTrue(error.getMessage(), error.getMessage().endsWith("holds numbers of ONNX's type 10, this app takes type 1"));
+        decoder.close();
     }
 
     /** A file that Python wrote is float32 and goes into the half cache all the same. */
