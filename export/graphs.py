@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from himix_edge.config import ModelConfig
 from himix_edge.export.quantization.tensors import QuantizedLinear
+from himix_edge.low_rank import role_linears
 from himix_edge.model import HiMixModel, VanillaModel, VisionLanguageModel
+from himix_edge.model.adapted import Factors
 from himix_edge.model.decoder import DecoderStack, rope_tables, rotate
 from himix_edge.model.vit import VisionBlock, gelu_tanh
 from himix_edge.runtimes.chatter import without_logged_warnings
@@ -28,6 +30,12 @@ Swapped = TypeVar("Swapped", bound=nn.Module)
 def injector_outputs(config: ModelConfig) -> list[str]:
     """Names of what the injector's graph gives: keys and values, or embeddings of pictures that stand in the text."""
     return ["vision_key", "vision_value"] if config.images is None else ["vision_embeds"]
+
+
+def factors_of(config: ModelConfig, role: str, rank: int) -> Factors | None:
+    """The adapter, of a rank up to `rank`, that a role's graph takes; None: it takes none."""
+    linears = role_linears(config)[role] if rank else {}
+    return Factors(linears) if linears else None
 
 
 class FixedImageRope(nn.Module):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
 
 from himix_edge.bundle import (
+    AdapterPlaces,
     GenerationDefaults,
     Manifest,
     ParityResult,
@@ -18,17 +20,21 @@ from himix_edge.bundle import (
     file_record,
 )
 from himix_edge.checkpoints import image_kv_id
+from himix_edge.checkpoints.identity import base_id
 from himix_edge.export.quantization.policy import Policy
 from himix_edge.export.quantization.rounding import method_name
 from himix_edge.export.quantization.tensors import QuantizedModel
 from himix_edge.export.request import Plan, weights_hash
 from himix_edge.export.target import ChipTarget
 from himix_edge.export.traces import Question
+from himix_edge.low_rank import adapter_linears
 from himix_edge.manifest import METHODS, TILES
 from himix_edge.names import MAX_NAME, as_name
 from himix_edge.parts import part_of
 from himix_edge.reading import JsonObject
 from himix_edge.text import TOKENIZER, TextProcessor
+
+SCALES = "adapter_scales.safetensors"
 
 
 def write_selftest(question: Question, text: TextProcessor, staging: Path) -> SelfTest:
@@ -60,12 +66,17 @@ def make_manifest(
 ) -> Manifest:
     assert plan.config.vision is not None
     provenance: JsonObject = {"checkpoint_sha256": weights_hash(plan.source), "export_key": plan.key}
+    if plan.source.adapter is not None:
+        provenance["merged_adapter"] = plan.source.adapter
+    adapters = _adapter_places(plan, model, staging)
     if isinstance(plan.target, ChipTarget) and plan.options.chips:
         provenance["chips"] = {chip: plan.target.chip_facts(staging, chip) for chip in plan.options.chips}
     if plan.source.provenance:
         provenance["training"] = plan.source.provenance
     kind = f"-{plan.target.name}-{plan.request.precision}"
     others = [staging / TOKENIZER, *sorted((staging / "selftest").iterdir())]
+    if adapters is not None and adapters.scales is not None:
+        others.append(staging / adapters.scales)
     return Manifest(
         schema_version=1,
         name=as_name(plan.source.name)[: MAX_NAME - len(kind)] + kind,
@@ -95,7 +106,19 @@ def make_manifest(
         weights=model.digests,
         parity=parity,
         selftest=selftest,
+        adapters=adapters,
     )
+
+
+def _adapter_places(plan: Plan, model: QuantizedModel, staging: Path) -> AdapterPlaces | None:
+    """That the graphs take adapters, if they do; what was moved between linears is written to a file."""
+    if not plan.options.adapter_rank:
+        return None
+    linears = adapter_linears(plan.config)
+    scales = {name: factor for name, factor in model.moved.items() if name.rpartition(".")[0] in linears}
+    if scales:
+        save_file({name: factor.contiguous() for name, factor in scales.items()}, staging / SCALES)
+    return AdapterPlaces(rank=plan.options.adapter_rank, base=base_id(plan.source), scales=SCALES if scales else None)
 
 
 def _bits(policy: Policy, model: QuantizedModel) -> dict[str, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from himix_edge.bundle import Bundle, write_manifest
 from himix_edge.data.llava import load_llava
 from himix_edge.errors import GateRefused, HimixError, InputError
+from himix_edge.export.adapter_gate import adapted_gate
 from himix_edge.export.graphs import release_memory
 from himix_edge.export.manifest import make_manifest, write_selftest
 from himix_edge.export.parity import Gate
@@ -144,10 +145,17 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
             gate.check_engine("packed", allowed.exact, engine)
         else:
             gate.check_emulated("packed", allowed.emulated or allowed.exact, shipped, engine, reference)
+        adapted = adapted_gate(gate, plan.probe, bundle)
+        if adapted is not None:
+            adapted.check_exact(engine, allowed, shipped, plan.target.exact_reference(adapted.model))
     del engine, reference  # before the next one is opened
     release_memory()
     progress.step(GATE_STEPS[2])
-    gate.check_engine("runtime", shipped, load_engine(bundle))
+    engine = load_engine(bundle)
+    gate.check_engine("runtime", shipped, engine)
+    if adapted is not None:
+        adapted.check_shipped(engine, shipped)
+        gate.results += adapted.results
     if isinstance(plan.target, ChipTarget):
         for chip in plan.options.chips:
             progress.detail(f"{chip}, emulated")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from himix_edge.checkpoints import open_source
+from himix_edge.checkpoints.adapters import merged
 from himix_edge.checkpoints.random_preset import random_preset
 from himix_edge.checkpoints.source import Source
 from himix_edge.config import ModelConfig
@@ -22,9 +23,11 @@ from himix_edge.export.quantization.tensors import check_policy
 from himix_edge.export.target import ChipTarget, ExportOptions, Target
 from himix_edge.export.targets import find_target
 from himix_edge.files import as_path, sha256
+from himix_edge.low_rank import MOST_RANK
 from himix_edge.presets import SHIPPED
 from himix_edge.reading import JsonObject
 from himix_edge.runtimes.pictures import picture_ids
+from himix_edge.runtimes.registry import all_runtimes
 from himix_edge.tiles import load_tiles
 
 PROBE = SHIPPED / "probe" / "probe.json"
@@ -53,6 +56,9 @@ class ExportRequest:
         random_weights: a preset at its real size, without a checkpoint.
         tower: with `random_weights`: another tower than the preset's.
         chips: also compile for these, where the target does that.
+        adapter_rank: let the graphs take adapters of a rank up to this, see docs/guides/adapters.md; 0: none.
+        adapter: merge this one into the weights first: a folder of PEFT's, a checkpoint with adapters, or a file that
+            `himix adapter` made.
         force: replace an existing bundle.
     """
 
@@ -71,11 +77,13 @@ class ExportRequest:
     random_weights: bool = False
     tower: str | None = None
     chips: tuple[str, ...] = ()
+    adapter_rank: int = 0
+    adapter: Path | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
         """Paths may be given as text. Raises InputError for what is neither."""
-        for name in ("out", "policy", "calibration", "probe"):
+        for name in ("out", "policy", "calibration", "probe", "adapter"):
             value = getattr(self, name)
             if value is not None or name in ("out", "probe"):
                 object.__setattr__(self, name, as_path(value))
@@ -114,6 +122,8 @@ def plan(request: ExportRequest) -> Plan:
     if request.group_size not in GROUP_SIZES:
         raise InputError(f"group size {request.group_size}: choose one of {', '.join(map(str, GROUP_SIZES))}")
     source = _open(request)
+    if request.adapter is not None:
+        source = merged(source, request.adapter)
     config = source.config
     if config.vision is None:
         raise InputError(f"{source.where}: a decoder without a vision tower; himix convert adds one")
@@ -127,6 +137,7 @@ def plan(request: ExportRequest) -> Plan:
     probe = _probe(request, config)
     _check_pictures_fit(probe, source, capacity)
     target = find_target(request.target)
+    _check_adapter_rank(request.adapter_rank, target)
     policy = replace(POLICIES[request.precision], group_size=request.group_size)
     if request.policy is not None:
         policy = read_policy(request.policy, policy)
@@ -134,7 +145,7 @@ def plan(request: ExportRequest) -> Plan:
     rounding = choose_rounding(source, policy, request.rounding, request.random_weights)
     quantized = request.precision != "none"
     int8_activations = quantized if request.int8_activations is None else request.int8_activations and quantized
-    options = ExportOptions(capacity, int8_activations, request.chips)
+    options = ExportOptions(capacity, int8_activations, request.chips, request.adapter_rank)
     compilers = {}
     if request.chips:
         if not isinstance(target, ChipTarget):
@@ -144,13 +155,26 @@ def plan(request: ExportRequest) -> Plan:
     what: JsonObject = {
         "weights": weights_hash(source), "config": config.to_dict(), "questions": len(probe),
         "policy": asdict(policy), "rounding": rounding, "calibration": sha256(request.calibration or PROBE),
-        "options": asdict(options), "target": target.name,
+        "options": {name: value for name, value in asdict(options).items() if name != "adapter_rank" or value},
+        "target": target.name,
         "tools": tools, "probe": sha256(request.probe),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     need = forecast(config, policy, rounding, target.disk)
     refuse_if_too_large(need, request.out)
     return Plan(request, source, policy, rounding, probe, target, options, need, tools, key)
+
+
+def _check_adapter_rank(rank: int, target: Target) -> None:
+    """Raises InputError for a rank that is none, and for a target whose graphs take no adapters."""
+    if not 0 <= rank <= MOST_RANK:
+        raise InputError(f"adapter rank {rank}: 1 to {MOST_RANK} are there")
+    able = [runtime.name for runtime in all_runtimes() if runtime.adapters]
+    if rank and target.name not in able:
+        raise InputError(
+            f"--adapter-rank: bundles for {target.name} take no adapters; {', '.join(able)} do. Merge one at its "
+            "export: --adapter FOLDER"
+        )
 
 
 def _open(request: ExportRequest) -> Source:

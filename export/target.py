@@ -18,11 +18,13 @@ from himix_edge.runtimes.engine import Engine
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a target needs to know beside the model: cache slots, whether activations may be int8, and chips."""
+    """What a target needs to know beside the model: cache slots, whether activations may be int8, chips, and the
+    largest rank of adapters that the graphs take (0: they take none)."""
 
     capacity: int
     int8_activations: bool
     chips: tuple[str, ...] = ()
+    adapter_rank: int = 0
 
 
 class Target(Protocol):

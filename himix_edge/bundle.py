@@ -12,6 +12,7 @@ from himix_edge.manifest import (
     MANIFEST,
     METHODS,
     ROLES,
+    AdapterPlaces,
     FileRecord,
     GenerationDefaults,
     Manifest,
@@ -27,9 +28,9 @@ from himix_edge.manifest import (
 from himix_edge.text import TOKENIZER, TextProcessor, load_tokenizer
 
 __all__ = [
-    "MANIFEST", "METHODS", "ROLES", "Bundle", "FileRecord", "GenerationDefaults", "Manifest", "ParityResult",
-    "Preprocessing", "Quantization", "SelfTest", "all_files", "bundle_text", "cache_bytes", "file_record",
-    "read_manifest", "write_manifest",
+    "MANIFEST", "METHODS", "ROLES", "AdapterPlaces", "Bundle", "FileRecord", "GenerationDefaults", "Manifest",
+    "ParityResult", "Preprocessing", "Quantization", "SelfTest", "all_files", "bundle_text", "cache_bytes",
+    "file_record", "read_manifest", "write_manifest",
 ]  # fmt: skip
 
 

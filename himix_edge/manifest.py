@@ -10,6 +10,7 @@ from himix_edge.config import ImageLayout, ModelConfig
 from himix_edge.config.vision import Resample
 from himix_edge.errors import InputError
 from himix_edge.image_text import refuse_other_text
+from himix_edge.low_rank import MOST_RANK
 from himix_edge.names import Name
 from himix_edge.paths_inside import check_paths
 from himix_edge.reading import MAX_VALUE, read_json, validated
@@ -92,6 +93,17 @@ class ParityResult(Record):
     passed: bool
 
 
+class AdapterPlaces(Record):
+    """That the graphs take adapters: of a rank up to `rank`, made for the model that `base` names.
+
+    `scales` is the file with what an export moved between linears, see docs/bundle-format.md; null: nothing.
+    """
+
+    rank: int = Field(gt=0, le=MOST_RANK)
+    base: Digest
+    scales: str | None = None
+
+
 class SelfTest(Record):
     """One question about one image whose exact answer any app can check on its device."""
 
@@ -129,6 +141,15 @@ class Manifest(Record):
     weights: dict[str, Digest] = {}  # quantised parameter -> digest of its integers and scales
     parity: list[ParityResult]
     selftest: SelfTest
+    adapters: AdapterPlaces | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, stored: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `adapters` where there are none, as earlier readers know it."""
+        fields: dict[str, object] = stored(self)
+        if self.adapters is None:
+            fields.pop("adapters", None)
+        return fields
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -192,7 +213,8 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     for record in records:
         if listed.setdefault(record.path, record) != record:
             raise InputError(f"{path}: {record.path} is listed twice, with different sizes or hashes")
-    for name in (TOKENIZER, manifest.selftest.image):
+    scales = manifest.adapters.scales if manifest.adapters else None
+    for name in (TOKENIZER, manifest.selftest.image, *([scales] if scales is not None else ())):
         if name not in listed:
             raise InputError(f"{path}: {name} is not among the listed files, so nothing vouches for it; refused")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from himix_edge.adapter_file import Adapter
 from himix_edge.errors import InputError
 from himix_edge.runtimes.answer import Answer, Piece
 from himix_edge.runtimes.engine import Floats
@@ -53,6 +54,7 @@ class Chat:
         self._images = as_images(image)
         self.answer: Answer | None = None  # the one that may be read
         self._vision: ImageKV | None = None
+        self._adapter: Adapter | None = None  # under which the last message was said
         self._history: list[int] = []  # token ids in the cache behind the image
         self._pending: list[int] = []  # said, but not in the cache yet: the last token of an answer
 
@@ -89,10 +91,9 @@ class Chat:
         )  # fmt: skip
         with session.lock:  # what follows must be one, as another thread may ask this chat too
             session.stats = stats
-            if self._vision is None:
-                self._vision = session.vision(self._images, stats, self._system)
+            vision = self._look(stats)
             new_ids, room = self._fitting(prompt)
-            stats.prompt_tokens, stats.vision_tokens = len(new_ids), self._vision.tokens
+            stats.prompt_tokens, stats.vision_tokens = len(new_ids), vision.tokens
             pieces = self._stream(new_ids, asked, min(asked.limit, room), stats)
             self.answer = Answer(self, pieces, stats)
             return self.answer
@@ -100,8 +101,7 @@ class Chat:
     def log_probability(self, prompt: str, answer: str) -> float:
         """See `Session.rank`; the chat is as if it had been said."""
         with self.session.lock:
-            if self._vision is None:
-                self._vision = self.session.vision(self._images, Stats(), self._system)
+            self._look(Stats())
             ids, (asked, room) = self.session.text.encode_answer(answer), self._fitting(prompt)
             if len(ids) > room:
                 raise InputError(f"the answer {answer!r:.40} needs {len(ids)} cache slots, {room} are free")
@@ -116,6 +116,14 @@ class Chat:
     @property
     def vision(self) -> ImageKV | None:
         """The image's keys and values, to be used in other chats; None before the first message."""
+        return self._vision
+
+    def _look(self, stats: Stats) -> ImageKV:
+        """The image's keys and values, made now if there are none, or if they were made under another adapter."""
+        session = self.session
+        if self._vision is None or self._vision.model_id.partition("+")[0] != session.model_id:
+            self._vision = session.vision(self._images, stats, self._system)
+        self._adapter = session.adapter
         return self._vision
 
     def _fitting(self, prompt: str) -> tuple[list[int], int]:
@@ -191,6 +199,8 @@ class Chat:
         session, vision = self.session, self._vision
         assert vision is not None
         with session.lock:
+            if session.adapter is not self._adapter:
+                raise InputError("the session's adapter was changed before this answer was read to its end; ask again")
             whole, there = self._history + ids, self._in_cache(ids)
             session.owner = None  # nobody's, should the engine not come to its end
             if there is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import HimixError, InputError
 from himix_edge.held_files import HeldFiles
-from himix_edge.runtimes.engine import Engine, Floats, as_picture_engine, forked
+from himix_edge.runtimes.engine import Engine, Factors, Floats, as_adaptable, as_picture_engine, forked
 
 Given = TypeVarTuple("Given")
 Made = TypeVar("Made")
@@ -54,6 +54,10 @@ class CheckedEngine:
     def kept(self) -> tuple[Floats, Floats]:
         """See `PictureEngine`."""
         return self._call("decoder", as_picture_engine(self._engine).kept)
+
+    def use_adapter(self, factors: Factors) -> None:
+        """See `AdaptableEngine`."""
+        self._call("decoder", as_adaptable(self._engine).use_adapter, factors)
 
     def fork(self) -> "CheckedEngine":
         """See `ForkableEngine`."""

@@ -1,5 +1,6 @@
 """What a runtime has to do: some calls on NumPy arrays. Sessions build everything else on it."""
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -66,6 +67,25 @@ class ForkableEngine(Engine, Protocol):
         ...
 
 
+Factors = Mapping[str, Mapping[str, Floats]]  # an adapter: role -> its graph's input -> A (in, r) or B (r, out)
+
+
+@runtime_checkable
+class AdaptableEngine(Engine, Protocol):
+    """An engine whose graphs take an adapter; `load` is given one that changes nothing, and so it is told of it."""
+
+    def use_adapter(self, factors: Factors) -> None:
+        """Another one for all calls that follow; all of its tensors have one rank. Nothing is loaded again."""
+        ...
+
+
+def as_adaptable(engine: Engine) -> AdaptableEngine:
+    """Raises InputError for a runtime that takes no adapters."""
+    if not isinstance(engine, AdaptableEngine):
+        raise InputError("this runtime takes no adapters; merge one at the export: himix export --adapter")
+    return engine
+
+
 class CannotFork(InputError):
     """The runtime has no second cache for the same weights."""
 
@@ -89,6 +109,9 @@ class ClosedEngine:
         raise self._closed()
 
     def fork(self) -> Engine:
+        raise self._closed()
+
+    def use_adapter(self, factors: Factors) -> None:
         raise self._closed()
 
     def _closed(self) -> InputError:

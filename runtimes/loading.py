@@ -7,6 +7,7 @@ from pathlib import Path
 
 from himix_edge.bundle import Bundle, cache_bytes
 from himix_edge.errors import InputError
+from himix_edge.runtimes.adapter import no_adapter
 from himix_edge.runtimes.checked_engine import CheckedEngine, runtime_errors
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
@@ -46,7 +47,11 @@ def load_engine(
     with runtime_errors(failed), missing_packages(runtime):
         _refuse_too_large(bundle, capacity)
         load: Callable[..., Engine] = import_module(runtime.engine).load
-        other = {} if device == CPU else {"device": device}
+        other: dict[str, object] = {} if device == CPU else {"device": device}
+        if bundle.manifest.adapters is not None:
+            if not runtime.adapters:
+                raise InputError(f"{bundle.folder}: has places for adapters; {runtime.title} takes none")
+            other["factors"] = no_adapter(bundle.config)
         engine = load(files, bundle.config, capacity, threads, activations, **other)
     bundle.held.check_in_place()
     return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)

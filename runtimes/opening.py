@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from himix_edge import extras
 from himix_edge.bundle import Bundle, GenerationDefaults, bundle_text
 from himix_edge.errors import InputError, one_line
+from himix_edge.runtimes.adapter import adapter_room
 from himix_edge.runtimes.hub import local_bundle
 from himix_edge.runtimes.loading import CPU, load_engine
 from himix_edge.runtimes.registry import find_runtime, missing_packages, runtime_names
@@ -24,7 +25,12 @@ log = logging.getLogger(__name__)
 log.setLevel(logging.WARNING)  # libraries that are read with a runtime set the root's to ERROR
 
 
-def open_bundle(folder: str | Path, threads: int | None = None, device: str | None = None) -> Session:
+def open_bundle(
+    folder: str | Path,
+    threads: int | None = None,
+    device: str | None = None,
+    adapter: str | Path | None = None,
+) -> Session:
     """Check every hash of a bundle and open it in the runtime of its target.
 
     Args:
@@ -34,6 +40,7 @@ def open_bundle(folder: str | Path, threads: int | None = None, device: str | No
             "directml", "webgpu", "openvino:GPU"; OpenVINO "gpu", "npu"; Core ML "all", "cpu+gpu", "cpu+npu"). It is
             taken if the bundle's self-test passes there; else the CPU is, and a line says why (`Session.device`).
             None: what the runtime prefers, which is the CPU except for Core ML.
+        adapter: a file that `himix adapter` made for the bundle's model; see `Session.use_adapter`.
 
     Raises:
         InputError: not a bundle, a damaged or hostile manifest, a missing file, graphs or a tokenizer that are not the
@@ -43,7 +50,10 @@ def open_bundle(folder: str | Path, threads: int | None = None, device: str | No
     """
     if threads is not None and not 1 <= whole_number("threads", threads, least=1) <= MOST_THREADS:
         raise InputError(f"threads is {threads}; {MOST_THREADS} are the most")
-    return open_session(open_verified(local_bundle(folder)), threads, device)
+    session = open_session(open_verified(local_bundle(folder)), threads, device)
+    if adapter is not None:
+        session.use_adapter(adapter)
+    return session
 
 
 def open_session(bundle: Bundle, threads: int | None = None, device: str | None = None) -> Session:
@@ -91,7 +101,8 @@ def _accepted(bundle: Bundle, text: TextProcessor, threads: int | None, device: 
 
 def _session(bundle: Bundle, text: TextProcessor, threads: int | None, device: str) -> Session:
     engine, manifest = load_engine(bundle, threads, device=device), bundle.manifest
-    return Session(engine, text, bundle.config, manifest.image_kv_id, manifest.generation, device)
+    room = adapter_room(bundle)
+    return Session(engine, text, bundle.config, manifest.image_kv_id, manifest.generation, device, room)
 
 
 def open_checkpoint(source: str | Path) -> Session:

@@ -2,7 +2,7 @@
 
 import contextlib
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,7 +69,11 @@ class SessionPool:
 
 
 def open_pool(
-    model: str | Path, sessions: int = 2, threads: int | None = None, device: str | None = None
+    model: str | Path,
+    sessions: int = 2,
+    threads: int | None = None,
+    device: str | None = None,
+    adapter: str | Path | None = None,
 ) -> SessionPool:
     """Open a bundle, or a checkpoint in PyTorch, in several sessions.
 
@@ -82,6 +86,7 @@ def open_pool(
         sessions: how many.
         threads: CPU threads of each copy of the weights, of a bundle only; None leaves the choice to the runtime.
         device: what computes a bundle, see `open_bundle`.
+        adapter: what all sessions use a bundle with, see `Session.use_adapter`.
 
     Raises:
         InputError, GateRefused, BackendMissing: as `open_bundle` and `open_checkpoint`; also a number of sessions that
@@ -89,14 +94,36 @@ def open_pool(
     """
     if not 1 <= whole_number("sessions", sessions, least=1) <= MOST_SESSIONS:
         raise InputError(f"sessions is {sessions}; {MOST_SESSIONS} are the most")
-    first = _open(model, threads, device)
+    first = _open(model, threads, device, adapter)
     opened = [first]
     try:
         while len(opened) < sessions:
             try:
                 opened.append(first.fork())
             except CannotFork:
-                opened.append(_open(model, threads, device))
+                opened.append(_open(model, threads, device, adapter))
+    except BaseException:
+        SessionPool(opened).close()
+        raise
+    return SessionPool(opened)
+
+
+def adapted_pool(pool: SessionPool, adapter: str | Path, again: Callable[[], Session]) -> SessionPool:
+    """As many sessions of their own on a pool's weights, with another adapter.
+
+    Args:
+        pool: whose weights are shared where the runtime can.
+        adapter: see `Session.use_adapter`; errors are its.
+        again: opens the model once more, where the runtime cannot share.
+    """
+    opened: list[Session] = []
+    try:
+        for session in pool.sessions:
+            try:
+                opened.append(session.fork())
+            except CannotFork:
+                opened.append(again())
+            opened[-1].use_adapter(adapter)
     except BaseException:
         SessionPool(opened).close()
         raise
@@ -108,9 +135,11 @@ def is_bundle(model: str | Path) -> bool:
     return repository(model) is not None or (as_path(model) / MANIFEST).is_file()
 
 
-def _open(model: str | Path, threads: int | None, device: str | None) -> Session:
+def _open(model: str | Path, threads: int | None, device: str | None, adapter: str | Path | None = None) -> Session:
     if is_bundle(model):
-        return open_bundle(model, threads, device)
+        return open_bundle(model, threads, device, adapter)
+    if adapter is not None:
+        raise InputError(f"{model}: an adapter is of an exported bundle; a checkpoint is used as it is")
     if device is not None:
         raise InputError(f"{model}: a device is of an exported bundle; a checkpoint is computed by PyTorch on the CPU")
     if threads is not None:

@@ -8,13 +8,19 @@ from pathlib import Path
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
+from himix_edge.runtimes.engine import Floats
 
 Shape = Sequence[object] | None  # lengths; one that is no number may be any, and None too
 MOST_NAMES = 4  # in a message: the file has as many as it likes
 
 
 def check_ports(
-    path: Path, role: str, config: ModelConfig, inputs: Mapping[str, Shape], outputs: Iterable[str]
+    path: Path,
+    role: str,
+    config: ModelConfig,
+    inputs: Mapping[str, Shape],
+    outputs: Iterable[str],
+    factors: Mapping[str, Floats] | None = None,
 ) -> None:
     """Refuse a graph that is not the one of its role.
 
@@ -24,11 +30,13 @@ def check_ports(
         config: the manifest's model.
         inputs: the graph's, with their shapes. A decoder has its cache's besides.
         outputs: likewise.
+        factors: an adapter as the role's graph takes it, if the manifest says that it takes one: of any rank.
 
     Raises:
         InputError: naming the file, what it takes and gives, and what the role does.
     """
     takes, gives = _expected(role, config)
+    takes |= {name: _of_any_rank(name, array.shape) for name, array in (factors or {}).items()}
     found = set(inputs), set(outputs)
     if role == "decoder":
         misplaced = found[0] & {"image", "vision_features", "vision_embeds"} - takes.keys()
@@ -49,7 +57,11 @@ def check_ports(
             raise InputError(f"{path}: takes {name} as {list(there)!s:.80}, the manifest's model gives {list(shape)}")
 
 
-def _expected(role: str, config: ModelConfig) -> tuple[dict[str, tuple[int, ...] | None], set[str]]:
+def _of_any_rank(name: str, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
+    return (shape[0], None) if name.endswith("A") else (None, shape[1])
+
+
+def _expected(role: str, config: ModelConfig) -> tuple[dict[str, tuple[int | None, ...] | None], set[str]]:
     vision = config.vision
     assert vision is not None
     if role == "vision_encoder":
@@ -57,7 +69,7 @@ def _expected(role: str, config: ModelConfig) -> tuple[dict[str, tuple[int, ...]
     if role == "vision_injector":
         gives = {"vision_key", "vision_value"} if config.images is None else {"vision_embeds"}
         return {"vision_features": (1, vision.num_tokens, vision.feature_size)}, gives
-    embeds: dict[str, tuple[int, ...] | None] = {} if config.images is None else {"vision_embeds": None}
+    embeds: dict[str, tuple[int | None, ...] | None] = {} if config.images is None else {"vision_embeds": None}
     return {"input_ids": None, **embeds}, {"logits"}
 
 

@@ -63,6 +63,7 @@ class Runtime:
     reads: Callable[[Path, str], Iterable[str]] = lambda folder, name: ()  # what it reads beside a role's main file
     board: PythonBoard | ProgramBoard | None = None  # None: no board runs it
     app: bool = False  # whether the Android app opens it
+    adapters: bool = False  # whether its graphs may take adapters: `load` then takes `factors`
     provider: Callable[[], Provider] = Provider  # what computes on this machine
     devices: Callable[[], tuple[str, ...]] = tuple  # what else it can compute on, on this machine
     preferred: Callable[[], tuple[str, ...]] = tuple  # those of `devices` that are tried where nobody chose

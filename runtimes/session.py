@@ -7,18 +7,21 @@ threads, are right, and slower than one after the other.
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from himix_edge.adapter_file import Adapter
 from himix_edge.bundle import GenerationDefaults
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.preprocess import ImageSource, load_image
+from himix_edge.runtimes.adapter import AdapterRoom, NoRoom, no_adapter
 from himix_edge.runtimes.answer import Answer
 from himix_edge.runtimes.chat import Chat
-from himix_edge.runtimes.engine import ClosedEngine, Engine, as_picture_engine, forked
+from himix_edge.runtimes.engine import ClosedEngine, Engine, as_adaptable, as_picture_engine, forked
 from himix_edge.runtimes.image_kv import MAX_HEADER_BYTES, Image, ImageKV, as_images, concat
 from himix_edge.runtimes.packed import FLOAT_BITS
 from himix_edge.runtimes.pictures import connect_pictures, picture_ids, picture_model_id, read_pictures
@@ -26,6 +29,9 @@ from himix_edge.runtimes.stats import Clock, Stats
 from himix_edge.runtimes.structure import Structure
 from himix_edge.text import Message, TextProcessor
 from himix_edge.tiles import load_tiles
+
+NO_ROOM = NoRoom()
+ADAPTED = "~"  # in a model_id, between the weights' and the digest of an adapter that changes images
 
 
 class Session:
@@ -40,6 +46,7 @@ class Session:
         model_id: names the weights that make an image's keys and values; an ImageKV has the same.
         config: the model's configuration.
         defaults: what `generate` takes unless told otherwise.
+        adapter: the one in use, see `use_adapter`.
     """
 
     def __init__(
@@ -50,10 +57,12 @@ class Session:
         model_id: str,
         defaults: GenerationDefaults,
         device: str = "cpu",
+        room: AdapterRoom | NoRoom = NO_ROOM,
     ):
-        """`device`: what computes, for people and records."""
+        """`device`: what computes, for people and records; `room`: what the engine takes of adapters."""
         self.engine, self.text, self.config, self.model_id, self.defaults = engine, text, config, model_id, defaults
-        self.device = device
+        self.device, self._room, self._weights_id = device, room, model_id
+        self.adapter: Adapter | None = None
         self.stats = Stats()
         self.owner: Chat | None = None  # whose tokens are in the cache
         self.lock = threading.RLock()  # held for one call of the engine, and for what must fit to it
@@ -81,7 +90,33 @@ class Session:
             CannotFork: the runtime has no second cache for the same weights (ExecuTorch, Core ML).
         """
         with self.lock:
-            return Session(forked(self.engine), self.text, self.config, self.model_id, self.defaults, self.device)
+            engine, weights = forked(self.engine), self._weights_id
+            other = Session(engine, self.text, self.config, weights, self.defaults, self.device, self._room)
+            other.adapter, other.model_id = self.adapter, self.model_id
+            return other
+
+    def use_adapter(self, adapter: str | Path | Adapter | None) -> None:
+        """Change what the model says by an adapter of low rank, in place of the one before. Nothing is loaded again.
+
+        Chats go on, under the adapter of the moment: what they said is computed anew. An answer that is being read
+        ends. Where the adapter changes how images are injected, pictures are encoded again, and an ImageKV that was
+        made under another adapter is refused.
+
+        Args:
+            adapter: a file that `himix adapter` wrote, or an opened one; None: the model as it was exported.
+
+        Raises:
+            InputError: the bundle takes no adapters, the file is damaged, made for another model, or of a rank beyond
+                the bundle's.
+        """
+        with self.lock:
+            opened, factors = (None, None) if adapter is None else self._room.open(adapter)
+            if factors is None and self.adapter is None:
+                return
+            self.owner = None
+            as_adaptable(self.engine).use_adapter(no_adapter(self.config) if factors is None else factors)
+            self.adapter, digest = opened, "" if opened is None else opened.image_digest(self.config)
+            self.model_id = f"{self._weights_id}{ADAPTED}{digest}" if digest else self._weights_id
 
     @property
     def capacity(self) -> int:
@@ -240,6 +275,8 @@ class Session:
         if image.model_id != model_id or not fits or image.next_position != position:
             same = fits and image.model_id != model_id and image.model_id.partition("+")[0] == self.model_id
             by = "behind another system message" if same else "by another model"
+            if fits and not same and _weights_of(image.model_id) == self._weights_id:
+                by = "under another adapter"
             raise InputError(
                 f"this ImageKV was made {by} ({image.model_id or 'unknown'}, this one is {model_id}); "
                 "encode the image again"
@@ -257,7 +294,8 @@ class Session:
             stats.vision_encoder += clock.lap()
             key, value = self.engine.inject(features)
             stats.vision_injector += clock.lap()
-        return ImageKV(key, value, self.model_id, self.config.first_text_position(key.shape[2]))
+            model_id = self.model_id  # another thread may change the adapter
+        return ImageKV(key, value, model_id, self.config.first_text_position(key.shape[2]))
 
     def _read(self, images: Sequence[Image], stats: Stats, system: str | None) -> ImageKV:
         if len(images) == 1 and isinstance(images[0], ImageKV):
@@ -281,4 +319,10 @@ class Session:
             tokens = connect_pictures(engine, layout, pictures, features)
             key, value = read_pictures(engine, self.config, ids, tokens)
             stats.vision_injector += clock.lap()
-        return ImageKV(key, value, picture_model_id(self.model_id, system), key.shape[2])
+            model_id = picture_model_id(self.model_id, system)
+        return ImageKV(key, value, model_id, key.shape[2])
+
+
+def _weights_of(model_id: str) -> str:
+    """A model_id without an adapter's part, and without that of a system message behind which pictures were read."""
+    return model_id.partition("+")[0].partition(ADAPTED)[0]

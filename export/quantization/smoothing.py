@@ -8,6 +8,7 @@ It serves 8-bit weights, with a scale for each row. Groups of 4-bit weights lose
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,31 @@ def fold_of(name: str) -> tuple[str, str, tuple[str, ...]]:
     return name.removesuffix(linear), *FOLDS[linear]
 
 
+@dataclass(frozen=True)
+class ScaledTensor(LazyTensor):
+    """A tensor in float, multiplied by `factor` when it is read."""
+
+    given: LazyTensor
+    factor: Tensor
+
+
 def scaled(tensor: LazyTensor, factor: Tensor) -> LazyTensor:
     """A tensor in float, multiplied by `factor` when it is read."""
-    return LazyTensor(tensor.shape, lambda: tensor.read().float() * factor)
+    return ScaledTensor(tensor.shape, lambda: tensor.read().float() * factor, tensor, factor)
+
+
+def moved(weights: Weights) -> dict[str, Tensor]:
+    """By what `scaled` multiplied linears: LINEAR.input (columns,) and LINEAR.output (rows,); what is left out is 1.
+
+    Whatever is added to such a linear, as an adapter is, has to be multiplied too.
+    """
+    found: dict[str, Tensor] = {}
+    for name, stored in weights.items():
+        tensor = stored
+        while isinstance(tensor, ScaledTensor):
+            if len(tensor.shape) == 2:
+                kind = "output" if tensor.factor.dim() == 2 else "input"
+                place = f"{name.removesuffix('.weight')}.{kind}"
+                found[place] = found.get(place, torch.ones(())) * tensor.factor.flatten().float()
+            tensor = tensor.given
+    return found

@@ -7,7 +7,7 @@ exactly. The model with the dequantized weights is the reference for every runti
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -20,6 +20,7 @@ from himix_edge.checkpoints.source import Source
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.export.quantization.policy import Policy, check_overrides, role_bits
+from himix_edge.export.quantization.smoothing import moved
 from himix_edge.model import VisionLanguageModel
 from himix_edge.parts import part_of
 
@@ -109,6 +110,7 @@ class QuantizedModel:
     reference: VisionLanguageModel
     tensors: dict[str, QuantizedTensor]
     deviation: dict[str, "Deviation"]
+    moved: dict[str, Tensor] = field(default_factory=dict)  # see `smoothing.moved`
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -172,7 +174,7 @@ def quantize(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
             too large for a scale in float16, or the source is damaged.
     """
     check_policy(source.config, policy)
-    source = check_finite(source)
+    factors, source = moved(source.weights), check_finite(source)
     model = meta_model(source.config)
     tensors: dict[str, QuantizedTensor] = {}
     deviations: dict[str, Deviation] = {}
@@ -199,7 +201,7 @@ def quantize(source: Source, policy: Policy, calibrated: Mapping[str, QuantizedT
         setattr(model.get_submodule(parent), leaf, replacement)
     rest = {name: source.weights[name].read().float() for name, p in model.named_parameters() if p.is_meta}
     model.load_state_dict(rest, assign=True, strict=False)
-    return QuantizedModel(finish(model), tensors, deviations)
+    return QuantizedModel(finish(model), tensors, deviations, factors)
 
 
 def check_finite(source: Source) -> Source:

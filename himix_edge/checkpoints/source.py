@@ -48,6 +48,7 @@ class Source:
     base: Base | None = None  # of a checkpoint that holds only what was trained
     trained: Weights = field(default_factory=dict)  # what that holds; `weights` has it on its base
     load_ends: Callable[[], Sequence[tuple[object, str]]] = tuple  # further ids of ends, and where they stand
+    adapter: JsonObject | None = None  # what was merged into the weights, see `adapters.merged`
 
     def recorded(self, part: str) -> JsonObject:
         """What `provenance` says of a part, "recipe" or "converted"; {} where it has none."""

@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, track
-from himix_edge.cli.options import examples, kept_bits, on_provider, structure_of, structured
+from himix_edge.cli.options import (
+    examples,
+    kept_bits,
+    on_provider,
+    refuse_without_bundle,
+    structure_of,
+    structured,
+    with_adapter,
+)
 from himix_edge.errors import InputError
 from himix_edge.evaluation.batch import BatchSettings, Opening, answer_batch, read_questions
 from himix_edge.files import refuse_foreign_file
@@ -32,6 +40,7 @@ from himix_edge.staging import staging
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle, in each process.")
 @on_provider
 @kept_bits
+@with_adapter
 @click.option("--max-new-tokens", type=int, help="[default: the model's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the model's]")
 @click.option("--top-p", type=float, help="Nucleus sampling. [default: the model's]")
@@ -51,6 +60,7 @@ def batch(
     threads: int | None,
     provider: str | None,
     image_bits: int,
+    adapter: Path | None,
     max_new_tokens: int | None,
     temperature: float | None,
     top_p: float | None,
@@ -69,20 +79,17 @@ def batch(
     """
     if bundle and model is not None:
         raise InputError("--bundle and --model exclude each other")
-    if (threads or provider) and not bundle:
-        option = "--threads" if threads else "--provider"
-        raise InputError(
-            f"{option} is of an exported bundle; with --model, PyTorch computes, and OMP_NUM_THREADS is its"
-        )
     if scheduler is not None and (workers > 1 or not bundle):
         raise InputError("--scheduler has workers of its own, which open a --bundle; leave --workers and --model out")
+    refuse_without_bundle(bundle, threads, provider, adapter)
     refuse_foreign_file(out, None)
     if out.exists() and not force:
         raise InputError(f"{out}: exists; --force replaces it")
     asked = read_questions(questions, image_folder)
     structure = structure_of(json_schema, regex, choices)
     settings = BatchSettings(max_new_tokens, temperature, top_p, seed, stop, structure, image_bits)
-    opening = Opening(bundle and local_bundle(bundle).absolute(), model or DEFAULT_MODEL, threads, provider)
+    folder, file = bundle and local_bundle(bundle).absolute(), adapter and adapter.absolute()
+    opening = Opening(folder, model or DEFAULT_MODEL, threads, provider, file)
     with staging(out, busy="another himix is answering into this file", resumable=True) as place:
         lines = answer_batch(
             asked, settings, opening, place, out, workers,

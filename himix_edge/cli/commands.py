@@ -4,6 +4,7 @@ import os
 
 import click
 
+from himix_edge.cli.adapter import adapter
 from himix_edge.cli.analyze import analyze
 from himix_edge.cli.batch import batch
 from himix_edge.cli.bench import bench, report_command
@@ -42,7 +43,7 @@ with_traceback = click.option(
 )  # fmt: skip
 with_traceback(himix)
 COMMANDS = (
-    train, distill, convert, check_model, export, run, serve, batch, evaluate, verify, info, analyze, bench,
+    train, distill, convert, check_model, export, adapter, run, serve, batch, evaluate, verify, info, analyze, bench,
     report_command, devices, push,
 )  # fmt: skip
 for command in COMMANDS:

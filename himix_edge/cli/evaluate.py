@@ -6,7 +6,14 @@ from pathlib import Path
 import click
 
 from himix_edge.cli.console import print_json, print_table, track
-from himix_edge.cli.options import examples, kept_bits, structure_of, structured
+from himix_edge.cli.options import (
+    examples,
+    kept_bits,
+    refuse_without_bundle,
+    structure_of,
+    structured,
+    with_adapter,
+)
 from himix_edge.data import load_dataset
 from himix_edge.errors import InputError
 from himix_edge.evaluation.asking import answer_all, require_images
@@ -50,6 +57,7 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
     is_flag=True,
     help="Take the likeliest choice for the answer: of --choices, or of those that a published task gives.",
 )
+@with_adapter
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     bundle: Path | None,
@@ -68,6 +76,7 @@ def evaluate(
     regex: str | None,
     choices: tuple[str, ...],
     likelihood: bool,
+    adapter: Path | None,
     as_json: bool,
 ) -> None:
     """Ask every question greedily and count the answers that are right: exactly, or as a published task judges them."""
@@ -80,6 +89,7 @@ def evaluate(
     if task in task_names() and not text:
         _published(
             bundle, model, task, data_folder, answers, force, split, image_folder, image_bits, limit, way, likelihood,
+            adapter,
             as_json,
         )  # fmt: skip
         return
@@ -89,7 +99,7 @@ def evaluate(
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
     content = read_text(text) if text else ""
-    session = _open(bundle, model)
+    session = _open(bundle, model, adapter)
     if text:
         value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}"))
         if as_json:
@@ -127,8 +137,9 @@ def evaluate(
     )
 
 
-def _open(bundle: Path | None, model: str) -> Session:
-    return open_bundle(bundle) if bundle else open_checkpoint(model)
+def _open(bundle: Path | None, model: str, adapter: Path | None) -> Session:
+    refuse_without_bundle(bundle, None, None, adapter)
+    return open_bundle(bundle, adapter=adapter) if bundle else open_checkpoint(model)
 
 
 def _by(way: Way) -> str:
@@ -157,6 +168,7 @@ def _published(
     limit: int | None,
     way: Way,
     likelihood: bool,
+    adapter: Path | None,
     as_json: bool,
 ) -> None:
     published = find_task(task)
@@ -176,7 +188,7 @@ def _published(
     if answers and not force and answers.is_file() and answers.stat().st_size:
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
-    session, began = _open(bundle, model), time.monotonic()
+    session, began = _open(bundle, model, adapter), time.monotonic()
     asking = answer_all(session, questions, published.max_new_tokens, ways, image_bits)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began

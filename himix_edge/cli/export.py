@@ -12,6 +12,7 @@ from himix_edge.cli.console import StepDisplay, print_json, print_table, progres
 from himix_edge.cli.fit import left_on, on_device
 from himix_edge.cli.options import examples
 from himix_edge.errors import GateRefused, InputError
+from himix_edge.low_rank import MOST_RANK
 from himix_edge.memory import RULES, Model, Prediction, predict
 from himix_edge.presets import DEFAULT_MODEL
 from himix_edge.runtimes.registry import extras_of, runtime_names
@@ -67,6 +68,14 @@ if TYPE_CHECKING:
 @click.option("--chip", "chips", metavar="NAME[,NAME]", default="",
               help="With --target onnx_qnn: also compile for sm8450, sm8550, sm8650, sm8750, sm8850, and emulate it, "
                    "with onnxruntime-qnn, which is under Qualcomm's licence.")  # fmt: skip
+@click.option(
+    "--adapter-rank", type=click.IntRange(1, MOST_RANK), default=None,
+    help="Take LoRA adapters up to this rank as files, swapped while a bundle is open (onnx, openvino, executorch).",
+)  # fmt: skip
+@click.option(
+    "--adapter", type=click.Path(path_type=Path),
+    help="Merge this LoRA adapter into the weights for good: a folder of PEFT's, a checkpoint or a file.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--dry-run", is_flag=True, help="Check everything, predict size, memory and disk, write nothing.")
 @on_device
@@ -78,6 +87,7 @@ def export(
     out: Path | None,
     activations: str | None,
     chips: str,
+    adapter_rank: int | None,
     dry_run: bool,
     device_class: str | None,
     memory: str | None,
@@ -119,6 +129,7 @@ def export(
                 precision=precision,
                 out=folder,
                 int8_activations=int8_activations,
+                adapter_rank=adapter_rank or 0,
                 chips=tuple(dict.fromkeys(name.strip() for name in chips.split(",") if name.strip())),
                 **settings,
             )
@@ -208,9 +219,22 @@ def _show(bundles: list[Bundle], as_json: bool, several: bool) -> None:
         return
     if several:
         print_table("Parity with PyTorch", report.COLUMNS, [report.row(b) for b in bundles])
+        click.echo("".join(map(_of_adapters, bundles)), nl=False)
         return
     for bundle in bundles:
         manifest = bundle.manifest
         checks = [(r.stage, r.role, r.metric, r.value, r.limit) for r in manifest.parity]
         print_table("Parity with PyTorch", ("stage", "role", "metric", "value", "limit"), checks)
         click.echo(f"{bundle.folder}: {size(bundle.bytes)}, {manifest.context_capacity} cache slots, all checks passed")
+        click.echo(_of_adapters(bundle), nl=False)
+
+
+def _of_adapters(bundle: Bundle) -> str:
+    """A line on what the bundle does with adapters; "" if there is nothing to say."""
+    places, merged = bundle.manifest.adapters, bundle.manifest.provenance.get("merged_adapter")
+    said = ""
+    if isinstance(merged, dict):
+        said += f"{bundle.folder}: {merged.get('name')!s:.80} is merged into its weights, and cannot be swapped\n"
+    if places is not None:
+        said += f"{bundle.folder}: takes adapters of rank 1 to {places.rank}; himix adapter makes files for it\n"
+    return said

@@ -105,6 +105,7 @@ def _bundle_facts(folder: Path) -> dict[str, object]:
     return {
         "bundle": manifest.name, "target": manifest.target, **_config_facts(config), "size": roles,
         "weights": manifest.quantization.model_dump(), "context capacity": manifest.context_capacity,
+        **({"adapters": manifest.adapters.model_dump()} if manifest.adapters else {}),
         "image": manifest.preprocessing.model_dump(), "made with": manifest.tools,
         "provenance": manifest.provenance,
     }  # fmt: skip

@@ -50,6 +50,23 @@ def kept_bits(command: F) -> F:
     return option(command)
 
 
+def with_adapter(command: F) -> F:
+    """The option of the adapter that a bundle is used with, as `adapter`."""
+    option = click.option(
+        "--adapter", type=click.Path(path_type=Path), help="Use --bundle with this file of himix adapter."
+    )
+    return option(command)
+
+
+def refuse_without_bundle(bundle: Path | None, threads: int | None, provider: str | None, adapter: Path | None) -> None:
+    """Raises InputError for an option of exported bundles where none is given."""
+    if bundle is None and (threads or provider):
+        option = "--threads" if threads else "--provider"
+        raise InputError(f"{option} is of an exported bundle; --model is PyTorch's, on the CPU, with OMP_NUM_THREADS")
+    if bundle is None and adapter is not None:
+        raise InputError("--adapter is of an exported bundle; give that with --bundle")
+
+
 def structured(command: F) -> F:
     """The options of `structure_of`."""
     for option in (

@@ -8,7 +8,15 @@ from typing import TypedDict, Unpack
 import click
 
 from himix_edge.cli.console import print_json
-from himix_edge.cli.options import examples, kept_bits, on_provider, structure_of, structured
+from himix_edge.cli.options import (
+    examples,
+    kept_bits,
+    on_provider,
+    refuse_without_bundle,
+    structure_of,
+    structured,
+    with_adapter,
+)
 from himix_edge.errors import InputError
 from himix_edge.files import refuse_foreign_file
 from himix_edge.presets import DEFAULT_MODEL
@@ -54,6 +62,7 @@ class Settings(TypedDict):
 @structured
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle.")
 @on_provider
+@with_adapter
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
     images: tuple[Path, ...],
@@ -66,6 +75,7 @@ def run(
     model: str | None,
     threads: int | None,
     provider: str | None,
+    adapter: Path | None,
     json_schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
@@ -83,12 +93,10 @@ def run(
         refuse_foreign_file(save_image_kv, is_image_kv)
     if bundle and model is not None:
         raise InputError("--bundle and --model exclude each other")
-    if (threads or provider) and not bundle:
-        option = "--threads" if threads else "--provider"
-        raise InputError(f"{option} is of an exported bundle; --model is PyTorch's, on the CPU, with OMP_NUM_THREADS")
+    refuse_without_bundle(bundle, threads, provider, adapter)
     StopTexts(settings["stop"])  # refused before the model is opened
     structure = structure_of(json_schema, regex, choices)
-    session = open_bundle(bundle, threads, provider) if bundle else open_checkpoint(model or DEFAULT_MODEL)
+    session = open_bundle(bundle, threads, provider, adapter) if bundle else open_checkpoint(model or DEFAULT_MODEL)
     vision, encoding = _vision(session, images, image_kv, image_bits)
     if save_image_kv and vision is not None:
         vision.save(save_image_kv)

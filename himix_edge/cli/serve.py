@@ -3,19 +3,23 @@
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from himix_edge import extras
+from himix_edge.adapter_file import adapter_base
 from himix_edge.cache import cache_folder
 from himix_edge.cli import crash_log
 from himix_edge.cli.console import progress_console
 from himix_edge.cli.options import examples, kept_bits, on_provider
 from himix_edge.errors import InputError, one_line
+from himix_edge.manifest import read_manifest
 from himix_edge.reading import read_text
-from himix_edge.runtimes import SessionPool, open_pool
-from himix_edge.runtimes.pool import MOST_SESSIONS, is_bundle
+from himix_edge.runtimes import SessionPool, open_bundle, open_pool
+from himix_edge.runtimes.hub import local_bundle
+from himix_edge.runtimes.pool import MOST_SESSIONS, adapted_pool, is_bundle
 
 KEY = "HIMIX_API_KEY"
 LEAST_KEY = 16  # characters; fewer can be guessed
@@ -38,6 +42,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of each exported bundle.")
 @on_provider
+@click.option(
+    "--adapter", "adapters", multiple=True, metavar="NAME=FILE",
+    help="A file of himix adapter as a model of this name, on the bundle that it was made for; several.",
+)  # fmt: skip
 @click.option("--api-key-file", type=click.Path(path_type=Path), help=f"A file with the API key. [default: ${KEY}]")
 @click.option("--image-folder", type=click.Path(path_type=Path), help="File URLs may name pictures below this folder.")
 @click.option(
@@ -61,6 +69,7 @@ def serve(
     sessions: int,
     threads: int | None,
     provider: str | None,
+    adapters: tuple[str, ...],
     api_key_file: Path | None,
     image_folder: Path | None,
     image_cache: Path | None,
@@ -96,6 +105,7 @@ def serve(
     if image_folder is not None and not image_folder.is_dir():
         raise InputError(f"{image_folder}: no folder; --image-folder is where file URLs may lead")
     named = _named(models)
+    adapted = _adapted(adapters, named)
     place = listen(host, port)
     metrics = Metrics()
     folder = (image_cache or cache_folder() / "images") if image_cache_mb else None
@@ -104,6 +114,10 @@ def serve(
     for name, model in named.items():
         with progress_console.status(f"opening {model}"):
             pools[name] = open_pool(model, sessions, *((threads, provider) if is_bundle(model) else ()))
+    for name, (file, base) in adapted.items():
+        again = partial(open_bundle, named[base], threads, provider)
+        with progress_console.status(f"opening {file}"):
+            pools[name] = adapted_pool(pools[base], file, again)
     limits = Limits(max_body_mb << 20, max_seconds, max_waiting, max_images)
     access = Access(key, frozenset({"localhost"}) if local else None, image_folder)
     app = Server(pools, images, metrics, limits, access, _report).app()
@@ -122,6 +136,29 @@ def _api_key(path: Path | None) -> str | None:
     if len(key) < LEAST_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise InputError(f"{where}: an API key has at least {LEAST_KEY} letters, digits and signs, and no space")
     return key
+
+
+def _adapted(adapters: tuple[str, ...], models: dict[str, str]) -> dict[str, tuple[Path, str]]:
+    """Name -> the adapter's file and the name of its bundle. Raises InputError where there is none, or are several."""
+    found: dict[str, tuple[Path, str]] = {}
+    for given in adapters:
+        name, equals, file = given.partition("=")
+        if not equals or not NAME.fullmatch(name) or not file:
+            raise InputError(f"--adapter {given!r:.100}: give NAME=FILE with a name of letters, digits and . _ - / :")
+        if name in found or name in models:
+            raise InputError(f"--adapter {name}={file}: a model called {name} is there already; give another name")
+        base = adapter_base(Path(file))
+        places = {
+            model: read_manifest(local_bundle(folder)).adapters for model, folder in models.items() if is_bundle(folder)
+        }
+        fitting = [model for model, place in places.items() if place is not None and place.base == base]
+        if len(fitting) != 1:
+            what = (
+                f"fits {' and '.join(fitting)}; serve one of them" if fitting else "was made for none of these bundles"
+            )
+            raise InputError(f"--adapter {name}={file}: {what}")
+        found[name] = Path(file), fitting[0]
+    return found
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from himix_edge.errors import HimixError, InputError, one_line
 from himix_edge.evaluation.cluster import SentImage, results
 from himix_edge.image_files import MAX_FILE_BYTES
 from himix_edge.manifest import MANIFEST, MAX_MANIFEST_BYTES
-from himix_edge.reading import JsonObject, parse_json, read_bytes, read_text, validated
+from himix_edge.reading import JsonObject, open_regular, parse_json, read_bytes, read_text, validated
 from himix_edge.runtimes import ImageKV, Session, Stats, Structure, open_bundle, open_checkpoint
 from himix_edge.runtimes.packed import FLOAT_BITS
 from himix_edge.staging import Staging
@@ -72,12 +72,13 @@ class Opening:
     model: str = ""
     threads: int | None = None
     device: str | None = None
+    adapter: Path | None = None
 
     def __call__(self) -> Session:
         """Open it; errors as `open_bundle` and `open_checkpoint`."""
-        return (
-            open_checkpoint(self.model) if self.bundle is None else open_bundle(self.bundle, self.threads, self.device)
-        )
+        if self.bundle is None:
+            return open_checkpoint(self.model)
+        return open_bundle(self.bundle, self.threads, self.device, self.adapter)
 
     @property
     def identity(self) -> str:
@@ -85,7 +86,11 @@ class Opening:
         if self.bundle is None:
             files = sorted(path for path in Path(self.model).glob("*") if path.is_file())
             return json.dumps([self.model, *map(_state, files)])
-        return hashlib.sha256(read_bytes(self.bundle / MANIFEST, MAX_MANIFEST_BYTES)).hexdigest()
+        digest = hashlib.sha256(read_bytes(self.bundle / MANIFEST, MAX_MANIFEST_BYTES))
+        if self.adapter is not None:
+            with open_regular(self.adapter) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
 
 def read_questions(path: Path, image_folder: Path | None = None) -> list[BatchQuestion]:

@@ -14,4 +14,5 @@ RUNTIME = Runtime(
         variable="HIMIX_BOARD_EXECUTORCH",
         how="python -m himix_edge.runtimes.executorch.build_runner builds it",
     ),
+    adapters=True,
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.chatter import without_chatter
-from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
+from himix_edge.runtimes.engine import Array, Factors, Floats, given_or_zeros
 
 if TYPE_CHECKING:
     from executorch.runtime import Method
@@ -25,7 +25,7 @@ KEPT = "kept"  # of a model whose pictures stand in the text
 class ExecuTorchEngine:
     """See `Engine`."""
 
-    def __init__(self, path: Path, config: ModelConfig, capacity: int):
+    def __init__(self, path: Path, config: ModelConfig, capacity: int, factors: Factors | None = None):
         self.capacity, self._hidden = capacity, config.decoder.hidden_size
         self._embeds = config.images is not None
         import torch
@@ -47,6 +47,11 @@ class ExecuTorchEngine:
         if missing:
             raise InputError(f"{path}: no method {', '.join(missing)}")
         self._used = self._position = 0
+        self.use_adapter(factors or {})
+
+    def use_adapter(self, factors: Factors) -> None:
+        """See `AdaptableEngine`."""
+        self._factors = {role: [self._torch.from_numpy(array) for array in of.values()] for role, of in factors.items()}
 
     def encode(self, pixels: NDArray[np.uint8]) -> Floats:
         return self._run("vision_encoder", pixels)[0]
@@ -80,6 +85,7 @@ class ExecuTorchEngine:
 
     def _run(self, method: str, *arrays: Array) -> list[Floats]:
         inputs = [self._torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays]
+        inputs += self._factors.get(method, [])  # a method is called as its role
         with one_blas_thread():
             return [output.numpy().copy() for output in self._methods[method].execute(inputs)]
 
@@ -121,11 +127,16 @@ def _torch_library() -> ctypes.CDLL | None:
 
 
 def load(
-    files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, activations: str
+    files: dict[str, Path],
+    config: ModelConfig,
+    capacity: int,
+    threads: int | None,
+    activations: str,
+    factors: Factors | None = None,
 ) -> ExecuTorchEngine:
     """Open the program, which serves every role.
 
     Raises InputError if ExecuTorch refuses the file. `threads` is ignored: the Python runtime takes
     all cores.
     """
-    return ExecuTorchEngine(files["decoder"], config, capacity)
+    return ExecuTorchEngine(files["decoder"], config, capacity, factors)

@@ -16,4 +16,5 @@ RUNTIME = Runtime(
     board=PythonBoard(("himix_edge.runtimes.onnx.engine",)),
     app=True,
     devices=devices,
+    adapters=True,
 )

@@ -1,6 +1,7 @@
 """ONNX Runtime: past and present of every layer are bound to the same memory, so a step copies no cache."""
 
 import copy
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Array, Floats, given_or_zeros
+from himix_edge.runtimes.engine import Array, Factors, Floats, given_or_zeros
 from himix_edge.runtimes.ports import check_ports
 
 if TYPE_CHECKING:
@@ -36,11 +37,17 @@ class OnnxEngine:
     """See `Engine`. The cache is one float32 array (2, L, G, C, h) that the graph reads and writes in place."""
 
     def __init__(
-        self, files: dict[str, Path], config: ModelConfig, capacity: int, threads: int | None, device: str = CPU
+        self,
+        files: dict[str, Path],
+        config: ModelConfig,
+        capacity: int,
+        threads: int | None,
+        device: str = CPU,
+        factors: Factors | None = None,
     ):
-        self.capacity = capacity
+        self.capacity, self._factors = capacity, factors or {}
         self._encoder, self._injector, self._decoder = (
-            open_role(files, role, config, threads, device=device)
+            open_role(files, role, config, threads, device=device, factors=self._factors.get(role))
             for role in ("vision_encoder", "vision_injector", "decoder")
         )
         self._vision_rows, self._embeds = config.vision_rows, config.images is not None
@@ -70,6 +77,15 @@ class OnnxEngine:
                 self._binding.bind_output(f"present.{layer}.{name}", "cpu", 0, np.float32, shape, where)
         self._binding.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
         self._length = self._position = 0
+        self.use_adapter(self._factors)
+
+    def use_adapter(self, factors: Factors) -> None:
+        """See `AdaptableEngine`."""
+        from onnxruntime import OrtValue
+
+        self._factors = factors  # whose memory it is
+        for name, array in factors.get("decoder", {}).items():
+            self._binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
 
     def _check(self, path: Path, layers: int, cache: list[int], logits: list[int]) -> None:
         """A graph that is not what the manifest says would write outside of the buffers it is given."""
@@ -88,7 +104,7 @@ class OnnxEngine:
         return features
 
     def inject(self, features: Floats) -> tuple[Floats, Floats]:
-        key, value = self._injector.run(None, {"vision_features": features})
+        key, value = self._injector.run(None, {"vision_features": features, **self._factors.get("vision_injector", {})})
         return key, value
 
     def connect(self, features: Floats) -> Floats:
@@ -133,12 +149,13 @@ def load(
     threads: int | None,
     activations: str,
     device: str = CPU,
+    factors: Factors | None = None,
 ) -> OnnxEngine:
     """Open the three graphs. Raises InputError if ONNX Runtime refuses a file, or has not got the device.
 
     `activations` is written into these graphs, node by node; it is not decided here.
     """
-    return OnnxEngine(files, config, capacity, threads, device)
+    return OnnxEngine(files, config, capacity, threads, device, factors)
 
 
 def open_role(
@@ -148,11 +165,14 @@ def open_role(
     threads: int | None,
     optimization: int | None = None,
     device: str = CPU,
+    factors: Mapping[str, Floats] | None = None,
 ) -> "InferenceSession":
     """A role's graph, see `open_graph`. Raises InputError if it is not one of this role and model, too."""
     session = open_graph(files[role], threads, optimization, device)
-    inputs = {port.name: port.shape for port in session.get_inputs()}
-    check_ports(files[role], role, config, inputs, [port.name for port in session.get_outputs()])
+    # inputs that may be left out, as those of an adapter, stand among the initializers
+    ports = [*session.get_inputs(), *(session.get_overridable_initializers() if factors else ())]
+    inputs = {port.name: port.shape for port in ports}
+    check_ports(files[role], role, config, inputs, [port.name for port in session.get_outputs()], factors)
     return session
 
 

@@ -23,4 +23,5 @@ RUNTIME = Runtime(
     board=PythonBoard(
         tuple(f"himix_edge.runtimes.openvino.{module}" for module in ("engine", "cache", "signal_stack"))
     ),
+    adapters=True,
 )

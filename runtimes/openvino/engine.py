@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
-from himix_edge.runtimes.engine import Floats, given_or_zeros
+from himix_edge.runtimes.engine import Factors, Floats, given_or_zeros
 from himix_edge.runtimes.openvino.cache import Cache, PagedCache, StateCache, paged
 from himix_edge.runtimes.openvino.signal_stack import signal_stack_kept
 from himix_edge.runtimes.ports import check_ports
@@ -38,9 +38,10 @@ class OpenVinoEngine:
         activations: str,
         paging: bool = True,
         device: str = CPU,
+        factors: Factors | None = None,
     ):
         """Without `paging` the decoder runs as it is stored, on states; so it does on another `device` than the CPU."""
-        self.capacity = capacity
+        self.capacity, self._factors = capacity, factors or {}
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -49,7 +50,7 @@ class OpenVinoEngine:
         for role, graph in graphs.items():
             inputs = {name: _shape(port) for port in graph.inputs for name in port.get_names()}
             outputs = [name for port in graph.outputs for name in port.get_names()]
-            check_ports(files[role], role, config, inputs, outputs)
+            check_ports(files[role], role, config, inputs, outputs, self._factors.get(role))
         images = [
             _compile(graphs[role], image_settings(graphs[role], device) | settings, files[role], device)
             for role in ("vision_encoder", "vision_injector")
@@ -83,6 +84,16 @@ class OpenVinoEngine:
             else StateCache(self._request, config, where)
         )
         self._used = self._position = 0
+        self.use_adapter(self._factors)
+
+    def use_adapter(self, factors: Factors) -> None:
+        """See `AdaptableEngine`."""
+        import openvino
+
+        for role, request in (("vision_injector", self._injector), ("decoder", self._request)):
+            for name, array in factors.get(role, {}).items():
+                request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        self._factors = factors  # whose memory it is
 
     @property
     def layer_types(self) -> Counter[str]:
@@ -129,9 +140,10 @@ def load(
     threads: int | None,
     activations: str,
     device: str = CPU,
+    factors: Factors | None = None,
 ) -> OpenVinoEngine:
     """Open the three graphs. Raises InputError if OpenVINO refuses a file, or has not got the device."""
-    return OpenVinoEngine(files, config, capacity, threads, activations, device=device)
+    return OpenVinoEngine(files, config, capacity, threads, activations, device=device, factors=factors)
 
 
 def image_settings(graph: "Model", device: str = CPU) -> dict[str, str]:

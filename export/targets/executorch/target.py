@@ -27,6 +27,7 @@ from himix_edge.export.graphs import (
     RotaryTable,
     VisionInjector,
     decompose_gelu,
+    factors_of,
     quiet,
     share_weights,
     swap_linears,
@@ -48,6 +49,7 @@ from himix_edge.export.targets.executorch.weights import (
 )
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerance, Tolerances
 from himix_edge.model import VisionLanguageModel
+from himix_edge.model.adapted import Factors, adapt
 from himix_edge.model.decoder import DecoderLayer, RMSNorm
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.loading import load_engine
@@ -116,18 +118,32 @@ class Norm(nn.Module):
 class Injector(VisionInjector):
     """The injection, with one norm in what XNNPACK computes and one rounding to int8."""
 
-    def __init__(self, model: VisionLanguageModel):
+    def __init__(self, model: VisionLanguageModel, factors: Factors | None = None):
         super().__init__(model)
+        self.factors = factors
         if self.norm is not None:
             self.norm = Norm(self.norm)
             self.linears = SideBySide([p for a in self.attentions for p in (a.k_proj_img, a.v_proj_img)])
         parts = [model] if self.norm is None else [p for n, p in model.named_children() if n in ("connector", "mixer")]
         for part in parts:
             swap_linears(part, lambda linear: int8_linear(linear, model.config))
+        if self.norm is None and factors is not None:
+            adapt(self.model, factors)
 
     def linears_of(self, normed: Tensor) -> list[Tensor]:
         made: list[Tensor] = self.linears(normed)
-        return made
+        if self.factors is None:
+            return made
+        return [out + self.factors.added(name, normed) for out, name in zip(made, self.factors.linears, strict=True)]
+
+
+class AdaptedInjector(Injector):
+    """The same, with an adapter's tensors behind the features."""
+
+    def forward(self, inputs: list[Tensor], given: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]  # a graph's inputs are its own
+        assert self.factors is not None
+        self.factors.set(given)
+        return super().forward(*inputs)
 
 
 class Rotary(nn.Module):
@@ -145,10 +161,14 @@ class Rotary(nn.Module):
 
 
 class Layer(nn.Module):
-    """A decoder layer in operations that XNNPACK has, so that few leave it between two attentions."""
+    """A decoder layer in operations that XNNPACK has, so that few leave it between two attentions.
 
-    def __init__(self, layer: DecoderLayer, config: ModelConfig):
+    It is called `place` in its model; `factors` of an adapter are added to what its linears give.
+    """
+
+    def __init__(self, layer: DecoderLayer, config: ModelConfig, place: str, factors: Factors | None):
         super().__init__()
+        self.place, self.factors = place, factors
         attn, mlp = layer.self_attn, layer.mlp
         self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.qkv = SideBySide([attn.q_proj, attn.k_proj, attn.v_proj])
@@ -160,13 +180,30 @@ class Layer(nn.Module):
         self.pieces = len(self.down.parts) if isinstance(self.down, Pieces) else 1
         self.gate_up = SideBySide([*cut_rows(mlp.gate_proj, self.pieces), *cut_rows(mlp.up_proj, self.pieces)])
 
+    def project(self, x: Tensor) -> list[Tensor]:
+        """Normed states -> query, key and value (1, T, heads * h)."""
+        names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        return [self.adapted(name, x, made) for name, made in zip(names, self.qkv(x), strict=True)]
+
     def mlp(self, x: Tensor) -> Tensor:
         """SwiGLU."""
-        made = self.gate_up(self.before_mlp(x))
-        pairs = zip(made[: self.pieces], made[self.pieces :], strict=True)
-        hidden = [nn.functional.silu(gate) * up for gate, up in pairs]
-        out: Tensor = self.down(hidden if self.pieces > 1 else hidden[0])
-        return out
+        normed = self.before_mlp(x)
+        made = self.gate_up(normed)
+        gates, ups = (
+            [self.adapted(name, normed, part, piece) for piece, part in enumerate(parts)]
+            for name, parts in (("mlp.gate_proj", made[: self.pieces]), ("mlp.up_proj", made[self.pieces :]))
+        )
+        hidden = [nn.functional.silu(gate) * up for gate, up in zip(gates, ups, strict=True)]
+        out = self.down(hidden if self.pieces > 1 else hidden[0])
+        return self.adapted("mlp.down_proj", torch.cat(hidden, dim=-1) if self.pieces > 1 else hidden[0], out)
+
+    def adapted(self, linear: str, x: Tensor, made: Tensor, piece: int = 0) -> Tensor:
+        """What a linear, or a piece of one, makes of x, with what the adapter adds."""
+        if self.factors is None:
+            return made
+        added = self.factors.added(f"{self.place}.{linear}", x)
+        width = made.shape[-1]
+        return made + (added if added.shape[-1] == width else added[..., piece * width : (piece + 1) * width])
 
 
 class Decoder(nn.Module):
@@ -176,15 +213,18 @@ class Decoder(nn.Module):
     is vision_embeds (1, T, d) too.
     """
 
-    def __init__(self, model: VisionLanguageModel, cache: Cache):
+    def __init__(self, model: VisionLanguageModel, cache: Cache, factors: Factors | None = None):
         super().__init__()
+        self.factors = factors
         config, table = model.config, model.model.embed_tokens
         tied, quantized = config.decoder.tie_word_embeddings, isinstance(table, QuantizedEmbedding)
         capacity = cache.layer(0)[0].shape[1]
         self.cache, self.norm, self.table = cache, Norm(model.model.norm), RotaryTable(model.model, capacity)
         self.head_dim = config.decoder.head_dim
         self.rotary = Rotary(self.head_dim)
-        self.layers: Any = nn.ModuleList(Layer(layer, config) for layer in model.model.layers)
+        self.layers: Any = nn.ModuleList(
+            Layer(layer, config, f"model.layers.{i}", factors) for i, layer in enumerate(model.model.layers)
+        )
         self.head = tied_head(table, config) if tied else int8_if_quantized(model.lm_head, config)
         pieces = pieces_of(table.quantized, table.name, config) if tied and quantized else 1
         self.embedding = Embedding(PackedEmbedding(table.quantized, pieces) if quantized else table)
@@ -200,16 +240,26 @@ class Decoder(nn.Module):
         x = self.embedding(input_ids, vision_embeds)
         for i, layer in enumerate(self.layers):
             query, key, value = (
-                made.unflatten(2, (-1, self.head_dim)) for made in layer.qkv(layer.before_attention(x))
+                made.unflatten(2, (-1, self.head_dim)) for made in layer.project(layer.before_attention(x))
             )
             query, key = layer.q_norm(query), layer.k_norm(key)
             stored, first = self.cache.layer(i), filled[i in self.plain]
             for cache, new in zip(stored, (self.rotary(key, cos, sin), value), strict=True):
                 torch.ops.llama.update_cache(new, cache, first)
-            x = x + layer.out(attention(self.rotary(query, cos, sin), *stored, first).flatten(2))
+            attended = attention(self.rotary(query, cos, sin), *stored, first).flatten(2)
+            x = x + layer.adapted("self_attn.o_proj", attended, layer.out(attended))
             x = x + layer.mlp(x)
         logits: Tensor = self.head(self.norm(x[:, -1]))
         return logits
+
+
+class AdaptedDecoder(Decoder):
+    """The same, with an adapter's tensors behind its own inputs."""
+
+    def forward(self, inputs: list[Tensor], given: list[Tensor]) -> Tensor:  # type: ignore[override]  # a graph's inputs are its own
+        assert self.factors is not None
+        self.factors.set(given)
+        return super().forward(*inputs)
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, filled: Number) -> Tensor:
@@ -245,7 +295,7 @@ class ExecuTorchTarget:
 
         def program(folder: Path) -> list[Path]:
             if not (folder / FILE).exists():
-                _write(model, options.capacity, folder / FILE)
+                _write(model, options, folder / FILE)
             return [folder / FILE]
 
         return dict.fromkeys(("vision_encoder", "vision_injector", "decoder"), program)
@@ -273,7 +323,7 @@ class ExecuTorchTarget:
 TARGET = ExecuTorchTarget()
 
 
-def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
+def _write(model: QuantizedModel, options: ExportOptions, path: Path) -> None:
     """Trace the four methods, lower them to XNNPACK, plan their memory together and write the program."""
     with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -282,7 +332,7 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
 
         with needed_passes_only():
             edge = to_edge_transform_and_lower(
-                _trace(model, capacity),
+                _trace(model, options.capacity, options.adapter_rank),
                 partitioner=[XnnpackPartitioner()],
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
             )
@@ -296,7 +346,7 @@ def _write(model: QuantizedModel, capacity: int, path: Path) -> None:
         fresh.unlink()
 
 
-def _trace(model: QuantizedModel, capacity: int) -> dict[str, ExportedProgram]:
+def _trace(model: QuantizedModel, capacity: int, rank: int) -> dict[str, ExportedProgram]:
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers llama::custom_sdpa
 
     config = model.reference.config
@@ -313,12 +363,17 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, ExportedProgram]:
     image_kv = (torch.zeros(rows, heads, 5, size), torch.zeros(rows, heads, 5, size))
     text = (torch.zeros(1, 3, dtype=torch.int64), torch.tensor([5]), torch.arange(3)[None])
     embeds = (torch.zeros(1, 3, decoder.hidden_size),) if config.images else ()
-    methods: dict[str, tuple[nn.Module, tuple[Tensor, ...], tuple[object, ...] | None]] = {
+    injected, said = (factors_of(config, role, rank) for role in ("vision_injector", "decoder"))
+    injector = (Injector if injected is None else AdaptedInjector)(share_weights(model.reference), injected)
+    decoding = (Decoder if said is None else AdaptedDecoder)(own, cache, said)
+    methods: dict[str, tuple[nn.Module, tuple[object, ...], tuple[object, ...] | None]] = {
         "vision_encoder": (decompose_gelu(tower), (image,), None),
-        "vision_injector": (Injector(share_weights(model.reference)), (features,), None),
+        "vision_injector": (injector, *_behind((features,), None, injected, rank)),
         "start": (Start(cache, config.vision_rows), image_kv, (slots, slots)),
-        "decoder": (Decoder(own, cache), (*text, *embeds), (time, None, time, *(time for _ in embeds))),
-    }
+        "decoder": (
+            decoding, *_behind((*text, *embeds), (time, None, time, *(time for _ in embeds)), said, rank)
+        ),
+    }  # fmt: skip
     if config.images is not None:
         filled = {0: torch.export.Dim("filled", min=1, max=capacity - 1)}
         methods["kept"] = (Kept(cache, decoder.num_hidden_layers), (torch.arange(5),), (filled,))
@@ -326,3 +381,10 @@ def _trace(model: QuantizedModel, capacity: int) -> dict[str, ExportedProgram]:
         name: torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic, strict=True)
         for name, (module, arguments, dynamic) in methods.items()
     }
+
+
+def _behind(
+    arguments: tuple[object, ...], dynamic: tuple[object, ...] | None, factors: Factors | None, most_rank: int
+) -> tuple[tuple[object, ...], tuple[object, ...] | None]:
+    """See `Factors.behind`; as it is given for a graph that takes none."""
+    return (arguments, dynamic) if factors is None else factors.behind(arguments, dynamic, most_rank)

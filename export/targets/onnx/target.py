@@ -20,6 +20,7 @@ from himix_edge.export.graphs import (
     Embedding,
     Swapped,
     VisionInjector,
+    factors_of,
     injector_outputs,
     quiet,
     replace_module,
@@ -39,7 +40,9 @@ from himix_edge.export.targets.onnx.int8_linear import Int8Linear
 from himix_edge.export.targets.onnx.joined_linears import join, split_joined
 from himix_edge.export.targets.onnx.matmul_nbits import PACKED, SCALE, MatMulNBits, contrib, unpack_blocks
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
+from himix_edge.low_rank import DOWN, UP
 from himix_edge.model import VisionLanguageModel
+from himix_edge.model.adapted import Adapted, Factors, TakesFactors, adapt
 from himix_edge.model.decoder import Attention, DecoderStack, rope_tables
 from himix_edge.model.vit import VisionAttention
 from himix_edge.runtimes.engine import Engine
@@ -89,13 +92,21 @@ class FusedStack(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, stack: DecoderStack, rows: int, without_image: Collection[int] = ()):
-        """`rows` of rotary tables; layers in `without_image` have text alone in their cache."""
+    def __init__(
+        self, stack: DecoderStack, rows: int, without_image: Collection[int] = (), factors: Factors | None = None
+    ):
+        """`rows` of rotary tables; layers in `without_image` have text alone in their cache; `factors` of an adapter
+        are added to what all linears give."""
         super().__init__()
         self.layers, self.norm, self.config = stack.layers, stack.norm, stack.config
         attentions = [layer.self_attn for layer in self.layers]
         joined = [join([attn.q_proj, attn.k_proj, attn.v_proj]) for attn in attentions]
         self.joined = nn.ModuleDict({str(i): matmul for i, matmul in enumerate(joined) if matmul is not None})
+        if factors is not None:
+            adapt(stack, factors, within="model.")
+            for i, matmul in self.joined.items():
+                names = [f"model.layers.{i}.self_attn.{kind}_proj" for kind in "qkv"]
+                self.joined[i] = Adapted(matmul, names, factors)
         self.without_image = frozenset(without_image)
         cos, sin = rope_tables(stack.config, torch.arange(rows))
         self.register_buffer("cos", cos)
@@ -148,12 +159,22 @@ class VanillaInjector(nn.Module):
 class Injector(VisionInjector):
     """The injection; where the layers share a norm, all keys are one matmul, and all values."""
 
-    def __init__(self, model: VisionLanguageModel, options: ExportOptions):
+    def __init__(self, model: VisionLanguageModel, options: ExportOptions, factors: Factors | None = None):
         # ONNX Runtime cannot open a graph that uses the weights of an Int8Linear twice, on a CPU whose sums overflow
         swap = _swap if model.config.injection.sharing == "levels" else _swap_int8
         super().__init__(swap(model, options))
         shared = [] if self.norm is None else self.attentions
+        self.keys: nn.Module | None
+        self.values: nn.Module | None
         self.keys, self.values = (join([getattr(a, name) for a in shared]) for name in ("k_proj_img", "v_proj_img"))
+        if factors is None:
+            return
+        adapt(self.model, factors)
+        if self.keys is not None and self.values is not None:
+            names = list(factors.linears)  # key and value of each layer in turn
+            self.keys, self.values = (
+                Adapted(made, names[i::2], factors) for i, made in enumerate((self.keys, self.values))
+            )
 
     def projections(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         if self.keys is None or self.values is None:
@@ -285,25 +306,28 @@ class OnnxTarget:
     def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config
         assert config.vision is not None
-        own = share_weights(model.reference)
+        own, factors = share_weights(model.reference), factors_of(config, "vision_injector", options.adapter_rank)
         if config.images is not None:
             injector: nn.Module = _swap_int8(own.get_submodule("connector"), options)
         elif config.architecture == "himix":
-            injector = Injector(own, options)
+            injector = Injector(own, options, factors)
         else:
             _swap_int8(own, options)
-            stack = FusedStack(own.model, options.capacity)
+            stack = FusedStack(own.model, options.capacity, (), factors)
             injector = VanillaInjector(own.get_submodule("connector"), stack, config.tile_tokens)
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
-        names = injector_outputs(config)
-        return _export(injector, (features,), ["vision_features"], names, None, folder / "vision_injector.onnx")
+        names, path = injector_outputs(config), folder / "vision_injector.onnx"
+        return _export(injector, (features,), ["vision_features"], names, None, path, factors, options.adapter_rank)
 
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
         config = model.reference.config.decoder
-        own = share_weights(model.reference)
+        own, factors = (
+            share_weights(model.reference),
+            factors_of(model.reference.config, "decoder", options.adapter_rank),
+        )
         embedding, head = _embedding_and_head(own, options)
         plain = model.reference.config.layers_without_image
-        stack = FusedStack(_swap(own.model, options), options.capacity, plain)
+        stack = FusedStack(_swap(own.model, options), options.capacity, plain, factors)
         decoder = Decoder(embedding, stack, head)
         cache = (1, config.num_key_value_heads, options.capacity, config.head_dim)
         layers = range(config.num_hidden_layers)
@@ -318,7 +342,8 @@ class OnnxTarget:
         dynamic = (time, time, None, None, [None] * len(past), *(time for _ in embeds))
         inputs = ["input_ids", "position_ids", "seqlens_k", "total_sequence_length", *past]
         inputs += ["vision_embeds" for _ in embeds]
-        return _export(decoder, arguments, inputs, ["logits", *present], dynamic, folder / "decoder.onnx")
+        outputs, path = ["logits", *present], folder / "decoder.onnx"
+        return _export(decoder, arguments, inputs, outputs, dynamic, path, factors, options.adapter_rank)
 
 
 TARGET = OnnxTarget()
@@ -391,14 +416,21 @@ def _export(
     outputs: list[str],
     dynamic: tuple[object, ...] | None,
     path: Path,
+    factors: Factors | None = None,
+    most_rank: int = 0,
 ) -> list[Path]:
-    """Trace and write one graph; returns its files."""
+    """Trace and write one graph, which takes `factors` besides, of any rank up to `most_rank`; returns its files."""
+    if factors is not None:
+        module, inputs = TakesFactors(module, factors), [*inputs, *factors.names]
+        arguments, dynamic = factors.behind(arguments, dynamic, most_rank)
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(), arguments, dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs,
             dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
         assert program is not None
+        if factors is not None:
+            _default_to_zeros(program.model.graph, factors)
         _halve_scales(program.model.graph)
         name_weights(program.model.graph, module)
         if any(node.op_type == int8_linear.NAME for node in program.model.graph):
@@ -409,6 +441,18 @@ def _export(
         program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
     data = path.with_name(path.name + ".data")
     return [path, data] if data.exists() else [path]
+
+
+def _default_to_zeros(graph: "ir.Graph", factors: Factors) -> None:
+    """Let an adapter's inputs be left out: zeros of rank 1 stand for them, which change nothing."""
+    import onnx_ir as ir
+
+    ports = {port.name: port for port in graph.inputs}
+    for name, (columns, rows) in factors.linears.items():
+        for kind, shape in ((DOWN, (columns, 1)), (UP, (1, rows))):
+            port = ports[name + kind]
+            port.const_value = ir.tensor(torch.zeros(shape), name=port.name)
+            graph.register_initializer(port)
 
 
 def _halve_scales(graph: "ir.Graph") -> None:

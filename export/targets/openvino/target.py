@@ -23,6 +23,7 @@ from himix_edge.export.graphs import (
     Swapped,
     VisionInjector,
     causal_mask,
+    factors_of,
     injector_outputs,
     keep_injection,
     quiet,
@@ -35,6 +36,8 @@ from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.openvino.operators import decompose
 from himix_edge.export.tolerance import FLOAT32, INT8, Tolerances
 from himix_edge.model import VisionLanguageModel
+from himix_edge.model.adapted import Factors, TakesFactors, adapt
+from himix_edge.runtimes.adapter import no_adapter
 from himix_edge.runtimes.engine import Engine
 from himix_edge.runtimes.openvino.engine import OpenVinoEngine
 
@@ -148,7 +151,7 @@ class OpenVinoTarget:
     def stages(self, model: QuantizedModel, options: ExportOptions) -> dict[str, Callable[[Path], list[Path]]]:
         return {
             "vision_encoder": lambda folder: self._encoder(model, folder),
-            "vision_injector": lambda folder: self._injector(model, folder),
+            "vision_injector": lambda folder: self._injector(model, options, folder),
             "decoder": lambda folder: self._decoder(model, options, folder),
         }
 
@@ -162,7 +165,8 @@ class OpenVinoTarget:
         """
         files = {role: bundle.role_path(role) for role in bundle.manifest.roles}
         capacity = bundle.manifest.context_capacity
-        engine = OpenVinoEngine(files, bundle.config, capacity, None, "float", paging=False)
+        factors = None if bundle.manifest.adapters is None else no_adapter(bundle.config)
+        engine = OpenVinoEngine(files, bundle.config, capacity, None, "float", paging=False, factors=factors)
         layers, fused = bundle.config.decoder.num_hidden_layers, engine.layer_types["ScaledDotProductAttention"]
         if fused != layers:
             raise GateRefused(f"decoder: OpenVINO fused {fused} of {layers} attention layers with their cache")
@@ -187,13 +191,15 @@ class OpenVinoTarget:
         graph = _convert(tower, (pixels,), None, ["image"], ["vision_features"], model)
         return _save(graph, folder / "vision_encoder.xml")
 
-    def _injector(self, model: QuantizedModel, folder: Path) -> list[Path]:
-        config = model.reference.config
+    def _injector(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
+        config, rank = model.reference.config, options.adapter_rank
         assert config.vision is not None
         features = torch.zeros(1, config.vision.num_tokens, config.vision.feature_size)
         injector = VisionInjector(_swap(keep_injection(share_weights(model.reference))))
-        names = injector_outputs(config)
-        graph = _convert(injector, (features,), None, ["vision_features"], names, model)
+        names, factors = injector_outputs(config), factors_of(config, "vision_injector", rank)
+        if factors is not None:
+            adapt(injector.model, factors)
+        graph = _convert(injector, (features,), None, ["vision_features"], names, model, factors, rank)
         return _save(graph, folder / "vision_injector.xml")
 
     def _decoder(self, model: QuantizedModel, options: ExportOptions, folder: Path) -> list[Path]:
@@ -201,7 +207,11 @@ class OpenVinoTarget:
         from openvino._offline_transformations import apply_make_stateful_transformation
 
         config, rows = model.reference.config.decoder, model.reference.config.vision_rows
-        module = Decoder(_swap(share_weights(model.reference)), options.capacity)
+        factors = factors_of(model.reference.config, "decoder", options.adapter_rank)
+        own = _swap(share_weights(model.reference))
+        if factors is not None:
+            adapt(own, factors)
+        module = Decoder(own, options.capacity)
         heads, size = config.num_key_value_heads, config.head_dim
         batch, time, image_past, text_past = (torch.export.Dim(name) for name in ("b", "t", "p", "q"))
         past = [f"past.{i}.{kind}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
@@ -219,7 +229,8 @@ class OpenVinoTarget:
         if model.reference.config.images is not None:
             arguments, dynamic = (*arguments, torch.zeros(2, 3, config.hidden_size)), (*dynamic, tokens)
             names.append("vision_embeds")
-        graph = _convert(module, arguments, dynamic, names, ["logits", *present], model)
+        outputs = ["logits", *present]
+        graph = _convert(module, arguments, dynamic, names, outputs, model, factors, options.adapter_rank)
         graph.reshape({name: openvino.PartialShape([-1, heads, -1, size]) for name in past})
         apply_make_stateful_transformation(graph, dict(zip(past, present, strict=True)))
         _start_empty(graph, heads, size)
@@ -249,12 +260,20 @@ def _convert(
     inputs: list[str],
     outputs: list[str],
     model: QuantizedModel,
+    factors: Factors | None = None,
+    most_rank: int = 0,
 ) -> "Model":
-    """Trace and convert; inputs, outputs and quantized weights are named, 4-bit ones narrowed."""
+    """Trace and convert; inputs, outputs and quantized weights are named, 4-bit ones narrowed.
+
+    The graph takes `factors` besides, of any rank up to `most_rank`.
+    """
     import openvino
     from openvino.frontend import OpConversionFailure
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
+    if factors is not None:
+        module, inputs = TakesFactors(module, factors), [*inputs, *factors.names]
+        arguments, dynamic = factors.behind(arguments, dynamic, most_rank)
     with quiet(), torch.no_grad():
         program = torch.export.export(module.eval(), arguments, dynamic_shapes=dynamic)
         spelled = decompose(program.module(check_guards=False))
