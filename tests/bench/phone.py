@@ -118,12 +118,13 @@ SCRIPTS = {
 
 
 class Phone:
-    """`sdcard` is /sdcard, `tools` comes first on the shell's PATH; `log` has what `am` was told."""
+    """`sdcard` is /sdcard, `shell` /data/local/tmp, `tools` comes first on its PATH; `log` has what `am` was told."""
 
     def __init__(self, folder: Path, toybox: bool = False):
-        self.sdcard, self.tools = folder / "sdcard", folder / "tools"
+        self.sdcard, self.shell, self.tools = folder / "sdcard", folder / "shell", folder / "tools"
         (self.tools / "state").mkdir(parents=True)
         self.sdcard.mkdir()
+        self.shell.mkdir()
         for name, text in SCRIPTS.items():
             (self.tools / name).write_text(text + "\n")
             (self.tools / name).chmod(0o755)
@@ -151,6 +152,7 @@ class Phone:
         client.write_text(
             f"#!{sys.executable}\nimport os, subprocess, sys\nos.umask(0o077)\n"
             f"line = sys.argv[-1].replace('/sdcard', {str(self.sdcard)!r})\n"
+            f"line = line.replace('/data/local/tmp', {str(self.shell)!r})\n"
             f"path = {str(self.tools)!r} + ':' + os.environ['PATH']\n"
             f"environment = dict(os.environ, PATH=path, SDCARD={str(self.sdcard)!r})\n"
             "sys.exit(subprocess.call(['sh', '-c', line], env=environment))\n"

@@ -1,6 +1,9 @@
 """Benchmarks in the Android app: how it is started, watched and believed. A stand-in takes the phone's place."""
 
+import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -222,3 +225,42 @@ def test_an_older_android_s_share_of_memory_is_asked_of_the_shell(android, tiny_
 )
 def test_rails(said, rails):
     assert phone_power.odpm_rails(said) == rails
+
+
+RUNNER = """#!{python} -IS
+import json, os, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert os.path.getsize(given["--pixels"]) == 32 * 32 * 3 and os.path.exists(given["--model"])
+many = int(given["--max-new-tokens"])
+for run in range(int(given["--runs"])):
+    print(json.dumps(dict(load=1.0, vision_encoder=2.0, vision_injector=3.0, start=0.5, prefill=4.0, vision_tokens=16,
+        inter_token=[1.0] * (many - 1), token_ids=[int(given["--prompt"].split(",")[0])] * many, peak_rss=1000)))
+"""
+
+
+def test_an_executorch_bundle_runs_from_the_shell_without_the_app(android, tiny_bundle, tmp_path, monkeypatch):
+    """A scripted runner: what is sent, where, and that nothing stays."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"target": "executorch"}
+    for records in manifest["roles"].values():  # by their names ExecuTorch's; nothing here opens them
+        for record in records:
+            renamed = str(Path(record["path"]).with_suffix(".pte"))
+            (folder / record["path"]).rename(folder / renamed)
+            record["path"] = renamed
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    runner = tmp_path / "himix_executorch"
+    monkeypatch.setenv("HIMIX_BOARD_EXECUTORCH", str(runner))
+    android.set(installed="no")
+    plan = Plan(warm_up=1, timed=5, new_tokens=3)
+    with pytest.raises(InputError, match=r"no .*himix_executorch there"):
+        measure(folder, plan)
+    runner.write_text(RUNNER.format(python=sys.executable))
+    runner.chmod(0o755)
+    record = measure(folder, plan)
+    assert record.samples.ttft == [9.5] * 5
+    assert record.samples.inter_token == [1.0] * 10
+    assert {answer.equal_runs - answer.runs for answer in record.answers} == {0}
+    assert list(android.shell.iterdir()) == []
+    with pytest.raises(InputError, match="only --iterations, --warm-up, --threads"):
+        measure(folder, Plan(sustained_s=600.0))
