@@ -2,10 +2,11 @@
 
 Each bundle is opened in a fresh process, with its runtime imported beforehand, and asked one question about one image.
 The peak is VmHWM above the resident size before it was opened, as `himix bench` counts it. The error is that of the
-prediction. Linux only.
+prediction, for the cache that such a run has: where it grows, that is less than the bundle's capacity. Linux only.
 """
 
 import argparse
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -17,11 +18,13 @@ from himix_edge.bundle import read_manifest
 from himix_edge.cli.console import print_table
 from himix_edge.memory import of_manifest, predict
 from himix_edge.presets import SHIPPED
+from himix_edge.runtimes.litert.engine import cache_sizes
 from himix_edge.runtimes.opening import open_bundle
 from himix_edge.runtimes.registry import find_runtime
 from himix_edge.units import size
 
 IMAGE = sorted((SHIPPED / "probe").glob("*.png"))[0]
+SAID = 64  # slots, at most, of prompt and answer
 PROMPT, NEW_TOKENS = "What color is it?", 12
 
 
@@ -48,6 +51,15 @@ def measured(folder: Path) -> dict[str, int]:
     return found
 
 
+def used_slots(target: str, vision_tokens: int, capacity: int) -> int:
+    """Slots of the cache that a short answer about one image leaves allocated."""
+    if target == "onnx_portable":
+        return vision_tokens + SAID
+    if target == "litert":
+        return next(size for size in cache_sizes(capacity) if size >= vision_tokens + SAID)
+    return capacity
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,7 +72,9 @@ def main() -> None:
     rows = []
     for folder in arguments.bundles:
         manifest, found = read_manifest(folder), measured(folder)
-        told = predict(manifest.target, of_manifest(folder, manifest))
+        model = of_manifest(folder, manifest)
+        slots = used_slots(manifest.target, manifest.vision_tokens, manifest.context_capacity)
+        told = predict(manifest.target, dataclasses.replace(model, capacity=slots))
         error = told.peak / found["peak"] - 1
         rows.append((manifest.name, size(found["opening"]), size(found["peak"]), size(told.peak), f"{error:+.1%}"))
     print_table("Memory to run", ("bundle", "opening", "peak", "predicted", "error"), rows)

@@ -14,7 +14,6 @@ from himix_edge.config import CNNConfig, FastViTConfig, ModelConfig, Transformer
 from himix_edge.errors import InputError
 
 FLOAT = 4  # bytes; caches and activations are float32 in every runtime here
-CHECKED_SMALL = "checked against measured peaks of small models only"
 BLOCKS = (128, 64, 32, 16)  # columns that share an int8 scale in ONNX, the largest that divides a row
 
 
@@ -53,6 +52,11 @@ class Model:
     def table(self) -> int:
         """Numbers of the embedding, or of the head."""
         return self.config.decoder.vocab_size * self.config.decoder.hidden_size
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the embedding's integers, or floats, as stored."""
+        return self.table * self.bits.get("embedding", 32) // 8
 
     @property
     def cache(self) -> int:
@@ -152,7 +156,7 @@ def _onnx(model: Model) -> Prediction:
     as the head. While the table is packed both lie in memory. Tower and injector are laid out anew once.
     """
     bits, table_bits = model.bits.get("decoder", 32), model.bits.get("embedding", 32)
-    table = model.table * table_bits // 8
+    table = model.table_bytes
 
     def packed(count: int, width: int) -> int:
         if width > 8:
@@ -213,32 +217,41 @@ def _openvino(model: Model) -> Prediction:
 def _executorch(model: Model) -> Prediction:
     """ExecuTorch.
 
-    XNNPACK packs every weight when a method is loaded, and what it read of the file is let go. The cache is one of the
-    program's buffers. Roles share one file.
+    XNNPACK packs every weight when a method is loaded, and what it read of the file is let go; the embedding is looked
+    up in the mapped file. A method's arena is as large as its longest input needs: that of `start`, which fills the
+    cache from an image, is planned for as many slots as there are, what goes in and what comes out of it; that of the
+    decoder for as long a prompt.
     """
+    decoder = model.config.decoder
+    whole, table = _whole(model), model.table_bytes
     parts = {
-        "runtime": 22_000_000,
-        "weights, packed": _whole(model),
+        "runtime": 16_000_000,
+        "weights, packed": whole,
+        "embedding, mapped": table,
         "cache": model.cache,
+        "arena of `start`": 2 * model.cache,
+        "arena of the decoder": 5 * decoder.hidden_size * model.capacity * FLOAT,
         "image stage": image_bytes(model.config) + _kept_image(model),
     }
-    return Prediction(parts, parts["runtime"] + 2 * _whole(model) + model.cache, CHECKED_SMALL)
+    return Prediction(parts, parts["runtime"] + whole + 2 * table + 3 * model.cache)
 
 
 def _litert(model: Model) -> Prediction:
     """LiteRT.
 
-    The files are mapped; XNNPACK's cache in memory has the packed weights of all graphs once. The cache goes in and
-    comes out in the same memory.
+    Weights are read and packed by XNNPACK, whose cache in memory holds them once for all graphs: two copies of all but
+    the embedding, which is looked up in the mapped file. The cache goes in and comes out in the same memory, and has
+    the smallest of its sizes that holds what there is.
     """
     parts = {
         "runtime": 20_000_000,
-        "weights, mapped files": model.stored,
-        "weights, packed": model.stored,
+        "weights, read": model.stored - model.table_bytes,
+        "weights, packed": model.stored - model.table_bytes,
+        "embedding, mapped": model.table_bytes,
         "cache": model.cache,
         "image stage": image_bytes(model.config) + _kept_image(model),
     }
-    return Prediction(parts, parts["runtime"] + 2 * model.stored, CHECKED_SMALL)
+    return Prediction(parts, parts["runtime"] + model.stored + model.table_bytes)
 
 
 def _coreml(model: Model) -> Prediction:
