@@ -11,7 +11,7 @@ from himix_edge.bench.devices_side_by_side import comparison_html, refused_html
 from himix_edge.bench.page_style import STYLE
 from himix_edge.bench.record import Device, Record
 from himix_edge.bench.summary import RIGHT, TIMES, label, loading, right, times
-from himix_edge.bench.sustained_card import energy_table, sustained_plot
+from himix_edge.bench.sustained_card import energy_rows, sustained_plot
 from himix_edge.errors import one_line, printable
 from himix_edge.units import number, size
 
@@ -56,7 +56,7 @@ def html_page(records: Sequence[Record], heading: Heading = USUAL_HEADING) -> st
         card("Time to first token", charts.ttft_bars(main), NOTES["ttft"]),
         card("Time between tokens", charts.decode_rows(main), NOTES["decode"]),
         card("When it is warm", sustained_plot(main), NOTES["sustained"]),
-        card("Energy", energy_table(main), NOTES["energy"]),
+        card("Energy", energy_rows(main), NOTES["energy"]),
         card("Size and speed", charts.size_and_speed(numbered_main), NOTES["size"]),
         card("Memory", charts.memory_bars(main), NOTES["memory"]),
         card("Larger images", charts.sweep_lines(shown, "prefill", "Prefill")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from himix_edge.bench.charts import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot
+from himix_edge.bench.charts import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, plot, row
 from himix_edge.bench.record import Energy, Record
 from himix_edge.bench.summary import label
 from himix_edge.bench.sustained import cool_speed, onset
@@ -40,22 +40,17 @@ def sustained_plot(records: Sequence[Record]) -> str:
     return f'<div class="legend">{"".join(names)}</div>{drawing}<ul>{"".join(said)}</ul>'
 
 
-def energy_table(records: Sequence[Record]) -> str:
-    """Joules, watts and joules a token of every source; why one is not readable."""
+def energy_rows(records: Sequence[Record]) -> str:
+    """Joules a token, joules and watts of every source; why one is not readable."""
     rows = [
-        f'<tr><td class="name">{escape(label(record))}</td><td class="name">{escape(named(entry))}</td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells(entry))
-        + "</tr>"
+        row(label(record), f"{number(entry.joules_per_token)} J a token", "", f"{named(entry)}: {of_all(entry)}")
         for record in records
         for entry in record.energy
+        if entry.joules is not None
     ]
-    if not rows:
-        return ""
-    head = "".join(f"<th>{name}</th>" for name in ("J", "W", "J/token"))
-    return (
-        f'<div class="scroll"><table><thead><tr><th class="name">bundle</th><th class="name">source</th>{head}</tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    missing = dict.fromkeys(named(entry) for record in records for entry in record.energy if entry.joules is None)
+    reasons = f"<ul>{''.join(f'<li>{escape(words)}</li>' for words in missing)}</ul>" if missing else ""
+    return "".join(rows) + reasons
 
 
 def named(entry: Energy) -> str:
@@ -65,10 +60,10 @@ def named(entry: Energy) -> str:
     return ", ".join(words) + reason
 
 
-def cells(entry: Energy) -> tuple[str, str, str]:
-    """Joules, watts, joules a token; dashes for what is not known."""
+def of_all(entry: Energy) -> str:
+    """Joules and watts of the whole time."""
     watts = entry.joules / entry.seconds if entry.joules is not None and entry.seconds else None
-    return number(entry.joules), number(watts), number(entry.joules_per_token)
+    return f"{number(entry.joules)} J, {number(watts)} W"
 
 
 def in_words(record: Record) -> list[str]:

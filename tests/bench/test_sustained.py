@@ -91,8 +91,12 @@ def test_the_report_draws_speed_over_time_and_where_it_falls():
     assert "100 tokens/s at first, 70 at the end: slower from minute 1.1 on" in page
     assert "slower from minute 1.1 on</title></circle>" in page
     assert "50 tokens/s at first, 50 at the end: no throttling" in page
-    assert "<td>64</td><td>2</td><td>0.5</td>" in page  # J, W, J a token
-    assert "ina (not readable: &lt;none&gt;)" in page
+    assert "0.5 J a token" in page
+    assert "rapl, package-0: 64 J, 2 W" in page
+    assert "<li>ina (not readable: &lt;none&gt;)</li>" in page
+    only = html_page([warm([50.0] * 18, energy=energy[1:])])
+    assert "J a token" not in only
+    assert "<li>ina (not readable: &lt;none&gt;)</li>" in only
 
 
 def big_little(root: Path) -> Path:
