@@ -21,6 +21,7 @@ def load_engine(
     role_files: dict[str, Path] | None = None,
     activations: str | None = None,
     device: str = CPU,
+    kv_bits: int = 32,
 ) -> Engine:
     """Open a bundle's graphs in the runtime of its target.
 
@@ -30,16 +31,21 @@ def load_engine(
         role_files: files to load in place of the bundle's own, by role (the parity gate's float twin).
         activations: "int8" or "float", for runtimes that decide it when they open a file; None: as the manifest says.
         device: what computes; one of the runtime's `devices`, or "cpu".
+        kv_bits: of the cache's numbers; one of the runtime's.
 
     Raises:
-        InputError: this installation has no runtime for the bundle's target, the runtime refuses a file, a graph is
-            not what the manifest says, a file changed while it was being opened, or the cache is larger than memory.
+        InputError: this installation has no runtime for the bundle's target, or it has no cache of these bits, it
+            refuses a file, a graph is not what the manifest says, a file changed while it was being opened, or the
+            cache is larger than memory.
         BackendMissing: the runtime's package is not installed.
     """
     target = bundle.manifest.target
     if target not in runtime_names():
         raise InputError(f"{bundle.folder}: no runtime for target {target!r} in this himix-edge")
     runtime = find_runtime(target)
+    if kv_bits not in runtime.kv_bits:
+        there = " or ".join(map(str, runtime.kv_bits))
+        raise InputError(f"kv_bits is {kv_bits!r:.40}; {runtime.title} keeps its cache in {there} bits")
     files = {role: bundle.role_path(role) for role in bundle.manifest.roles} | (role_files or {})
     activations = activations or bundle.manifest.quantization.activations
     capacity = bundle.manifest.context_capacity
@@ -52,6 +58,8 @@ def load_engine(
             if not runtime.adapters:
                 raise InputError(f"{bundle.folder}: has places for adapters; {runtime.title} takes none")
             other["factors"] = no_adapter(bundle.config)
+        if kv_bits != 32:
+            other["kv_bits"] = kv_bits
         engine = load(files, bundle.config, capacity, threads, activations, **other)
     bundle.held.check_in_place()
     return CheckedEngine(engine, bundle.folder, bundle.config, bundle.held)

@@ -30,6 +30,7 @@ def open_bundle(
     threads: int | None = None,
     device: str | None = None,
     adapter: str | Path | None = None,
+    kv_bits: int = 32,
 ) -> Session:
     """Check every hash of a bundle and open it in the runtime of its target.
 
@@ -41,22 +42,23 @@ def open_bundle(
             taken if the bundle's self-test passes there; else the CPU is, and a line says why (`Session.device`).
             None: what the runtime prefers, which is the CPU except for Core ML.
         adapter: a file that `himix adapter` made for the bundle's model; see `Session.use_adapter`.
+        kv_bits: of the numbers in the decoder's cache, 32 or 8; 8 takes OpenVINO and a third of the memory.
 
     Raises:
         InputError: not a bundle, a damaged or hostile manifest, a missing file, graphs or a tokenizer that are not the
-            model's, a file that changed meanwhile, a device that is not here.
+            model's, a file that changed meanwhile, a device that is not here, `kv_bits` that the runtime has not.
         GateRefused: a file that is not what the manifest says.
         BackendMissing: the runtime's package is not installed (the text has the pip line).
     """
     if threads is not None and not 1 <= whole_number("threads", threads, least=1) <= MOST_THREADS:
         raise InputError(f"threads is {threads}; {MOST_THREADS} are the most")
-    session = open_session(open_verified(local_bundle(folder)), threads, device)
+    session = open_session(open_verified(local_bundle(folder)), threads, device, kv_bits)
     if adapter is not None:
         session.use_adapter(adapter)
     return session
 
 
-def open_session(bundle: Bundle, threads: int | None = None, device: str | None = None) -> Session:
+def open_session(bundle: Bundle, threads: int | None = None, device: str | None = None, kv_bits: int = 32) -> Session:
     """A verified bundle in the runtime of its target; arguments and errors as `open_bundle`."""
     path, text = bundle.folder / TOKENIZER, bundle_text(bundle.folder, bundle.manifest)
     rows = bundle.config.decoder.vocab_size
@@ -66,11 +68,11 @@ def open_session(bundle: Bundle, threads: int | None = None, device: str | None 
     if bundle.config.images is not None:
         text.check_slot(bundle.config.images.slot_id)
     for other in _devices(bundle, device):
-        session, why = _accepted(bundle, text, threads, other)
+        session, why = _accepted(bundle, text, threads, other, kv_bits)
         if session is not None:
             return session
         log.warning("%s", one_line(f"{bundle.folder}: not on {other}: {why}"))
-    return _session(bundle, text, threads, CPU)
+    return _session(bundle, text, threads, CPU, kv_bits)
 
 
 def _devices(bundle: Bundle, device: str | None) -> tuple[str, ...]:
@@ -87,10 +89,12 @@ def _devices(bundle: Bundle, device: str | None) -> tuple[str, ...]:
     return (device,)
 
 
-def _accepted(bundle: Bundle, text: TextProcessor, threads: int | None, device: str) -> tuple[Session | None, str]:
+def _accepted(
+    bundle: Bundle, text: TextProcessor, threads: int | None, device: str, kv_bits: int
+) -> tuple[Session | None, str]:
     """A session on another device than the CPU if the bundle's self-test passes there, or why there is none."""
     try:
-        session = _session(bundle, text, threads, device)
+        session = _session(bundle, text, threads, device, kv_bits)
         found = self_test(bundle.folder, session)
     except InputError as error:  # as runtimes refuse what a device cannot do
         return None, str(error)
@@ -99,8 +103,8 @@ def _accepted(bundle: Bundle, text: TextProcessor, threads: int | None, device: 
     return None, f"its self-test failed there (answered {found['answer']!r:.60}, expected {found['expected']!r:.60})"
 
 
-def _session(bundle: Bundle, text: TextProcessor, threads: int | None, device: str) -> Session:
-    engine, manifest = load_engine(bundle, threads, device=device), bundle.manifest
+def _session(bundle: Bundle, text: TextProcessor, threads: int | None, device: str, kv_bits: int) -> Session:
+    engine, manifest = load_engine(bundle, threads, device=device, kv_bits=kv_bits), bundle.manifest
     room = adapter_room(bundle)
     return Session(engine, text, bundle.config, manifest.image_kv_id, manifest.generation, device, room)
 

@@ -68,6 +68,8 @@ class Runtime:
     devices: Callable[[], tuple[str, ...]] = tuple  # what else it can compute on, on this machine
     preferred: Callable[[], tuple[str, ...]] = tuple  # those of `devices` that are tried where nobody chose
 
+    kv_bits: tuple[int, ...] = (32,)  # of the cache's numbers; its `load` takes `kv_bits` if there is more than 32
+
     @property
     def runs_with(self) -> str:
         """The pip extra that brings what it takes to run a bundle."""

@@ -7,6 +7,7 @@ import click
 
 from himix_edge.cli.console import print_json, print_table, track
 from himix_edge.cli.options import (
+    cache_bits,
     examples,
     kept_bits,
     refuse_without_bundle,
@@ -50,6 +51,7 @@ from himix_edge.runtimes import Session, open_bundle, open_checkpoint
 )
 @click.option("--image-folder", type=click.Path(path_type=Path), help="Where the file's or task's images are.")
 @kept_bits
+@cache_bits
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first so many questions.")
 @structured
 @click.option(
@@ -71,6 +73,7 @@ def evaluate(
     split: str | None,
     image_folder: Path | None,
     image_bits: int,
+    kv_bits: int,
     limit: int | None,
     json_schema: Path | None,
     regex: str | None,
@@ -88,7 +91,8 @@ def evaluate(
     way = Way(choices=choices) if likelihood else Way(structure)
     if task in task_names() and not text:
         _published(
-            bundle, model, task, data_folder, answers, force, split, image_folder, image_bits, limit, way, likelihood,
+            bundle, model, task, data_folder, answers, force, split, image_folder, image_bits, kv_bits, limit, way,
+            likelihood,
             adapter,
             as_json,
         )  # fmt: skip
@@ -99,7 +103,7 @@ def evaluate(
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
     content = read_text(text) if text else ""
-    session = _open(bundle, model, adapter)
+    session = _open(bundle, model, adapter, kv_bits)
     if text:
         value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}"))
         if as_json:
@@ -137,9 +141,9 @@ def evaluate(
     )
 
 
-def _open(bundle: Path | None, model: str, adapter: Path | None) -> Session:
-    refuse_without_bundle(bundle, None, None, adapter)
-    return open_bundle(bundle, adapter=adapter) if bundle else open_checkpoint(model)
+def _open(bundle: Path | None, model: str, adapter: Path | None, kv_bits: int) -> Session:
+    refuse_without_bundle(bundle, None, None, adapter, kv_bits)
+    return open_bundle(bundle, adapter=adapter, kv_bits=kv_bits) if bundle else open_checkpoint(model)
 
 
 def _by(way: Way) -> str:
@@ -165,6 +169,7 @@ def _published(
     split: str | None,
     image_folder: Path | None,
     image_bits: int,
+    kv_bits: int,
     limit: int | None,
     way: Way,
     likelihood: bool,
@@ -188,7 +193,7 @@ def _published(
     if answers and not force and answers.is_file() and answers.stat().st_size:
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
-    session, began = _open(bundle, model, adapter), time.monotonic()
+    session, began = _open(bundle, model, adapter, kv_bits), time.monotonic()
     asking = answer_all(session, questions, published.max_new_tokens, ways, image_bits)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began

@@ -58,13 +58,25 @@ def with_adapter(command: F) -> F:
     return option(command)
 
 
-def refuse_without_bundle(bundle: Path | None, threads: int | None, provider: str | None, adapter: Path | None) -> None:
+def refuse_without_bundle(
+    bundle: Path | None, threads: int | None, provider: str | None, adapter: Path | None, kv_bits: int = 32
+) -> None:
     """Raises InputError for an option of exported bundles where none is given."""
-    if bundle is None and (threads or provider):
-        option = "--threads" if threads else "--provider"
+    if bundle is None and (threads or provider or kv_bits != 32):
+        option = "--threads" if threads else "--provider" if provider else "--kv-bits"
         raise InputError(f"{option} is of an exported bundle; --model is PyTorch's, on the CPU, with OMP_NUM_THREADS")
     if bundle is None and adapter is not None:
         raise InputError("--adapter is of an exported bundle; give that with --bundle")
+
+
+def cache_bits(command: F) -> F:
+    """The option of an exported bundle's cache, as `kv_bits`."""
+    option = click.option(
+        "--kv-bits", type=click.Choice(["32", "8"]), default="32", show_default=True,
+        callback=lambda context, parameter, value: int(value),
+        help="Of the numbers in the decoder's cache; 8 takes an OpenVINO bundle.",
+    )  # fmt: skip
+    return option(command)
 
 
 def structured(command: F) -> F:

@@ -9,6 +9,7 @@ import click
 
 from himix_edge.cli.console import print_json
 from himix_edge.cli.options import (
+    cache_bits,
     examples,
     kept_bits,
     on_provider,
@@ -63,6 +64,7 @@ class Settings(TypedDict):
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of an exported bundle.")
 @on_provider
 @with_adapter
+@cache_bits
 @click.option("--json", "as_json", is_flag=True, help="Print answers and times as JSON.")
 def run(
     images: tuple[Path, ...],
@@ -76,6 +78,7 @@ def run(
     threads: int | None,
     provider: str | None,
     adapter: Path | None,
+    kv_bits: int,
     json_schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
@@ -93,10 +96,12 @@ def run(
         refuse_foreign_file(save_image_kv, is_image_kv)
     if bundle and model is not None:
         raise InputError("--bundle and --model exclude each other")
-    refuse_without_bundle(bundle, threads, provider, adapter)
+    refuse_without_bundle(bundle, threads, provider, adapter, kv_bits)
     StopTexts(settings["stop"])  # refused before the model is opened
     structure = structure_of(json_schema, regex, choices)
-    session = open_bundle(bundle, threads, provider, adapter) if bundle else open_checkpoint(model or DEFAULT_MODEL)
+    session = (
+        open_bundle(bundle, threads, provider, adapter, kv_bits) if bundle else open_checkpoint(model or DEFAULT_MODEL)
+    )
     vision, encoding = _vision(session, images, image_kv, image_bits)
     if save_image_kv and vision is not None:
         vision.save(save_image_kv)

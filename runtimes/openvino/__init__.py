@@ -20,8 +20,9 @@ RUNTIME = Runtime(
     extra="openvino",
     reads=weights_of,
     devices=devices,
+    kv_bits=(32, 8),
     board=PythonBoard(
-        tuple(f"himix_edge.runtimes.openvino.{module}" for module in ("engine", "cache", "signal_stack"))
+        tuple(f"himix_edge.runtimes.openvino.{module}" for module in ("engine", "cache", "eight_bits", "signal_stack"))
     ),
     adapters=True,
 )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from himix_edge.config import ModelConfig
 from himix_edge.errors import InputError
 from himix_edge.runtimes.engine import Array, Floats
+from himix_edge.runtimes.openvino.eight_bits import EXTRA, KEYS, VALUES, pack, unpack
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest, Model, Tensor
@@ -87,16 +88,24 @@ class PagedCache:
         caches = {name: port for port in compiled.inputs for name in port.names if "_cache." in name}
         self._plain = any(PLAIN in port.names for port in compiled.inputs)
         self._layers: list[list[Tensor]] = []  # of each layer keys and values (blocks, G, slots of a block, h)
+        self._packed = False  # in 8 bits, as `pack` has them
         for layer in range(decoder.num_hidden_layers):
             self._layers.append([])
             for name in (f"key_cache.{layer}", f"value_cache.{layer}"):
                 if name not in caches:
                     raise InputError(f"{where}: no {name}, the manifest's model has one")
                 port = caches.pop(name)
-                heads, self._block, size = (length.get_length() for length in list(port.partial_shape)[1:])
+                shape = [length.get_length() for length in list(port.partial_shape)[1:]]
+                heads, self._block, size = shape
+                self._packed = port.element_type == openvino.Type.u8
+                if self._packed and name.startswith("key"):
+                    self._block -= EXTRA
+                elif self._packed:
+                    size -= EXTRA
                 if (heads, size) != (decoder.num_key_value_heads, decoder.head_dim):
                     raise InputError(f"{where}: {name} has {heads} heads of {size}, not what the manifest says")
-                blocks = openvino.Tensor(port.element_type, [-(-capacity // self._block), heads, self._block, size])
+                blocks = openvino.Tensor(port.element_type, [-(-capacity // self._block), *shape])
+                blocks.data[:] = 0  # slots that nobody wrote have scales too
                 request.set_tensor(port, blocks)
                 self._layers[layer].append(blocks)
         if caches:
@@ -107,12 +116,16 @@ class PagedCache:
         heads, slots, size = key.shape[1:]
         whole, rest = divmod(slots, self._block)
         for tensors, row in zip(self._layers, self._rows, strict=True):
-            for tensor, rows in zip(tensors, (key, value), strict=True) if row is not None else ():
+            for axis, tensor, rows in (
+                zip((KEYS, VALUES), tensors, (key, value), strict=True) if row is not None else ()
+            ):
                 blocks, new = tensor.data, rows[row]
-                full = new[:, : slots - rest].reshape(heads, whole, self._block, size)
-                blocks[:whole] = full.transpose(1, 0, 2, 3)
+                full = new[:, : slots - rest].reshape(heads, whole, self._block, size).transpose(1, 0, 2, 3)
+                blocks[:whole] = pack(full, axis) if self._packed else full
                 if rest:
-                    blocks[whole, :, :rest] = new[:, slots - rest :]
+                    last = new[None, :, slots - rest :]
+                    last = pack(last, axis)[0] if self._packed else last[0]
+                    blocks[whole, :, : last.shape[1]] = last
 
     def inputs(self, token_ids: NDArray[np.int64], filled: int, position: int) -> dict[str, Array]:
         new = len(token_ids)
@@ -132,14 +145,14 @@ class PagedCache:
 
     def kept(self, filled: int) -> tuple[Floats, Floats]:
         blocks = -(-filled // self._block)
-        key, value = (
-            np.stack([
-                tensors[kind].data[:blocks].transpose(1, 0, 2, 3).reshape(self._heads, -1, self._size)[:, :filled]
-                for tensors in self._layers
-            ])
-            for kind in range(2)
-        )  # fmt: skip
-        return key, value
+
+        def numbers(tensor: "Tensor", axis: int) -> Floats:
+            there = tensor.data[:blocks]
+            floats: Floats = unpack(there, axis) if self._packed else there
+            return floats.transpose(1, 0, 2, 3).reshape(self._heads, -1, self._size)[:, :filled]
+
+        keys, values = zip(*self._layers, strict=True)
+        return np.stack([numbers(k, KEYS) for k in keys]), np.stack([numbers(v, VALUES) for v in values])
 
 
 class StateCache:

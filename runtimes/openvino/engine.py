@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 GROUP, PRECISION = "DYNAMIC_QUANTIZATION_GROUP_SIZE", "INFERENCE_PRECISION_HINT"
 FLOAT = {PRECISION: "f32", GROUP: "0"}
 CPU = "cpu"
-DECODER = {PRECISION: "f32", "KV_CACHE_PRECISION": "f32"}
+DECODER = {PRECISION: "f32"}
+CACHE = "KV_CACHE_PRECISION"
 UNFUSED = {"SNIPPETS_MODE": "DISABLE"}  # attention and chains of elementwise operators, each operator by itself
 
 
@@ -39,8 +40,12 @@ class OpenVinoEngine:
         paging: bool = True,
         device: str = CPU,
         factors: Factors | None = None,
+        kv_bits: int = 32,
     ):
-        """Without `paging` the decoder runs as it is stored, on states; so it does on another `device` than the CPU."""
+        """Without `paging` the decoder runs as it is stored, on states; so it does on another `device` than the CPU.
+
+        Raises InputError for `kv_bits` 8, of a paged cache's numbers, where there is none.
+        """
         self.capacity, self._factors = capacity, factors or {}
         settings = {"PERFORMANCE_HINT": "LATENCY", **(FLOAT if activations == "float" else {})}
         if threads:
@@ -55,7 +60,11 @@ class OpenVinoEngine:
             _compile(graphs[role], image_settings(graphs[role], device) | settings, files[role], device)
             for role in ("vision_encoder", "vision_injector")
         ]
-        where, graph, settings = files["decoder"], graphs["decoder"], settings | DECODER
+        where, graph, settings = (
+            files["decoder"],
+            graphs["decoder"],
+            settings | DECODER | {CACHE: "u8" if kv_bits == 8 else "f32"},
+        )
         try:
             self._decoder = _compile(
                 paged(graph, config.layers_without_image) if paging else graph, settings, where, device
@@ -63,6 +72,8 @@ class OpenVinoEngine:
         except (InputError, RuntimeError):  # no paged attention on this CPU, or the file is not ours
             self._decoder = _compile(_read(where), settings, where, device)
         self._paged = bool(self.layer_types["PagedAttention"])
+        if kv_bits == 8 and not self._paged:
+            raise InputError(f"kv_bits 8: OpenVINO has no paged attention on this {device}; open it with 32")
         self._embeds, self._hidden = config.images is not None, config.decoder.hidden_size
         self._allocate(images, config, where)
 
@@ -141,9 +152,15 @@ def load(
     activations: str,
     device: str = CPU,
     factors: Factors | None = None,
+    kv_bits: int = 32,
 ) -> OpenVinoEngine:
-    """Open the three graphs. Raises InputError if OpenVINO refuses a file, or has not got the device."""
-    return OpenVinoEngine(files, config, capacity, threads, activations, device=device, factors=factors)
+    """Open the three graphs, with a cache of 32 or 8 bits.
+
+    Raises InputError if OpenVINO refuses a file, or has not got the device or such a cache.
+    """
+    return OpenVinoEngine(
+        files, config, capacity, threads, activations, device=device, factors=factors, kv_bits=kv_bits
+    )
 
 
 def image_settings(graph: "Model", device: str = CPU) -> dict[str, str]:

@@ -169,6 +169,35 @@ def test_openvinos_states_serve_where_there_is_no_paged_attention(four, monkeypa
             np.testing.assert_allclose(pages.step(ids), states.step(ids), rtol=1e-4, atol=1e-5)
 
 
+def test_openvinos_cache_in_8_bits_holds_what_was_put_into_it(four, monkeypatch):
+    bundle = open_verified(four["openvino"])
+    exact, rounded = (load_engine(bundle, activations="float", kv_bits=bits) for bits in (32, 8))
+    shape = (2, TINY.num_vision_rows, TINY.decoder.num_key_value_heads, 37, TINY.decoder.head_dim)
+    key, value = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for image in (slice(None), slice(0)):
+        logits = []
+        for engine in (exact, rounded, rounded.fork()):
+            engine.start(key[:, :, image], value[:, :, image], 0)
+            logits.append([engine.step(ids) for ids in (np.arange(5), np.arange(1), np.arange(3))])
+        np.testing.assert_array_equal(logits[1], logits[2])
+        assert 0 < np.abs(np.subtract(*logits[:2])).max() < 0.1 * np.std(logits[0])
+        for right, found, axis in zip(exact.kept(), rounded.kept(), (2, 3), strict=True):
+            assert found.shape == right.shape  # (L, G, n, h)
+            step = np.ptp(right, axis, keepdims=True) / 255
+            assert (np.abs(found - right) <= 1.1 * step + 0.01 * np.abs(right).max()).all()
+    with pytest.raises(InputError, match="ONNX Runtime keeps its cache in 32 bits"):
+        open_bundle(four["onnx"], kv_bits=8)
+    with pytest.raises(InputError, match="OpenVINO keeps its cache in 32 or 8 bits"):
+        open_bundle(four["openvino"], kv_bits=4)
+
+    def refuse(*_):
+        raise RuntimeError("AttentionExecutor creation fails")
+
+    monkeypatch.setattr(openvino_engine, "paged", refuse)
+    with pytest.raises(InputError, match="no paged attention"):
+        open_bundle(four["openvino"], kv_bits=8)
+
+
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch has another BLAS")
 def test_executorchs_attention_gets_one_blas_thread_on_every_thread():
     def threads() -> int:
