@@ -152,7 +152,7 @@ def _compare_with_runtime(plan: Plan, model: QuantizedModel, gate: Gate, bundle:
     release_memory()
     progress.step(GATE_STEPS[2])
     engine = load_engine(bundle)
-    gate.check_engine("runtime", shipped, engine)
+    gate.check_engine("runtime", shipped, engine, allowed.questions)
     if adapted is not None:
         adapted.check_shipped(engine, shipped)
         gate.results += adapted.results

@@ -31,12 +31,14 @@ class Tolerances:
     Attributes:
         shipped: of a bundle as it is opened, by what it computes in.
         exact: of `Target.exact_engine`, where `exact_reference` is the reference itself.
+        questions: how many the bundle as it is opened is asked; None: all. Few where the runtime is a slow reference.
         emulated: the same where `exact_reference` rounds activations as the format does; None: as `exact`.
     """
 
     shipped: Mapping[Activations, Tolerance]
     exact: Tolerance
     emulated: Tolerance | None = None
+    questions: int | None = None
 
 
 # What floats of these widths come to, whichever runtime it is. Float activations prove that the right weights are in

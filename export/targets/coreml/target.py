@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 from himix_edge.bundle import Bundle
 from himix_edge.export.graphs import (
-    Embedding,
-    RotaryTable,
     Swapped,
     VisionInjector,
     decompose_gelu,
@@ -27,9 +25,7 @@ from himix_edge.export.graphs import (
     quiet,
     release_memory,
     replace_module,
-    run_layers,
     share_weights,
-    slot_mask,
     swap_linears,
 )
 from himix_edge.export.quantization.tensors import (
@@ -40,6 +36,7 @@ from himix_edge.export.quantization.tensors import (
     digest,
     names_by_digest,
 )
+from himix_edge.export.stateful import StatefulDecoder
 from himix_edge.export.target import ExportOptions, versions
 from himix_edge.export.targets.coreml.converter import LAST_UPDATES, register_conversions
 from himix_edge.export.tolerance import FLOAT16, FLOAT32, Tolerances
@@ -86,59 +83,6 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         features: Tensor = self.tower(image.permute(0, 2, 3, 1))
         return features
-
-
-class Decoder(nn.Module):
-    """input_ids (1, T), start, position, last (1,), all int32, and where pictures stand in the text vision_embeds
-    (1, T, d) -> logits (1, V) of token `last`.
-
-    `start` slots of the cache are filled, the first token has rotary position `position`. State: key_cache and
-    value_cache (L, G, C, h).
-    """
-
-    key_cache: Tensor
-    value_cache: Tensor
-
-    def __init__(self, model: VisionLanguageModel, capacity: int):
-        super().__init__()
-        config = model.config.decoder
-        self.capacity, self.stack = capacity, model.model
-        self.rotary = RotaryTable(model.model, capacity)
-        self.table = _weight(model.model.embed_tokens)
-        self.lm_head = None if config.tie_word_embeddings else _weight(model.lm_head)
-        self.plain = model.config.layers_without_image
-        self.group = config.num_attention_heads // config.num_key_value_heads
-        for name in ("key_cache", "value_cache"):
-            shape = (config.num_hidden_layers, config.num_key_value_heads, capacity, config.head_dim)
-            self.register_buffer(name, torch.zeros(shape))
-
-    def forward(
-        self, input_ids: Tensor, start: Tensor, position: Tensor, last: Tensor, vision_embeds: Tensor | None = None
-    ) -> Tensor:
-        steps = torch.arange(input_ids.shape[1], dtype=torch.int32)
-        cos, sin = self.rotary((position + steps)[None])
-        # HiMix's text counts from 0 behind the image, so a layer without the image has `position` slots filled
-        filled = {True: position, False: start}
-        masks = {kind: slot_mask(steps, first, self.capacity) for kind, first in filled.items()}
-        if input_ids.shape[1] > 1:  # one token's mask is every head's
-            masks = {kind: mask.repeat(1, 1, self.group, 1) for kind, mask in masks.items()}
-        caches = [self.key_cache, self.value_cache]
-
-        def attend(i: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            plain = i in self.plain
-            for kind, new in enumerate((key, value)):
-                caches[kind] = torch.ops.himix_edge.write_slots(caches[kind], new, i, filled[plain])
-            # the heads of a group stand one behind the other as queries, in place of as many copies of its keys
-            grouped = query.reshape(1, key.shape[1], -1, key.shape[3])
-            keys, values = (cache[i][None] for cache in caches)
-            return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=masks[plain]).reshape(query.shape)
-
-        x = Embedding(lambda ids: F.embedding(ids, self.table))(input_ids, vision_embeds)
-        x = run_layers(self.stack, x, cos, sin, attend)
-        self.key_cache.copy_(caches[0])
-        self.value_cache.copy_(caches[1])
-        head = self.table if self.lm_head is None else self.lm_head
-        return F.linear(self.stack.norm(x.index_select(1, last)[:, 0]), head)
 
 
 class CoreMlTarget:
@@ -190,20 +134,6 @@ class CoreMlTarget:
 TARGET = CoreMlTarget()
 
 
-@torch.library.custom_op("himix_edge::write_slots", mutates_args=())
-def write_slots(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
-    """cache (L, G, C, h) with new (1, G, T, h) at slots start.. of one layer; becomes Core ML's slice_update."""
-    first = int(start[0])
-    written = cache.clone()
-    written[layer, :, first : first + new.shape[2]] = new[0]
-    return written
-
-
-@write_slots.register_fake
-def _(cache: Tensor, new: Tensor, layer: int, start: Tensor) -> Tensor:
-    return torch.empty_like(cache)
-
-
 def _encoder(model: QuantizedModel, folder: Path, half: bool) -> list[Path]:
     import coremltools
 
@@ -229,7 +159,7 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
     import coremltools
 
     slots = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
-    decoder = Decoder(_swap(share_weights(model.reference)), slots)
+    decoder = StatefulDecoder(_swap(share_weights(model.reference)), slots, Weight)
     images, hidden = model.reference.config.images, model.reference.config.decoder.hidden_size
     functions = coremltools.utils.MultiFunctionDescriptor()
     parts = []
@@ -254,8 +184,18 @@ def _decoder(model: QuantizedModel, capacity: int, folder: Path, half: bool) -> 
     return _files(path)
 
 
-def _weight(module: nn.Linear | nn.Embedding | QuantizedModule) -> Tensor:
-    return _integers(module.quantized) if isinstance(module, QuantizedModule) else module.weight
+class Weight(nn.Module):
+    """A table's or a head's matrix."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        if isinstance(module, QuantizedModule):
+            self.weight = _integers(module.quantized)
+        else:
+            self.weight = module.get_parameter("weight")
+
+    def forward(self) -> Tensor:
+        return self.weight
 
 
 def _integers(quantized: QuantizedTensor) -> nn.Parameter:
