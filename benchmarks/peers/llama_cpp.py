@@ -1,5 +1,6 @@
 """llama.cpp as a peer: a preset's decoder with random weights as GGUF, and its timings through llama-cpp-python."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 import psutil
 
 from benchmarks.timing import DECODED, TEXT, VISION, Timings, llava_style, milliseconds, report
-from himix_edge.checkpoints.source import random_source
+from himix_edge.checkpoints.source import Source, random_source
 from himix_edge.presets import preset
+from himix_edge.text import TextProcessor
 
-KINDS = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationType.Q8_0}
+TYPES = gguf.GGMLQuantizationType
+KINDS = {"q4_0": TYPES.Q4_0, "q8_0": TYPES.Q8_0, "f32": TYPES.F32}
 NAMES = {  # ours -> llama.cpp's, below a layer
     "input_layernorm.weight": "attn_norm.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
@@ -29,8 +32,19 @@ OUTSIDE = {
 
 
 def write_gguf(name: str, kind: str, path: Path) -> None:
-    """A preset's decoder, every matrix in Q4_0 or Q8_0 (the embedding and head too), without a vocabulary."""
-    source = random_source(preset(name), name)
+    """A preset's decoder with random weights, every matrix in Q4_0 or Q8_0, without a vocabulary."""
+    write_source(random_source(preset(name), name), kind, path)
+
+
+def write_source(source: Source, kind: str, path: Path, text: TextProcessor | None = None) -> None:
+    """A model's decoder, every matrix in Q4_0, Q8_0 or F32 (the embedding and head too).
+
+    Args:
+        source: the model; what is of the image is left out.
+        kind: one of `KINDS`.
+        path: of the file.
+        text: its vocabulary, which must be BPE of bytes, and chat template; None: the file has neither.
+    """
     config = source.config.decoder
     writer = gguf.GGUFWriter(path, "llama" if config.model_type == "mistral" else config.model_type)
     writer.add_context_length(4096)
@@ -45,13 +59,18 @@ def write_gguf(name: str, kind: str, path: Path) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
+    if text is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        _add_text(writer, text, config.vocab_size)
     for ours, weight in source.weights.items():
         theirs = _name(ours)
         if theirs is None:
             continue
         array = weight.read().float().numpy()
-        if array.ndim == 1:
+        if config.model_type == "llama" and theirs.endswith(("attn_q.weight", "attn_k.weight")):
+            array = _interleaved(array, config.head_dim)
+        if array.ndim == 1 or kind == "f32":
             writer.add_tensor(theirs, array)
         else:
             writer.add_tensor(theirs, gguf.quants.quantize(array, KINDS[kind]), raw_dtype=KINDS[kind])
@@ -59,6 +78,37 @@ def write_gguf(name: str, kind: str, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_text(writer: gguf.GGUFWriter, text: TextProcessor, vocabulary: int) -> None:
+    """The tokenizer's tokens, filled up to the embedding's rows, and the template as a program in Jinja."""
+    told = json.loads(text.tokenizer.to_str())
+    tokens = {number: token for token, number in told["model"]["vocab"].items()}
+    added = {entry["id"]: entry["content"] for entry in told["added_tokens"]}
+    kind, tokens = gguf.TokenType, tokens | added
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([tokens.get(number, f"[unused {number}]") for number in range(vocabulary)])
+    writer.add_token_types(
+        [kind.CONTROL if n in added else kind.NORMAL if n in tokens else kind.UNUSED for n in range(vocabulary)]
+    )
+    writer.add_token_merges([" ".join(pair) for pair in told["model"]["merges"]])
+    writer.add_eos_token_id(min(text.stop_ids))
+    writer.add_add_bos_token(bool(text.template.bos))
+    roles = {"user": text.template.user, "assistant": text.template.assistant, "system": text.template.system}
+    parts = [
+        f"{{% if m.role == {role!r} %}}{{{{ {around[0]!r} + m.content + {around[1]!r} }}}}{{% endif %}}"
+        for role, around in roles.items()
+        if around is not None
+    ]
+    begin = f"{{% if add_generation_prompt %}}{{{{ {text.template.assistant[0]!r} }}}}{{% endif %}}"
+    writer.add_chat_template("{% for m in messages %}" + "".join(parts) + "{% endfor %}" + begin)
+
+
+def _interleaved(array: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of a query or key projection as llama.cpp's llama rotates them: in pairs of neighbours."""
+    halves = array.reshape(-1, 2, head_dim // 2, *array.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(array.shape))
 
 
 def _name(ours: str) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from benchmarks.peers.llama_cpp import write_source
 from himix_edge import load_checkpoint
 from himix_edge.checkpoints.gguf import BLOCK, ROOT, gguf_config, gguf_weights
 from himix_edge.checkpoints.gguf_file import SUPPORTED, read_gguf
@@ -327,3 +328,16 @@ def test_damage_is_an_input_error_and_nothing_else(tmp_path):
             assert "\n" not in str(error)
             refused += 1
     assert refused > 200
+
+
+def test_the_peers_file_of_nano_is_nano(tmp_path):
+    """What llama.cpp's server is given for comparison: the same weights, tokenizer and template, read back."""
+    source = open_source("nano")
+    text = source.load_text()
+    write_source(source, "f32", tmp_path / "nano.gguf", text)
+    found = open_source(tmp_path / "nano.gguf")
+    assert len(found.weights) > 30
+    assert all(torch.equal(weight.read(), source.weights[name].read()) for name, weight in found.weights.items())
+    assert found.load_template() == source.load_template()
+    said = "What color is it? <|im_end|> \u00f6"
+    assert found.load_text().encode_text(said) == text.encode_text(said)
