@@ -31,9 +31,9 @@ def cuda(monkeypatch):
     asked = []
     open_role = onnx_engine.open_role
 
-    def opened(files, role, config, threads, optimization=None, device="cpu"):
+    def opened(files, role, config, threads, optimization=None, device="cpu", factors=None):
         asked.append(device)
-        return open_role(files, role, config, threads, optimization)
+        return open_role(files, role, config, threads, optimization, factors=factors)
 
     monkeypatch.setattr(onnx, "RUNTIME", dataclasses.replace(onnx.RUNTIME, devices=lambda: ("cuda",)))
     monkeypatch.setattr(onnx_engine, "open_role", opened)
@@ -58,11 +58,11 @@ def test_else_the_cpu_is_and_a_line_says_why(cuda, nano_bundles, probe_image, ca
     monkeypatch.setattr(logging.root, "level", logging.ERROR)
     whole = onnx_engine.OnnxEngine
 
-    def made(files, config, capacity, threads, device="cpu"):
+    def made(files, config, capacity, threads, device="cpu", *other):
         if device == "cpu":
-            return whole(files, config, capacity, threads)
+            return whole(files, config, capacity, threads, device, *other)
         if fault == "another answer":
-            return Skewed(files, config, capacity, threads, device)
+            return Skewed(files, config, capacity, threads, device, *other)
         raise RuntimeError("out of memory\non the device")
 
     monkeypatch.setattr(onnx_engine, "OnnxEngine", made)
