@@ -35,7 +35,7 @@ class Parrot:
 
 
 def run(monkeypatch, session, *arguments):
-    monkeypatch.setattr(import_module("himix_edge.cli.evaluate"), "_open", lambda bundle, model: session)
+    monkeypatch.setattr(import_module("himix_edge.cli.evaluate"), "_open", lambda *_: session)
     runner = CliRunner()
     result = runner.invoke(himix, ["eval", *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):

@@ -46,7 +46,8 @@ def test_every_task_asks_about_tiles(name, checkpoint, tmp_path, monkeypatch):
 
     def heard(chat, prompt, max_new_tokens, **settings):
         sent.append(prompt)
-        assert chat._image.tokens > 4, "the tiles' keys and values"
+        (image,) = chat._images
+        assert image.tokens > 4, "the tiles' keys and values"
         return send(chat, prompt, min(max_new_tokens, 4), **settings)
 
     monkeypatch.setattr(session, "load_tiles", counted)
