@@ -273,10 +273,10 @@ class Session:
             raise InputError(f"this ImageKV fills {image.tokens} cache slots; the model has {self.capacity}")
         position = self.config.first_text_position(image.tokens)
         if image.model_id != model_id or not fits or image.next_position != position:
-            same = fits and image.model_id != model_id and image.model_id.partition("+")[0] == self.model_id
-            by = "behind another system message" if same else "by another model"
-            if fits and not same and _weights_of(image.model_id) == self._weights_id:
-                by = "under another adapter"
+            by = "by another model"
+            if fits and image.model_id != model_id and _weights_of(image.model_id) == self._weights_id:
+                same = image.model_id.partition("+")[0] == self.model_id
+                by = "behind another system message" if same else "under another adapter"
             raise InputError(
                 f"this ImageKV was made {by} ({image.model_id or 'unknown'}, this one is {model_id}); "
                 "encode the image again"

@@ -238,7 +238,7 @@ def test_one_export_at_a_time(tmp_path, tiny_checkpoint):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": "giant"}, "shipped: nano"),
-    ({"target": "abacus"}, "unknown target 'abacus'; known: coreml, executorch, litert, onnx"),
+    ({"target": "abacus"}, "unknown target 'abacus'; known: coreai, coreml, executorch, litert, onnx"),
     ({"precision": "int3"}, "unknown precision 'int3'"),
     ({"group_size": 48}, "group size 48"),
     ({"capacity": 64}, "capacity 64: must be more than the 64 vision tokens"),

@@ -174,5 +174,5 @@ def test_an_entry_point_that_cannot_be_used_says_so(tmp_path, monkeypatch):
     assert known["onnx"] == "himix_edge.runtimes.onnx"  # one of ours is not replaced
     with pytest.raises(InputError, match=r"target bad: its entry point no_such_module .* No module named"):
         record_of(own, "himix_edge.toys", "bad", "RUNTIME")
-    with pytest.raises(InputError, match="unknown target 'abacus'; known: bad, coreml"):
+    with pytest.raises(InputError, match="unknown target 'abacus'; known: bad, coreai, coreml"):
         record_of(own, "himix_edge.toys", "abacus", "RUNTIME")
