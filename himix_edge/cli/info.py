@@ -16,6 +16,7 @@ from himix_edge.errors import BackendMissing, InputError
 from himix_edge.memory import of_manifest, predict
 from himix_edge.presets import DECODERS, DEFAULT_MODEL, DEFAULT_TOWERS, preset, preset_names, resolve_model
 from himix_edge.reading import read_json
+from himix_edge.runtimes.chatter import without_logged_warnings
 from himix_edge.tower_presets import TOWERS
 from himix_edge.units import size
 from himix_edge.vlm_presets import VLMS
@@ -228,7 +229,8 @@ def _parameters(config: ModelConfig, role: str | None = None) -> int | None:
     try:
         from himix_edge.evaluation.flops import parameters
 
-        counts = parameters(config)
+        with without_logged_warnings():  # transformers looks at what is installed
+            counts = parameters(config)
         return sum(counts.values()) if role is None else counts[role]
     except (ImportError, BackendMissing):
         return None

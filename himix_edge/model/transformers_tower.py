@@ -10,7 +10,6 @@ from himix_edge import extras
 from himix_edge.config import TransformersVisionConfig
 from himix_edge.errors import BackendMissing, InputError
 from himix_edge.model.meta import meta_device, register_pixel_norm
-from himix_edge.runtimes.chatter import without_logged_warnings
 
 KINDS = ("beit", "hiera")
 
@@ -71,13 +70,12 @@ def feature_shape(config: TransformersVisionConfig, where: str) -> tuple[int, in
 
 def _module(config: TransformersVisionConfig) -> nn.Module:
     """Embeddings and the blocks (of Hiera: stages) up to the feature layer; what would never run is left out."""
-    with extras.needed("transformers", extras.CONVERT), without_logged_warnings():  # it looks at what is installed
+    with extras.needed("transformers", extras.CONVERT):
         import transformers
-
-        kinds = {
-            "beit": (transformers.BeitConfig, transformers.BeitModel),
-            "hiera": (transformers.HieraConfig, transformers.HieraModel),
-        }
+    kinds = {
+        "beit": (transformers.BeitConfig, transformers.BeitModel),
+        "hiera": (transformers.HieraConfig, transformers.HieraModel),
+    }
     config_type, model_type = kinds[str(config.config["model_type"])]
     own = inspect.signature(config_type).parameters  # others change no module, but num_labels makes a table
     made = config_type(**{name: value for name, value in config.config.items() if name in own})
