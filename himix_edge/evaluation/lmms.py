@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from PIL import Image
 
@@ -102,13 +103,15 @@ class HimixLmms(lmms):
         """
         return [self._named(request, self._generate) for request in requests]
 
-    def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Request]) -> list[GenerationResult]:
         """How likely each target is as the whole answer, its end included, see `Session.rank`.
 
         White space in front of a target is lmms-eval's delimiter and not part of the answer.
 
         Returns:
-            for each the natural logarithm, and whether the greedy answer is the target.
+            for each, as the `text` of lmms-eval's GenerationResult, since its evaluator makes a bare pair a string: the
+            natural logarithm, and whether the greedy answer is the target. Of a choice of multiple_choice it is the
+            negative logarithm, as lmms-eval takes the smallest.
 
         Raises:
             InputError: as `generate_until`, also a request without a document (`acc_mutual_info`).
@@ -144,7 +147,7 @@ class HimixLmms(lmms):
 
     def _likelihood(
         self, context: str, target: object, visual: Callable[[Any], Any], number: int, task: str, split: str
-    ) -> tuple[float, bool]:
+    ) -> GenerationResult:
         answer = as_text(target(self.task_dict[task][split][number]) if callable(target) else target, "the target")
         answer = answer.lstrip()
         image = self._image(visual, number, task, split)
@@ -153,7 +156,8 @@ class HimixLmms(lmms):
         most = len(self.session.text.encode_answer(answer))
         greedy = self.session.generate(prompt, image, most, temperature=0)
         said = "".join(piece.text for piece in greedy)
-        found = value, greedy.stats.finish_reason == "stop" and said.strip() == answer.strip()
+        is_greedy = greedy.stats.finish_reason == "stop" and said.strip() == answer.strip()
+        found = GenerationResult((value if callable(target) else -value, is_greedy))  # only a choice is given as text
         self.cache_hook.add_partial("loglikelihood", (context, answer), found)
         return found
 

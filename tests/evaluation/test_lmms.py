@@ -1,7 +1,8 @@
 """Our model class for lmms-eval, over a stand-in of its base class and of its requests.
 
 The stand-in is written after lmms-eval 0.7.3: the base class's constructor, `task_dict` and `cache_hook`, the six
-fields of a request and the manifest. docs/guides/evaluate.md has the commands that run the real one.
+fields of a request, GenerationResult and the manifest. There the smallest
+number is the choice that is taken. docs/guides/evaluate.md has the commands that run the real one.
 """
 
 import importlib
@@ -46,6 +47,12 @@ class Manifest:
     aliases: tuple[str, ...] = ()
 
 
+@dataclass
+class Result:
+    text: object
+    token_counts: object = None
+
+
 @dataclass(frozen=True)
 class Instance:
     args: tuple
@@ -55,8 +62,9 @@ class Instance:
 def himix_lmms():
     """The class, imported over the stand-in, and our module forgotten afterwards."""
     stand_ins = {name: ModuleType(name) for name in
-                 ("lmms_eval", "lmms_eval.api", "lmms_eval.api.model", "lmms_eval.models",
+                 ("lmms_eval", "lmms_eval.api", "lmms_eval.api.instance", "lmms_eval.api.model", "lmms_eval.models",
                   "lmms_eval.models.registry_v2")}  # fmt: skip
+    stand_ins["lmms_eval.api.instance"].GenerationResult = Result
     stand_ins["lmms_eval.api.model"].lmms = Lmms
     stand_ins["lmms_eval.models.registry_v2"].ModelManifest = Manifest
     with pytest.MonkeyPatch.context() as patch:
@@ -130,25 +138,35 @@ def test_sampling_is_the_same_in_each_run_and_differs_between_repeats(himix_lmms
     assert len(set(first)) == 3
 
 
+def likelihoods(model, *requests):
+    return [result.text for result in model.loglikelihood(requests)]
+
+
 def test_several_pictures_and_none(model, session):
     both = [PROBE / "easy-vqa-0.png", PROBE / "easy-vqa-11.png"]
     pictures = [Image.open(path).convert("RGB") for path in both]
     text = "<image><image>\nwhat color is the shape?"
-    seen = model.loglikelihood([asked(0, "red", text, lambda _: pictures)])
-    assert seen[0][0] == pytest.approx(session.rank("what color is the shape?", ["red"], both)[0], abs=1e-5)
+    ((seen, _),) = likelihoods(model, asked(0, "red", text, lambda _: pictures))
+    assert -seen == pytest.approx(session.rank("what color is the shape?", ["red"], both)[0], abs=1e-5)
     for none in (None, []):
-        blind = model.loglikelihood([asked(0, "red", "what color is it?", lambda _, none=none: none)])
-        assert blind[0][0] == pytest.approx(session.rank("what color is it?", ["red"])[0], abs=1e-5)
+        ((blind, _),) = likelihoods(model, asked(0, "red", "what color is it?", lambda _, none=none: none))
+        assert -blind == pytest.approx(session.rank("what color is it?", ["red"])[0], abs=1e-5)
 
 
-def test_likelihood_is_the_sessions_and_the_greedy_answer_is_marked(model, session):
+def test_the_smallest_number_is_the_likeliest_choice_and_the_greedy_answer_is_marked(model, session):
     words = ["circle", "triangle", "red"]
-    found = model.loglikelihood([asked(0, f" {word}") for word in words])
+    found = likelihoods(model, *(asked(0, f" {word}") for word in words))
     ranked = session.rank(documents()[0]["question"], words, PROBE / documents()[0]["image"])
-    assert [value for value, _ in found] == pytest.approx(ranked, abs=1e-5)
+    assert [-value for value, _ in found] == pytest.approx(ranked, abs=1e-5)
+    assert min(found)[0] == found[1][0]
     assert [greedy for _, greedy in found] == [False, True, False]
-    assert model.loglikelihood([asked(0, lambda document: document["answer"])]) == [found[1]]
-    assert model.loglikelihood([asked(0, " tri")])[0][1] is False  # how the answer begins, not all of it
+    assert likelihoods(model, asked(0, " tri"))[0][1] is False  # how the answer begins, not all of it
+
+
+def test_a_tasks_own_target_has_its_logarithm(model, session):
+    ((value, greedy),) = likelihoods(model, asked(0, lambda document: document["answer"]))
+    ranked = session.rank(documents()[0]["question"], ["triangle"], PROBE / documents()[0]["image"])
+    assert (value, greedy) == (pytest.approx(ranked[0], abs=1e-5), True)
 
 
 @pytest.mark.parametrize(("thing", "named"), [
