@@ -4,9 +4,9 @@ import HimixCoreML
 import UIKit
 
 extension BenchmarkHost {
-    /// This device, and how it is doing.
+    /// This device, and how it is doing. `command`: what was pressed, for the record.
     @MainActor
-    static func current() -> BenchmarkHost {
+    static func current(command: String) -> BenchmarkHost {
         let (device, process) = (UIDevice.current, ProcessInfo.processInfo)
         device.isBatteryMonitoringEnabled = true
         let version = Bundle.main.object(forInfoDictionaryKey: "CFBundleShortVersionString") as? String ?? "?"
@@ -15,7 +15,7 @@ extension BenchmarkHost {
             os: "\(device.systemName) \(device.systemVersion)", architecture: "arm64", threads: process.processorCount,
             memoryBytes: process.physicalMemory)
         return BenchmarkHost(
-            device: facts, command: "Benchmark tab, Run", harness: "himix iOS demo \(version)",
+            device: facts, command: command, harness: "himix iOS demo \(version)",
             versions: ["Core ML": process.operatingSystemVersionString],
             memory: {
                 let (footprint, peak) = ProcessMemory.now()

@@ -2,10 +2,14 @@ import HimixCore
 import HimixCoreML
 import SwiftUI
 
-/// 3 warm-ups and 20 timed questions, written as a record that `himix report` reads, to be shared.
+/// 3 warm-ups and 20 timed questions, and ten minutes without a pause if wished, written as a record that `himix report`
+/// reads, to be shared.
 struct BenchmarkView: View {
     @Environment(AppModel.self) private var model
+    private static let sustainedMinutes = 10
     @State private var progress: Double?
+    @State private var running: Task<Void, Never>?
+    @State private var goesOn = false
     @State private var record: Record?
     @State private var file: URL?
 
@@ -27,8 +31,10 @@ struct BenchmarkView: View {
             Section {
                 if let progress {
                     ProgressView(value: progress)
+                    Button("Stop", role: .destructive) { running?.cancel() }
                 } else {
-                    Button("Run") { Task { await run(opened) } }
+                    Toggle("Go on for \(Self.sustainedMinutes) minutes without a pause", isOn: $goesOn)
+                    Button("Run") { running = Task { await run(opened) } }
                         .disabled(model.busy)
                 }
             } footer: {
@@ -57,14 +63,19 @@ struct BenchmarkView: View {
         defer { progress = nil }
         do {
             let test = try await opened.session.selfTest(opened.bundle) { try DecodedImage.decode(fileAt: $0) }
-            let benchmark = await Benchmark(opened.session, bundle: opened.bundle, items: items(opened))
-            let host = BenchmarkHost.current()
+            let minutes = goesOn ? Self.sustainedMinutes : 0
+            let benchmark = await Benchmark(
+                opened.session, bundle: opened.bundle, items: items(opened), sustainedSeconds: Double(60 * minutes))
+            let host = BenchmarkHost.current(
+                command: "Benchmark tab, Run" + (minutes > 0 ? ", on for \(minutes) minutes without a pause" : ""))
             let made = try await benchmark.run(host, load: opened.load, selfTestPassed: test.passed) { share in
                 Task { @MainActor in if progress != nil { progress = share } }
             }
             let url = URL.documentsDirectory.appending(path: "\(opened.bundle.manifest.name)-benchmark.json")
             try made.json().write(to: url, options: .atomic)
             (record, file) = (made, url)
+        } catch is CancellationError {
+            return  // Stop was pressed: no record, as nothing went wrong
         } catch {
             model.problem = error.localizedDescription
         }

@@ -71,6 +71,8 @@ class Server:
                 name: len(values) for name, values in record.samples.model_dump().items()
             },
             "digests": [answer.token_ids_sha256 for answer in record.answers],
+            "later": record.model_dump(include={"schema_version", "sustained", "energy", "unplugged"}),
+            "sustained_s": record.settings.sustained_s, "runs": [answer.runs for answer in record.answers],
         }  # fmt: skip
 
     def do_sha256(self, call: dict[str, Any], body: bytes) -> Any:

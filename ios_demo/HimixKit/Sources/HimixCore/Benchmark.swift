@@ -45,7 +45,8 @@ public struct LoadFacts: Sendable {
 }
 
 /// The measuring loop of `himix bench` on a session: warm-ups, then timed iterations, every answer compared with the
-/// first one to the same question, so that a fast wrong answer cannot pass.
+/// first one to the same question, so that a fast wrong answer cannot pass. Behind them, if asked for, questions without
+/// a pause.
 @Inference
 public final class Benchmark {
     private let session: Session
@@ -55,19 +56,38 @@ public final class Benchmark {
     private let timed: Int
     private let options: AnswerOptions
     private let newTokens: Int
+    private let sustainedSeconds: Double
+    private let makeClock: @Sendable () -> () -> Double
     private var samples = Record.Samples()
     private var readings: [Record.Reading] = []
     private var references: [[Int]] = []
     private var answers: [Record.Answer] = []
     private var asking = 0.0
 
-    /// - Parameter newTokens: the length of every answer; the model's stop token is passed over, as in `himix bench`.
-    public init(
+    /// - Parameters:
+    ///   - newTokens: the length of every answer; the model's stop token is passed over, as in `himix bench`.
+    ///   - sustainedSeconds: how long questions go on without a pause behind the timed iterations; 0: not at all.
+    public convenience init(
         _ session: Session, bundle: ModelBundle, items: [BenchmarkItem], warmUp: Int = 3, timed: Int = 20,
-        newTokens: Int = 32
+        newTokens: Int = 32, sustainedSeconds: Double = 0
+    ) {
+        self.init(
+            session, bundle: bundle, items: items, warmUp: warmUp, timed: timed, newTokens: newTokens,
+            sustainedSeconds: sustainedSeconds,
+            makeClock: {
+                let watch = Stopwatch()
+                return { watch.total() / 1000 }
+            })
+    }
+
+    /// With the clock of the sustained part: what `makeClock` gives tells the seconds since it was made.
+    init(
+        _ session: Session, bundle: ModelBundle, items: [BenchmarkItem], warmUp: Int, timed: Int,
+        newTokens: Int, sustainedSeconds: Double, makeClock: @escaping @Sendable () -> () -> Double
     ) {
         (self.session, self.bundle, self.items) = (session, bundle, items)
         (self.warmUp, self.timed, self.newTokens) = (warmUp, timed, newTokens)
+        (self.sustainedSeconds, self.makeClock) = (sustainedSeconds, makeClock)
         options = AnswerOptions(maxNewTokens: newTokens, temperature: 0, ignoresStop: true)
     }
 
@@ -97,6 +117,8 @@ public final class Benchmark {
         await read(host, clock)
         for index in items.indices { try refer(index) }
         var measured = Stopwatch()
+        let windows = sustainedSeconds > 0 ? Int(min(sustainedSeconds, 1e6) / Sustained.windowSeconds) : 0
+        let all = Double(warmUp + timed + windows)
         for iteration in 0..<(warmUp + timed) {
             try Task.checkCancellation()
             if iteration == warmUp {
@@ -104,25 +126,31 @@ public final class Benchmark {
                 (measured, asking) = (Stopwatch(), 0)
             }
             try ask(iteration % items.count, counted: iteration >= warmUp)
-            progress(Double(iteration + 1) / Double(warmUp + timed))
+            progress(Double(iteration + 1) / all)
         }
         let wall = measured.total()
         await read(host, clock)
         let overhead = max(0, wall - asking) / wall
+        let sustained = try await sustain(host, clock) { [warmUp, timed] in
+            progress(min(1, Double(warmUp + timed + $0) / all))
+        }
         let (verdict, reasons) = VerdictRules.judge(
-            selfTestPassed: selfTestPassed, answers: answers, readings: readings, samples: samples,
-            items: items.count, overhead: overhead)
+            selfTestPassed: selfTestPassed, answers: answers, readings: readings,
+            sustained: sustained?.readings ?? [], samples: samples, items: items.count, overhead: overhead)
         let facts = try bundleFacts()
         return Record(
             started: started, command: host.command, harness: host.harness, device: host.device, bundle: facts,
             settings: Record.Settings(
                 warmUp: warmUp, timed: timed, visionTokens: session.manifest.visionTokens, newTokens: newTokens,
-                provider: session.provider, ignoreStop: true),
+                provider: session.provider, ignoreStop: true, sustainedS: sustained?.seconds),
             samples: samples,
             memory: Record.Memory(
                 baselineBytes: load.baselineBytes, peakBytes: host.memory().peak,
                 kvCacheBytes: facts.kvBytesPerToken * facts.contextCapacity),
-            readings: readings, harnessOverhead: overhead, selfTestPassed: selfTestPassed, answers: answers,
+            readings: readings, sustained: sustained.map { Record.SustainedPart(windows: $0.windows) },
+            energy: sustained.map { _ in [.untold] },
+            unplugged: unplugged(readings + (sustained?.readings ?? [])),
+            harnessOverhead: overhead, selfTestPassed: selfTestPassed, answers: answers,
             verdict: verdict, reasons: reasons, versions: host.versions)
     }
 
@@ -139,34 +167,59 @@ public final class Benchmark {
 
     /// The item with its image encoded anew, then again up to the first text with the keys and values kept.
     private func ask(_ index: Int, counted: Bool) throws {
-        let item = items[index]
         let watch = Stopwatch()
-        let chat = session.chat(images: [.pixels(item.load)])
-        let cold = try chat.send(item.prompt, options: options)
-        let tokens = try cold.collect().tokens
+        let (cold, image) = try askCold(index)
         var warm: Answer?
-        if let image = chat.imageKV {
-            let again = try session.generate(item.prompt, images: [.encoded(image)], options: options)
+        if let image {
+            let again = try session.generate(items[index].prompt, images: [.encoded(image)], options: options)
             while again.stats.ttft == 0, try again.next() != nil {}
             warm = again
         }
         asking += watch.total()
-        answers[index].runs += 1
-        answers[index].equalRuns += tokens == references[index] ? 1 : 0
         guard counted else { return }
-        samples.preprocess.append(cold.stats.preprocess)
-        samples.visionEncoder.append(cold.stats.visionEncoder)
-        samples.visionInjector.append(cold.stats.visionInjector)
-        samples.prefill.append(cold.stats.prefill)
-        samples.ttft.append(cold.stats.ttft)
-        samples.interToken += cold.stats.interToken
+        samples.preprocess.append(cold.preprocess)
+        samples.visionEncoder.append(cold.visionEncoder)
+        samples.visionInjector.append(cold.visionInjector)
+        samples.prefill.append(cold.prefill)
+        samples.ttft.append(cold.ttft)
+        samples.interToken += cold.interToken
         if let warm { samples.warmTtft.append(warm.stats.ttft) }
     }
 
-    private func read(_ host: BenchmarkHost, _ clock: Stopwatch) async {
+    /// The item with its image encoded anew, compared with its first run; its keys and values, if they can be kept.
+    private func askCold(_ index: Int) throws -> (stats: Stats, image: ImageKV?) {
+        let item = items[index]
+        let chat = session.chat(images: [.pixels(item.load)])
+        let answer = try chat.send(item.prompt, options: options)
+        let tokens = try answer.collect().tokens
+        answers[index].runs += 1
+        answers[index].equalRuns += tokens == references[index] ? 1 : 0
+        return (answer.stats, chat.imageKV)
+    }
+
+    /// Questions in turn until the time is over; nil if none was asked for. `progress` gets the number of windows.
+    private func sustain(
+        _ host: BenchmarkHost, _ clock: Stopwatch, progress: (Int) -> Void
+    ) async throws -> Sustained? {
+        guard sustainedSeconds > 0 else { return nil }
+        var sustained = Sustained(seconds: sustainedSeconds)
+        let seconds = makeClock()
+        while !sustained.over {
+            try Task.checkCancellation()
+            let stats = try askCold(sustained.answers % items.count).stats
+            let now = seconds()
+            sustained.add(stats, now: now, reading: await look(host, clock))
+            progress(sustained.windows.count)
+        }
+        return sustained
+    }
+
+    private func read(_ host: BenchmarkHost, _ clock: Stopwatch) async { readings.append(await look(host, clock)) }
+
+    private func look(_ host: BenchmarkHost, _ clock: Stopwatch) async -> Record.Reading {
         var reading = await host.reading()
         reading.atS = clock.total() / 1000
-        readings.append(reading)
+        return reading
     }
 
     private func bundleFacts() throws -> Record.BundleFacts {

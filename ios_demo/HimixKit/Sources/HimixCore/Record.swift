@@ -44,6 +44,7 @@ public struct Record: Encodable, Sendable {
         let newTokens: Int
         let provider: String
         let ignoreStop: Bool
+        let sustainedS: Double?
     }
 
     struct Samples: Encodable, Sendable {
@@ -92,13 +93,40 @@ public struct Record: Encodable, Sendable {
         var equalRuns: Int
     }
 
+    /// Some seconds of questions without a pause, up to the end of an answer.
+    struct Window: Encodable, Sendable {
+        let atS: Double
+        let seconds: Double
+        let answers: Int
+        /// Of all those answers.
+        let tokens: Int
+        /// Behind each answer's first token.
+        let tokensPerS: Double?
+        let ttftMs: Double?
+        let reading: Reading
+    }
+
+    struct SustainedPart: Encodable, Sendable {
+        let windows: [Window]
+    }
+
+    /// What a source tells of the sustained part's energy: on iOS, why there is nothing to tell.
+    struct Energy: Encodable, Sendable {
+        let source: String
+        let what: String
+        let reason: String
+
+        static let untold = Energy(
+            source: "battery", what: "the whole device", reason: "not readable: iOS tells no power")
+    }
+
     public enum Verdict: String, Encodable, Sendable {
         case valid
         case semiValid = "semi-valid"
         case invalid
     }
 
-    let schemaVersion = 1
+    let schemaVersion = 2
     let started: String
     let command: String
     let harness: String
@@ -108,6 +136,10 @@ public struct Record: Encodable, Sendable {
     let samples: Samples
     let memory: Memory
     let readings: [Reading]
+    let sustained: SustainedPart?
+    let energy: [Energy]?
+    /// Ran from its battery, with nothing that charges it, at every look.
+    let unplugged: Bool?
     let harnessOverhead: Double
     let selfTestPassed: Bool?
     let answers: [Answer]
@@ -135,6 +167,12 @@ public struct Record: Encodable, Sendable {
             median(times).map { (stage: stage, milliseconds: $0) }
         }
     }
+}
+
+/// Whether every look found the device on its battery; nil if the platform did not always say.
+func unplugged(_ readings: [Record.Reading]) -> Bool? {
+    if readings.contains(where: { $0.charging == true }) { return false }
+    return readings.isEmpty || readings.contains { $0.charging == nil } ? nil : true
 }
 
 /// The digest of an answer: SHA-256 of its ids in decimal, joined by commas.

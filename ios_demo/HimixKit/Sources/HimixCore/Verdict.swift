@@ -4,10 +4,12 @@ enum VerdictRules {
     static let spreadLimit = 0.15
     static let overheadLimit = 0.01
 
-    /// - Parameter items: how many items the run took turns with: sample i and i + items are of the same question.
+    /// - Parameters:
+    ///   - sustained: readings of the part without a pause: it may get hot, but not run in Low Power Mode.
+    ///   - items: how many items the run took turns with: sample i and i + items are of the same question.
     static func judge(
-        selfTestPassed: Bool?, answers: [Record.Answer], readings: [Record.Reading], samples: Record.Samples,
-        items: Int, overhead: Double
+        selfTestPassed: Bool?, answers: [Record.Answer], readings: [Record.Reading],
+        sustained: [Record.Reading] = [], samples: Record.Samples, items: Int, overhead: Double
     ) -> (Record.Verdict, [String]) {
         var wrong = selfTestPassed == false ? ["the bundle's self-test gives another answer on this device"] : []
         for answer in answers where answer.equalRuns < answer.runs {
@@ -18,7 +20,7 @@ enum VerdictRules {
         var doubts = [String]()
         let hot = readings.compactMap(\.thermalState).filter { $0 == "serious" || $0 == "critical" }
         if let worst = hot.last { doubts.append("the device was hot: its thermal state was \(worst)") }
-        if readings.contains(where: { $0.lowPower == true }) {
+        if (readings + sustained).contains(where: { $0.lowPower == true }) {
             doubts.append("Low Power Mode was on, which slows the processor; switch it off")
         }
         for (stage, times) in [("ttft", samples.ttft), ("warm_ttft", samples.warmTtft), ("prefill", samples.prefill)] {
