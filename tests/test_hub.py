@@ -15,6 +15,8 @@ import pytest
 
 from himix_edge.cli.push import model_card
 from himix_edge.errors import InputError
+from himix_edge.files import sha256
+from himix_edge.manifest import MANIFEST
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.hub import repository
 from himix_edge.runtimes.verifying import open_verified
@@ -156,6 +158,91 @@ def test_the_page_says_what_the_manifest_says(tiny_bundle):
     odd = bundle.manifest.model_copy(update={"provenance": provenance})
     bundle.manifest = odd
     assert "Trained on \\<b\\>, a\\|b c." in model_card(bundle, "me/tiny")
+
+
+def evaluated(bundle, /, **changes):
+    """What `himix eval --bundle BUNDLE --json` prints."""
+    return {
+        "model": str(bundle), "manifest_sha256": sha256(bundle / MANIFEST), "adapter": None, "image_bits": 32,
+        "kv_bits": 32, "task": "easy-vqa", "split": "test", "asked": 500, "right": 450, "accuracy": 0.9,
+        "interval": [0.8706, 0.9234], "answers_by": "text", "by_answer": {},
+    } | changes  # fmt: skip
+
+
+def measured(bundle, /, **changes):
+    """What `himix bench BUNDLE --out` writes."""
+    return {
+        "schema_version": 2, "started": "2026-01-31T12:00:00Z", "command": "c", "harness": "himix-edge 0.1.0",
+        "device": {"name": "anns-laptop", "kind": "computer", "cpu": "Some CPU | <b>", "cores": 4, "os": "Linux 6.1"},
+        "bundle": {"name": "tiny", "target": "onnx", "precision": "int8",
+                   "manifest_sha256": sha256(bundle / MANIFEST)},
+        "settings": {"warm_up": 3, "timed": 4, "vision_tokens": 64, "threads": 2, "new_tokens": 32},
+        "samples": {"ttft": [50.0, 52.4, 57.4, 90.0], "inter_token": [10.0, 10.0]}, "verdict": "valid",
+    } | changes  # fmt: skip
+
+
+def pushed(bundle, folder, evals=(), records=()):
+    """`himix push --dry-run` with these as files."""
+    arguments = []
+    for option, contents in (("--eval", evals), ("--record", records)):
+        for number, content in enumerate(contents):
+            path = folder / f"{option[2:]}{number}.json"
+            path.write_text(json.dumps(content))
+            arguments += [option, path]
+    return himix("push", bundle, "me/tiny", "--dry-run", *arguments)
+
+
+def test_the_page_says_what_was_measured(tiny_bundle, tmp_path):
+    score = {"value": 1234.5, "questions": 2000, "interval": [1200.0, 1260.0]}
+    task = evaluated(tiny_bundle, task="/home/ann/m|me", asked=10, of=99, answers_by="likelihood", kv_bits=8,
+                     scores={"perception": score})  # fmt: skip
+    del task["accuracy"], task["interval"]
+    phone = measured(tiny_bundle, device={"name": "Pixel 8", "kind": "phone"}, verdict="semi-valid", reasons=["busy"])
+    done = pushed(tiny_bundle, tmp_path, [evaluated(tiny_bundle), task], [[measured(tiny_bundle)], phone])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert ("| easy-vqa (test) | 90.00% of 500 questions answered exactly (95% interval 87.06% to 92.34%) |") in lines
+    assert ("| m\\|me (test), perception | 1234 over 2000 questions (95% interval 1200 to 1260); the first 10 of 99 "
+            "questions; answers by likelihood; the cache in 8 bits |") in lines  # fmt: skip
+    assert "| machine | Some CPU \\| \\<b\\>, 4 cores, Linux 6.1 |" in lines
+    assert "| machine | Pixel 8 (phone) |" in lines
+    assert "| TTFT | 54.9 ms, the median of 4 (p90 80.2 ms, p99 89 ms) |" in lines
+    assert "| tokens a second | 100, of the median token |" in lines
+    assert "| threads | 2 |" in lines
+    assert "| verdict | semi-valid: busy |" in lines
+    assert "ann" not in done.stdout.replace("cannot", "")  # whose machine it was
+    assert "## Latency" not in pushed(tiny_bundle, tmp_path).stdout
+
+
+def test_what_eval_prints_is_taken(tiny_bundle, tmp_path):
+    printed = himix("eval", "--bundle", tiny_bundle, "--limit", "2", "--json")
+    done = pushed(tiny_bundle, tmp_path, [json.loads(printed.stdout)])
+    assert done.returncode == 0, done.stderr
+    assert " of 2 questions answered exactly (95% interval " in done.stdout
+
+
+@pytest.mark.parametrize(("option", "changes", "words"), [
+    ("evals", {"manifest_sha256": "0" * 64}, "of the bundle whose manifest is 000000000000..., not of this one"),
+    ("evals", {"manifest_sha256": None}, "does not say which bundle"),
+    ("evals", {"manifest_sha256": "x"}, "manifest_sha256"),
+    ("evals", {"adapter": "a.safetensors"}, "with an adapter"),
+    ("evals", {"accuracy": None}, "has no score"),
+    ("evals", {"accuracy": 1.5}, "accuracy"),
+    ("evals", {"asked": 0}, "asked"),
+    ("evals", {"scores": {str(n): {"value": 1, "questions": 1, "interval": [0, 1]} for n in range(101)}}, "scores"),
+    ("records", {"bundle": {"name": "a", "target": "onnx", "precision": "int8"}}, "of a bundle that it does not name"),
+    ("records", {"bundle": {"name": "a", "target": "onnx", "precision": "int8", "manifest_sha256": "0" * 64}},
+     "not of this one"),
+    ("records", {"verdict": "invalid", "reasons": ["wrong answer"]}, "invalid (wrong answer)"),
+    ("records", {"schema_version": 9}, "not a benchmark record"),
+])  # fmt: skip
+def test_what_was_measured_otherwise_is_refused(option, changes, words, tiny_bundle, tmp_path):
+    content = {"evals": evaluated, "records": measured}[option](tiny_bundle, **changes)
+    done = pushed(tiny_bundle, tmp_path, **{option: [content]})
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(("repo", "more", "words"), [

@@ -22,9 +22,12 @@ from himix_edge.evaluation.exact import Score, ask_all, interval
 from himix_edge.evaluation.perplexity import perplexity, read_text
 from himix_edge.evaluation.talking import Way
 from himix_edge.evaluation.task import Task, TaskQuestion, find_task, task_names
-from himix_edge.files import staged_file
+from himix_edge.files import sha256, staged_file
+from himix_edge.manifest import MANIFEST
 from himix_edge.presets import DEFAULT_MODEL
+from himix_edge.reading import JsonObject
 from himix_edge.runtimes import Session, open_bundle, open_checkpoint
+from himix_edge.runtimes.hub import local_bundle
 
 
 @click.command(
@@ -103,11 +106,11 @@ def evaluate(
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
     content = read_text(text) if text else ""
-    session = _open(bundle, model, adapter, kv_bits)
+    session, asked = _open(bundle, model, adapter, image_bits, kv_bits)
     if text:
         value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}"))
         if as_json:
-            print_json({"model": str(bundle or model), "text": str(text), "tokens": count, "perplexity": value})
+            print_json({**asked, "text": str(text), "tokens": count, "perplexity": value})
         else:
             click.echo(f"{bundle or model}: perplexity {value:.4f} over {count} tokens of {text}")
         return
@@ -120,7 +123,7 @@ def evaluate(
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
     result = {
-        "model": str(bundle or model), "task": task, "split": split, "asked": score.asked.total(),
+        **asked, "task": task, "split": split, "asked": score.asked.total(),
         "right": score.right.total(), "accuracy": score.accuracy, "seconds": round(seconds, 1), "answers_by": _by(way),
         "interval": interval(score.right.total(), score.asked.total()),
         by: {kind: score.right[kind] / count for kind, count in score.asked.most_common()},
@@ -141,9 +144,22 @@ def evaluate(
     )
 
 
-def _open(bundle: Path | None, model: str, adapter: Path | None, kv_bits: int) -> Session:
+def _open(
+    bundle: Path | None, model: str, adapter: Path | None, image_bits: int, kv_bits: int
+) -> tuple[Session, JsonObject]:
+    """What is asked, and what the JSON says of it; `manifest_sha256` is null for a checkpoint."""
     refuse_without_bundle(bundle, None, None, adapter, kv_bits)
-    return open_bundle(bundle, adapter=adapter, kv_bits=kv_bits) if bundle else open_checkpoint(model)
+    digest = None
+    if bundle:
+        folder = local_bundle(bundle)
+        session = open_bundle(folder, adapter=adapter, kv_bits=kv_bits)
+        digest = sha256(folder / MANIFEST)
+    else:
+        session = open_checkpoint(model)
+    return session, {
+        "model": str(bundle or model), "manifest_sha256": digest, "adapter": str(adapter) if adapter else None,
+        "image_bits": image_bits, "kv_bits": kv_bits,
+    }  # fmt: skip
 
 
 def _by(way: Way) -> str:
@@ -193,7 +209,8 @@ def _published(
     if answers and not force and answers.is_file() and answers.stat().st_size:
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
-    session, began = _open(bundle, model, adapter, kv_bits), time.monotonic()
+    session, asked = _open(bundle, model, adapter, image_bits, kv_bits)
+    began = time.monotonic()
     asking = answer_all(session, questions, published.max_new_tokens, ways, image_bits)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
@@ -203,7 +220,7 @@ def _published(
     measures = score(questions, given) if score else []
     if as_json:
         print_json({
-            "model": str(bundle or model), "task": task, "split": split, "asked": len(questions), "of": of,
+            **asked, "task": task, "split": split, "asked": len(questions), "of": of,
             "seconds": round(seconds, 1), "answers_by": "likelihood" if likelihood else _by(way),
             "answers": str(answers) if answers else None,
             "scores": {
