@@ -106,11 +106,13 @@ def evaluate(
         raise InputError(f"--data-folder and --answers are for a --task of {', '.join(task_names())}")
     split = split or "test"
     content = read_text(text) if text else ""
-    session, asked = _open(bundle, model, adapter, image_bits, kv_bits)
+    folder = local_bundle(bundle) if bundle else None
+    session = _open(folder, model, adapter, kv_bits)
+    subject = _subject(bundle, folder, model, adapter, image_bits, kv_bits)
     if text:
         value, count = perplexity(session, content, max_tokens, lambda r: track(r, f"reading {text.name}"))
         if as_json:
-            print_json({**asked, "text": str(text), "tokens": count, "perplexity": value})
+            print_json({**subject, "text": str(text), "tokens": count, "perplexity": value})
         else:
             click.echo(f"{bundle or model}: perplexity {value:.4f} over {count} tokens of {text}")
         return
@@ -123,7 +125,7 @@ def evaluate(
     seconds = time.monotonic() - began
     by = "by_skill" if any(t.skill for s in dataset.samples for talk in s.conversations for t in talk) else "by_answer"
     result = {
-        **asked, "task": task, "split": split, "asked": score.asked.total(),
+        **subject, "task": task, "split": split, "asked": score.asked.total(),
         "right": score.right.total(), "accuracy": score.accuracy, "seconds": round(seconds, 1), "answers_by": _by(way),
         "interval": interval(score.right.total(), score.asked.total()),
         by: {kind: score.right[kind] / count for kind, count in score.asked.most_common()},
@@ -144,21 +146,18 @@ def evaluate(
     )
 
 
-def _open(
-    bundle: Path | None, model: str, adapter: Path | None, image_bits: int, kv_bits: int
-) -> tuple[Session, JsonObject]:
-    """What is asked, and what the JSON says of it; `manifest_sha256` is null for a checkpoint."""
+def _open(bundle: Path | None, model: str, adapter: Path | None, kv_bits: int) -> Session:
     refuse_without_bundle(bundle, None, None, adapter, kv_bits)
-    digest = None
-    if bundle:
-        folder = local_bundle(bundle)
-        session = open_bundle(folder, adapter=adapter, kv_bits=kv_bits)
-        digest = sha256(folder / MANIFEST)
-    else:
-        session = open_checkpoint(model)
-    return session, {
-        "model": str(bundle or model), "manifest_sha256": digest, "adapter": str(adapter) if adapter else None,
-        "image_bits": image_bits, "kv_bits": kv_bits,
+    return open_bundle(bundle, adapter=adapter, kv_bits=kv_bits) if bundle else open_checkpoint(model)
+
+
+def _subject(
+    bundle: Path | None, folder: Path | None, model: str, adapter: Path | None, image_bits: int, kv_bits: int
+) -> JsonObject:
+    """What was asked, for the JSON; `folder` is where the bundle is here, and a checkpoint has no manifest."""
+    return {
+        "model": str(bundle or model), "manifest_sha256": sha256(folder / MANIFEST) if folder else None,
+        "adapter": str(adapter) if adapter else None, "image_bits": image_bits, "kv_bits": kv_bits,
     }  # fmt: skip
 
 
@@ -209,8 +208,9 @@ def _published(
     if answers and not force and answers.is_file() and answers.stat().st_size:
         raise InputError(f"{answers}: exists; add --force to replace it or choose another --answers")
     require_images(questions)
-    session, asked = _open(bundle, model, adapter, image_bits, kv_bits)
-    began = time.monotonic()
+    folder = local_bundle(bundle) if bundle else None
+    session = _open(folder, model, adapter, kv_bits)
+    subject, began = _subject(bundle, folder, model, adapter, image_bits, kv_bits), time.monotonic()
     asking = answer_all(session, questions, published.max_new_tokens, ways, image_bits)
     given = list(track(asking, f"asking {task}", len(questions)))
     seconds = time.monotonic() - began
@@ -220,7 +220,7 @@ def _published(
     measures = score(questions, given) if score else []
     if as_json:
         print_json({
-            **asked, "task": task, "split": split, "asked": len(questions), "of": of,
+            **subject, "task": task, "split": split, "asked": len(questions), "of": of,
             "seconds": round(seconds, 1), "answers_by": "likelihood" if likelihood else _by(way),
             "answers": str(answers) if answers else None,
             "scores": {
