@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -80,3 +81,8 @@ def text_adapter_file(tiny_checkpoint, bundles, tmp_path_factory):
 @pytest.fixture(scope="session")
 def source(tiny_checkpoint):
     return open_source(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)

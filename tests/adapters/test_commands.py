@@ -15,7 +15,7 @@ from himix_edge.manifest import read_manifest
 from himix_edge.runtimes import open_bundle
 from himix_edge.runtimes.pool import SessionPool, adapted_pool
 from tests.adapters.conftest import TEXT, peft_model
-from tests.adapters.test_swapping import logits, pixels, reference  # noqa: F401  a fixture
+from tests.adapters.test_swapping import logits, reference
 from tests.commands import himix
 from tests.conftest import TINY
 from tests.serving.running import running
@@ -91,7 +91,7 @@ def test_a_server_has_a_model_of_each_adapter(bundles, adapter_file):
     assert not server.errors
 
 
-def test_an_adapter_is_merged_at_the_export_and_said_so(tiny_checkpoint, adapter_file, tmp_path, pixels, capsys):  # noqa: F811
+def test_an_adapter_is_merged_at_the_export_and_said_so(tiny_checkpoint, adapter_file, tmp_path, pixels, capsys):
     model = peft_model(tiny_checkpoint, 3, TEXT)
     model.save_pretrained(str(tmp_path / "red"))
     out = tmp_path / "b"

@@ -38,11 +38,6 @@ def logits(session, pixels):
     return np.stack([engine.step(np.array(IDS, np.int64)), engine.step(np.array([7], np.int64))])
 
 
-@pytest.fixture(scope="module")
-def pixels():
-    return np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-
-
 def reference(model, pixels):
     made = model(torch.tensor([[*IDS, 7]]), pixel_values=torch.from_numpy(pixels))
     return made[0, -2:].numpy()
